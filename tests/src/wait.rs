@@ -1,0 +1,31 @@
+//! Waiting for a state: the only place in the harness that looks at a clock.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use crate::PATIENCE;
+
+/// Between two looks; short against anything measured here, long enough to leave the cores to what is tested.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Looks until `look` gives a value, and returns it.
+///
+/// # Errors
+/// After [`PATIENCE`], naming what was waited for and what the last look saw.
+pub async fn until<T, E, F>(what: &str, mut look: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    E: Debug,
+    F: Future<Output = Result<T, E>>,
+{
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match look().await {
+            Ok(value) => return Ok(value),
+            Err(last) if Instant::now() > deadline => {
+                anyhow::bail!("waited {PATIENCE:?} for {what}; last seen: {last:?}")
+            }
+            Err(_) => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
