@@ -133,7 +133,9 @@ impl Process {
     /// WARN and ERROR lines that no entry of `expected` occurs in.
     pub fn complaints(&self, expected: &[&str]) -> Vec<String> {
         let loud = |line: &String| {
-            [" WARN ", " ERROR ", "\"level\":\"WARN\"", "\"level\":\"ERROR\"", "panicked at"].iter().any(|mark| line.contains(mark))
+            [" WARN ", " ERROR ", "\"level\":\"WARN\"", "\"level\":\"ERROR\"", "panicked at"]
+                .iter()
+                .any(|mark| line.contains(mark))
         };
         self.lines()
             .into_iter()
@@ -161,7 +163,8 @@ fn collect(from: impl AsyncRead + Unpin + Send + 'static, into: Arc<Mutex<Vec<St
 /// When it was not built.
 pub fn program(name: &str) -> anyhow::Result<PathBuf> {
     let test = std::env::current_exe()?;
-    let path = test.parent().and_then(|deps| deps.parent()).context("a test lives in target/*/deps")?.join(name);
+    let path =
+        test.parent().and_then(|deps| deps.parent()).context("a test lives in target/*/deps")?.join(name);
     if path.exists() {
         return Ok(path);
     }

@@ -67,7 +67,11 @@ impl Postgres {
                 .output()
                 .await
                 .map_err(|error| error.to_string())?;
-            if ready.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&ready.stdout).into_owned()) }
+            if ready.status.success() {
+                Ok(())
+            } else {
+                Err(String::from_utf8_lossy(&ready.stdout).into_owned())
+            }
         })
         .await
         .with_context(|| self.process.as_ref().map(Process::tail).unwrap_or_default())
@@ -92,8 +96,11 @@ impl Postgres {
     pub async fn database(&self) -> anyhow::Result<String> {
         let name = format!("gateway_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let port = self.port.to_string();
-        let output =
-            self.command("createdb").args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", &name]).output().await?;
+        let output = self
+            .command("createdb")
+            .args(["-h", "127.0.0.1", "-p", &port, "-U", "postgres", &name])
+            .output()
+            .await?;
         anyhow::ensure!(output.status.success(), "createdb: {}", String::from_utf8_lossy(&output.stderr));
         Ok(format!("postgres://postgres@127.0.0.1:{port}/{name}"))
     }
@@ -124,6 +131,9 @@ fn binaries() -> anyhow::Result<PathBuf> {
     versions.sort();
     match versions.pop() {
         Some(path) => Ok(path),
-        None => bail!("PostgreSQL is not installed under {}: run tests/run, or apt-get install postgresql", root.display()),
+        None => bail!(
+            "PostgreSQL is not installed under {}: run tests/run, or apt-get install postgresql",
+            root.display()
+        ),
     }
 }

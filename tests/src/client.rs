@@ -1,0 +1,181 @@
+//! Clients: one-shot requests, the admin API with a token, and a closed-loop load that counts what failed.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http::{Method, Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde_json::Value;
+use tokio::task::JoinSet;
+
+/// Longest time a client of the tests waits for one answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// A pooled HTTP client.
+#[derive(Clone, Debug)]
+pub struct Http(Client<HttpConnector, Full<Bytes>>);
+
+impl Default for Http {
+    fn default() -> Self {
+        let mut builder = Client::builder(TokioExecutor::new());
+        // Retrying would hide exactly the failures that the tests count.
+        builder.pool_timer(TokioTimer::new()).retry_canceled_requests(false);
+        Http(builder.build_http())
+    }
+}
+
+impl Http {
+    /// Sends a request and reads the whole answer.
+    ///
+    /// # Errors
+    /// When there is no complete answer within 30 s.
+    pub async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
+        let exchange = async {
+            let (head, body) = self.0.request(request).await?.into_parts();
+            anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
+        };
+        tokio::time::timeout(ANSWER_WITHIN, exchange).await.context("no answer within 30 s")?
+    }
+
+    /// GET `path` from `address`, with a Host header.
+    ///
+    /// # Errors
+    /// Those of [`Http::send`].
+    pub async fn get(&self, address: SocketAddr, host: &str, path: &str) -> anyhow::Result<Response<Bytes>> {
+        let request = Request::get(format!("http://{address}{path}")).header(http::header::HOST, host);
+        self.send(request.body(Full::default())?).await
+    }
+}
+
+/// The admin API, with a token.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    http: Http,
+    address: SocketAddr,
+    token: String,
+}
+
+impl Admin {
+    /// A client of the control plane at `address`.
+    pub fn new(address: SocketAddr, token: impl Into<String>) -> Self {
+        Admin { http: Http::default(), address, token: token.into() }
+    }
+
+    /// One call; the answer is JSON or empty.
+    ///
+    /// # Errors
+    /// When there is no answer, or it is no JSON. An error status is not an error here.
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> anyhow::Result<(u16, Value)> {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.address))
+            .header(http::header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header(http::header::CONTENT_TYPE, "application/json");
+        let answer = self.http.send(request.body(Full::from(body))?).await?;
+        let value = match answer.body() {
+            empty if empty.is_empty() => Value::Null,
+            json => serde_json::from_slice(json)
+                .with_context(|| format!("{path}: not JSON: {}", String::from_utf8_lossy(json)))?,
+        };
+        Ok((answer.status().as_u16(), value))
+    }
+
+    /// A GET that must answer 200.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let (status, value) = self.call(Method::GET, path, None).await?;
+        anyhow::ensure!(status == 200, "GET {path}: {status}: {value}");
+        Ok(value)
+    }
+
+    /// Applies objects; must answer 200. Returns the revision.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn apply(&self, resources: &[Value]) -> anyhow::Result<u64> {
+        let (status, value) = self
+            .call(Method::POST, "/v1/apply", Some(&serde_json::json!({ "resources": resources })))
+            .await?;
+        anyhow::ensure!(status == 200, "apply: {status}: {value}");
+        value["revision"].as_u64().with_context(|| format!("no revision in {value}"))
+    }
+}
+
+/// Counts of a load.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Answers with status 200.
+    pub ok: u64,
+    /// What went wrong, at most 20 kept.
+    pub failures: Vec<String>,
+}
+
+/// A closed-loop load: each connection sends its next request when it has the last answer.
+#[derive(Debug)]
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    tasks: JoinSet<Tally>,
+}
+
+impl Load {
+    /// Starts `connections` loops of GET `path`, spread over `addresses`.
+    pub fn start(addresses: &[SocketAddr], host: &str, path: &str, connections: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut tasks = JoinSet::new();
+        for address in addresses.iter().copied().cycle().take(connections) {
+            let (stop, host, path) = (Arc::clone(&stop), host.to_owned(), path.to_owned());
+            tasks.spawn(async move {
+                let http = Http::default();
+                let mut tally = Tally::default();
+                while !stop.load(Ordering::Relaxed) {
+                    match http.get(address, &host, &path).await {
+                        Ok(answer) if answer.status() == 200 => tally.ok += 1,
+                        Ok(answer) => tally.fail(format!("{} {:?}", answer.status(), answer.body())),
+                        Err(error) => tally.fail(format!("{error:#}")),
+                    }
+                }
+                tally
+            });
+        }
+        Load { stop, tasks }
+    }
+
+    /// Stops it and adds up the counts.
+    pub async fn finish(mut self) -> Tally {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut total = Tally::default();
+        while let Some(tally) = self.tasks.join_next().await {
+            match tally {
+                Ok(tally) => {
+                    total.ok += tally.ok;
+                    tally.failures.into_iter().for_each(|failure| total.fail(failure));
+                }
+                Err(error) => total.fail(error.to_string()),
+            }
+        }
+        total
+    }
+}
+
+impl Tally {
+    fn fail(&mut self, failure: String) {
+        if self.failures.len() < 20 {
+            self.failures.push(failure);
+        }
+    }
+}
