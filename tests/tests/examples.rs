@@ -1,0 +1,105 @@
+//! Every file in `deploy/examples/` is applied with `gatewayctl apply` on a gateway of its own and serves.
+
+use std::path::{Path, PathBuf};
+
+use gateway_tests::client::Http;
+use gateway_tests::process::program;
+use gateway_tests::stack::Stack;
+use gateway_tests::upstream::{Seen, Upstream};
+
+/// For each file: requests (host, path) and what the answer must hold.
+const EXPECTED: &[(&str, &[(&str, &str, u16, &str)])] = &[
+    ("hello.yaml", &[("any", "/", 200, "hello, 127.0.0.1")]),
+    ("proxy.yaml", &[("any", "/api/users/7?x=1", 200, "/api/users/7?x=1"), ("any", "/other", 404, "no_route")]),
+    (
+        "matching.yaml",
+        &[
+            ("any", "/", 404, "nothing here"),
+            ("api.example.com", "/v1/things", 200, "api"),
+            ("eu.api.example.org", "/v1", 200, "api"),
+            ("api.example.com", "/v1/users/42", 200, "user 42"),
+            ("api.example.com", "/v1?beta=1", 200, "beta"),
+            ("any", "/reports/2026-11", 200, "report"),
+            ("api.example.com", "/maintenance", 503, "back soon"),
+            ("any", "/admin", 404, "nothing here"),
+        ],
+    ),
+    ("canary.yaml", &[("any", "/cart", 200, "shop.internal")]),
+    ("policies.yaml", &[("any", "/shop/cart", 200, "/v2/cart"), ("any", "/", 404, "no_route")]),
+    ("redirect.yaml", &[("any", "/old/page?q=1", 301, ""), ("www.example.com", "/x", 308, "")]),
+    ("groups.yaml", &[]),
+];
+
+fn examples() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples").canonicalize().expect("the examples")
+}
+
+#[test]
+fn every_example_is_expected_here() {
+    let mut files: Vec<String> = std::fs::read_dir(examples())
+        .expect("the examples")
+        .map(|entry| entry.expect("an entry").file_name().to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".yaml"))
+        .collect();
+    files.sort();
+    let mut expected: Vec<_> = EXPECTED.iter().map(|(file, _)| (*file).to_owned()).collect();
+    expected.sort();
+    assert_eq!(files, expected);
+}
+
+async fn apply(stack: &Stack, backend: &str, file: &Path) -> anyhow::Result<()> {
+    let output = tokio::process::Command::new(program("gatewayctl")?)
+        .args(["apply", "--wait", "-f"])
+        .arg(file)
+        .env("GATEWAY_SERVER", stack.server())
+        .env("GATEWAY_TOKEN", stack.token())
+        .env("PORT", "0")
+        .env("BACKEND", backend)
+        .output()
+        .await?;
+    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    anyhow::ensure!(output.status.success(), "{}: {:?}\n{text}", file.display(), output.status.code());
+    Ok(())
+}
+
+#[tokio::test]
+async fn every_example_serves() -> anyhow::Result<()> {
+    let backend = Upstream::start("backend").await?;
+    let http = Http::default();
+    for (file, requests) in EXPECTED {
+        let stack = Stack::new().start().await?;
+        apply(&stack, &backend.address().to_string(), &examples().join(file)).await?;
+        for (host, path, status, text) in *requests {
+            let address = stack.listener(0, "default/public").await?;
+            let answer = http.get(address, host, path).await?;
+            let body = String::from_utf8_lossy(answer.body()).into_owned();
+            assert_eq!(answer.status(), *status, "{file}: {host} {path}: {body}");
+            assert!(body.contains(text), "{file}: {host} {path}: {body}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_policies_example_does_what_its_comments_say() -> anyhow::Result<()> {
+    let backend = Upstream::start("backend").await?;
+    let stack = Stack::new().start().await?;
+    apply(&stack, &backend.address().to_string(), &examples().join("policies.yaml")).await?;
+    let address = stack.listener(0, "default/public").await?;
+
+    let request = http::Request::get(format!("http://{address}/shop/cart?a=1"))
+        .header("origin", "https://app.example.com")
+        .header("x-internal", "secret")
+        .body(http_body_util::Full::default())?;
+    let answer = Http::default().send(request).await?;
+    let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
+    assert_eq!(header("access-control-allow-origin").as_deref(), Some("https://app.example.com"));
+    assert_eq!(header("x-content-type-options").as_deref(), Some("nosniff"));
+    assert!(header("x-request-id").is_some() && header("x-took").is_some(), "{:?}", answer.headers());
+    let seen = Seen::parse(answer.body())?;
+    assert_eq!(seen.target, "/v2/cart?a=1");
+    assert_eq!(seen.headers.get("x-client").map(String::as_str), Some("127.0.0.1"));
+    assert_eq!(seen.headers.get("x-route").map(String::as_str), Some("default/shop"));
+    assert!(!seen.headers.contains_key("x-internal"), "{seen:?}");
+    Ok(())
+}
