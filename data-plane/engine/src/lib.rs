@@ -1,5 +1,8 @@
 //! Configuration in, decisions out. Everything here is pure: no sockets, no clock, no SQL, so that the same code
 //! answers in `gatewayctl validate`, in the control plane's admission and in every data plane.
 
+pub mod context;
+pub mod head;
+pub mod reject;
 pub mod value;
 pub mod violations;

@@ -1,0 +1,172 @@
+//! Ctx: what is known about one request besides its head, for policies and variables.
+//!
+//! It is a view that the proxy makes before the request pass and once more before the response pass, because the
+//! request's buffer may be gone by then. What the response pass must remember lives in [`Notes`], storage that the
+//! exchange owns and reuses; the chain fills it before the first policy runs, so that it is there after a reject too.
+//! There is no clock here: the proxy says how much time has passed.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// The scheme the client spoke to us.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// Clear text.
+    #[default]
+    Http,
+    /// TLS.
+    Https,
+}
+
+impl Scheme {
+    /// As it stands in a URI.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        }
+    }
+
+    /// The port that goes without saying.
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+        }
+    }
+}
+
+/// A path parameter of the match: `{id}` or `{*rest}` of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Param<'a> {
+    /// Its name in the template.
+    pub name: &'a str,
+    /// Its text in the normalised path, still percent-encoded (variables decode it once).
+    pub value: &'a [u8],
+}
+
+/// One request's facts and notes.
+#[derive(Debug)]
+pub struct Ctx<'a> {
+    /// The request id: kept from the client when sane, else made.
+    pub request_id: &'a str,
+    /// The client, after `trustedProxies`.
+    pub client_ip: IpAddr,
+    /// What the client spoke, after `trustedProxies`.
+    pub scheme: Scheme,
+    /// `namespace/name` of the listener.
+    pub listener: &'a str,
+    /// `namespace/name` of the route; empty while there is none.
+    pub route: &'a str,
+    /// Parameters of the match; may be empty in the response pass.
+    pub params: &'a [Param<'a>],
+    /// Length of the prefix in the normalised path, if the route matched by prefix (0 or 1 for `/`).
+    pub matched_prefix: Option<usize>,
+    /// Time since the request's first byte.
+    pub elapsed: Duration,
+    /// What the response pass will need.
+    pub notes: &'a mut Notes,
+}
+
+impl<'a> Ctx<'a> {
+    /// The value of a path parameter, still percent-encoded.
+    pub fn param(&self, name: &str) -> Option<&'a [u8]> {
+        self.params.iter().find(|param| param.name == name).map(|param| param.value)
+    }
+}
+
+/// What the request pass keeps for the response pass. Storage: one per exchange, reused.
+#[derive(Debug, Default)]
+pub struct Notes {
+    /// Values of the request that response-side variables read, in the order the chain captured them.
+    captured: Vec<(u32, u32)>,
+    bytes: Vec<u8>,
+    cors: CorsNote,
+}
+
+/// What the request was in the eyes of `cors`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum CorsNote {
+    /// No `Origin`, or one that is not allowed.
+    #[default]
+    Denied,
+    /// An actual request of an allowed origin (the captured value that holds it).
+    Actual(Captured),
+    /// A preflight of an allowed origin.
+    Preflight {
+        /// The origin.
+        origin: Captured,
+        /// Value of `Access-Control-Request-Headers`, if there was one.
+        headers: Option<Captured>,
+        /// Value of `Access-Control-Request-Method`.
+        method: Captured,
+    },
+    /// A preflight of an origin that is not allowed.
+    DeniedPreflight,
+}
+
+/// Names a captured value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Captured(u32);
+
+impl Notes {
+    /// Nothing noted yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets everything; keeps the memory.
+    pub fn clear(&mut self) {
+        self.captured.clear();
+        self.bytes.clear();
+        self.cors = CorsNote::Denied;
+    }
+
+    /// Keeps a value.
+    pub fn capture(&mut self, value: &[u8]) -> Captured {
+        self.capture_with(|bytes| bytes.extend_from_slice(value))
+    }
+
+    /// Keeps what the closure appends.
+    pub fn capture_with(&mut self, fill: impl FnOnce(&mut Vec<u8>)) -> Captured {
+        let start = self.bytes.len();
+        fill(&mut self.bytes);
+        self.captured.push((start as u32, self.bytes.len() as u32));
+        Captured(self.captured.len() as u32 - 1)
+    }
+
+    /// A kept value.
+    ///
+    /// # Panics
+    /// If it was kept by another exchange.
+    pub fn get(&self, captured: Captured) -> &[u8] {
+        let (start, end) = self.captured[captured.0 as usize];
+        &self.bytes[start as usize..end as usize]
+    }
+
+    /// What `cors` noted.
+    pub fn cors(&self) -> CorsNote {
+        self.cors
+    }
+
+    /// Notes what `cors` saw.
+    pub fn set_cors(&mut self, note: CorsNote) {
+        self.cors = note;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn captured_values_are_kept_until_cleared() {
+        let mut notes = Notes::new();
+        let a = notes.capture(b"one");
+        let b = notes.capture(b"");
+        assert_eq!((notes.get(a), notes.get(b)), (&b"one"[..], &b""[..]));
+        notes.set_cors(CorsNote::Actual(a));
+        notes.clear();
+        assert_eq!(notes.cors(), CorsNote::Denied);
+    }
+}
