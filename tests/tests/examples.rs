@@ -10,7 +10,10 @@ use gateway_tests::upstream::{Seen, Upstream};
 /// For each file: requests (host, path) and what the answer must hold.
 const EXPECTED: &[(&str, &[(&str, &str, u16, &str)])] = &[
     ("hello.yaml", &[("any", "/", 200, "hello, 127.0.0.1")]),
-    ("proxy.yaml", &[("any", "/api/users/7?x=1", 200, "/api/users/7?x=1"), ("any", "/other", 404, "no_route")]),
+    (
+        "proxy.yaml",
+        &[("any", "/api/users/7?x=1", 200, "/api/users/7?x=1"), ("any", "/other", 404, "no_route")],
+    ),
     (
         "matching.yaml",
         &[
@@ -57,7 +60,8 @@ async fn apply(stack: &Stack, backend: &str, file: &Path) -> anyhow::Result<()> 
         .env("BACKEND", backend)
         .output()
         .await?;
-    let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let text =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     anyhow::ensure!(output.status.success(), "{}: {:?}\n{text}", file.display(), output.status.code());
     Ok(())
 }
@@ -92,7 +96,8 @@ async fn the_policies_example_does_what_its_comments_say() -> anyhow::Result<()>
         .header("x-internal", "secret")
         .body(http_body_util::Full::default())?;
     let answer = Http::default().send(request).await?;
-    let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
+    let header =
+        |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap_or("?").to_owned());
     assert_eq!(header("access-control-allow-origin").as_deref(), Some("https://app.example.com"));
     assert_eq!(header("x-content-type-options").as_deref(), Some("nosniff"));
     assert!(header("x-request-id").is_some() && header("x-took").is_some(), "{:?}", answer.headers());

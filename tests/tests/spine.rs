@@ -76,8 +76,9 @@ async fn applies_under_load_lose_no_request() -> anyhow::Result<()> {
     let (blue, green) = (Upstream::start("blue").await?, Upstream::start("green").await?);
     let stack = Stack::new().planes(2).start().await?;
     let admin = stack.admin();
-    let revision =
-        admin.apply(&[listener(), upstream("blue", &blue), upstream("green", &green), route("shop", "/", "blue")]).await?;
+    let revision = admin
+        .apply(&[listener(), upstream("blue", &blue), upstream("green", &green), route("shop", "/", "blue")])
+        .await?;
     stack.applied(revision).await?;
     let addresses = stack.listeners("default/public").await?;
 
@@ -104,15 +105,19 @@ async fn applies_under_load_lose_no_request() -> anyhow::Result<()> {
 async fn killing_the_control_plane_leaves_a_whole_revision_and_a_serving_gateway() -> anyhow::Result<()> {
     let backend = Upstream::start("backend").await?;
     let mut stack = Stack::new().postgres().planes(2).start().await?;
-    let revision = stack.admin().apply(&[listener(), upstream("backend", &backend), route("shop", "/", "backend")]).await?;
+    let revision = stack
+        .admin()
+        .apply(&[listener(), upstream("backend", &backend), route("shop", "/", "backend")])
+        .await?;
     stack.applied(revision).await?;
     let addresses = stack.listeners("default/public").await?;
     let load = Load::start(&addresses, "any", "/x", 4);
 
     for round in 0..3_u32 {
         // A batch of many objects is on its way when the process dies.
-        let batch: Vec<Value> =
-            (0..2_000).map(|index| route(&format!("batch-{index}"), &format!("/batch/{round}/{index}"), "backend")).collect();
+        let batch: Vec<Value> = (0..2_000)
+            .map(|index| route(&format!("batch-{index}"), &format!("/batch/{round}/{index}"), "backend"))
+            .collect();
         let (admin, before) = (stack.admin(), count_routes(&stack).await?);
         let apply = tokio::spawn(async move { admin.apply(&batch).await });
         tokio::time::sleep(std::time::Duration::from_millis(u64::from(30 + 60 * round))).await;
@@ -149,7 +154,8 @@ async fn killing_postgres_stops_writes_with_a_clear_error_and_recovery_needs_nob
     let backend = Upstream::start("backend").await?;
     let mut stack = Stack::new().postgres().planes(2).start().await?;
     let admin = stack.admin();
-    let revision = admin.apply(&[listener(), upstream("backend", &backend), route("shop", "/", "backend")]).await?;
+    let revision =
+        admin.apply(&[listener(), upstream("backend", &backend), route("shop", "/", "backend")]).await?;
     stack.applied(revision).await?;
     let addresses = stack.listeners("default/public").await?;
     let load = Load::start(&addresses, "any", "/x", 4);
