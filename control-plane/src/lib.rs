@@ -1,1 +1,5 @@
 //! Placeholder until its first part lands.
+
+pub mod audit;
+pub mod auth;
+pub mod store;

@@ -1,0 +1,244 @@
+//! What the control plane keeps: objects, numbered history, tokens, audit, and who runs what.
+//! One trait, two stores (SQLite for one process, PostgreSQL for several replicas), one behaviour: the conformance
+//! suite runs on both. SQL stays below this module.
+//!
+//! Invariants: revisions have no gaps and are in commit order, because the last statement of every write is a
+//! compare-and-set of the head; a reader sees a whole revision or none of it; bodies are canonical protobuf, kept and
+//! handed out byte for byte; the changelog is append-only, so that every past state can be had again.
+
+pub mod commit;
+pub mod error;
+pub mod record;
+
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use gateway_proto::digest::{ItemHash, RootHash};
+use gateway_proto::kind::Key;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+pub use commit::{Commit, Committed, Content, Precondition, Write};
+pub use error::{CommitError, StoreError, TokenError};
+pub use record::{AuditEntry, AuditRecord, Node, NodeSeen, Page, PageRequest, Revision, TokenRecord, Tokens};
+
+/// Where a history stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Which history: minted with the store, and again when a backup is restored.
+    pub epoch: Uuid,
+    /// Number of the last commit; 0: nothing was ever written.
+    pub revision: u64,
+    /// Sum of the content hashes of everything that exists at it.
+    pub root: RootHash,
+}
+
+/// An object as it is kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub key: Key,
+    /// Counts the changes of this object, from 1; starts again when it is deleted and made anew.
+    pub generation: u64,
+    /// Revision that last changed it; no two contents of one object ever share it, so it serves as the ETag.
+    pub revision: u64,
+    /// Canonical encoding ([`gateway_proto::kind::Resource::encode`]).
+    pub body: Bytes,
+    /// Hash of the body.
+    pub hash: ItemHash,
+    /// First write.
+    pub created: Timestamp,
+    /// Last write.
+    pub updated: Timestamp,
+}
+
+impl fmt::Debug for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} generation {} at revision {} ({})", self.key, self.generation, self.revision, self.hash)
+    }
+}
+
+/// What a commit, or several merged, did to one object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was created or replaced; this is what it is now.
+    Put(Stored),
+    /// It is gone.
+    Delete(Key),
+}
+
+impl Change {
+    /// The object it is about.
+    pub const fn key(&self) -> &Key {
+        match self {
+            Change::Put(stored) => &stored.key,
+            Change::Delete(key) => key,
+        }
+    }
+}
+
+/// Everything that changed after a revision, merged: each object once, as it is at `head`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// What the changes lead to. Another epoch than the caller's, or a lower revision: the store was replaced, load anew.
+    pub head: Head,
+    /// By revision, then key; a delete may name an object that the caller never saw.
+    pub changes: Vec<Change>,
+}
+
+/// One object in two states of the store; the two sides differ.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The object.
+    pub key: Key,
+    /// Its body on the `from` side; `None`: it was not there.
+    pub before: Option<Bytes>,
+    /// Its body on the `to` side; `None`: it was not there.
+    pub after: Option<Bytes>,
+}
+
+/// Receives objects one by one, so that a whole store is never held twice in memory.
+pub type Visit<'a> = dyn FnMut(Stored) + Send + 'a;
+
+/// The store. Every call has a bounded duration: when the database does not answer, it fails with
+/// [`StoreError::Unavailable`] within about three seconds (thirty for a large commit or load), and works again by
+/// itself when the database is back.
+///
+/// Dropping a future abandons its transaction: the write is then either whole or absent, as after a crash.
+#[async_trait]
+pub trait Store: Send + Sync + fmt::Debug {
+    /// The head, read from the database.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn head(&self) -> Result<Head, StoreError>;
+
+    /// The head as last seen: moves with commits of this handle at once, with those of others within a second.
+    /// Revisions may be skipped over, and it may run behind [`Store::head`]; it never goes back within an epoch.
+    fn watch(&self) -> watch::Receiver<Head>;
+
+    /// Every object in key order, consistent with the head that is returned.
+    ///
+    /// # Errors
+    /// When the database does not answer; `visit` has then seen some of the objects.
+    async fn load(&self, visit: &mut Visit<'_>) -> Result<Head, StoreError>;
+
+    /// What changed after `revision`, consistent with the head that is returned.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn changes_since(&self, revision: u64) -> Result<Changes, StoreError>;
+
+    /// Writes one revision, whole or not at all.
+    ///
+    /// # Errors
+    /// [`CommitError::Moved`] when the head is not the base (recompile on the new head and try again),
+    /// [`CommitError::Precondition`] when an object is not as expected, [`CommitError::Refused`] for an empty or
+    /// contradictory commit; nothing is written in any of these cases.
+    async fn commit(&self, commit: Commit) -> Result<Committed, CommitError>;
+
+    /// History, newest first; the cursor is the revision.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn revisions(&self, page: PageRequest) -> Result<Page<Revision>, StoreError>;
+
+    /// One entry of history; `None` if there is no such revision. Revision 0, the empty store, has no entry.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn revision(&self, revision: u64) -> Result<Option<Revision>, StoreError>;
+
+    /// What differs between two revisions, by key, in either direction: `diff(n - 1, n)` is what revision n did,
+    /// `diff(head, n)` is what a rollback to n has to do. 0 is the empty store.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRevision`] for a number above the head; when the database does not answer.
+    async fn diff(&self, from: u64, to: u64) -> Result<Vec<Difference>, StoreError>;
+
+    /// Every object as it was at a revision, in key order. `generation` and `created` are not part of history: they
+    /// are 0 and the time of the change.
+    ///
+    /// # Errors
+    /// [`StoreError::NoSuchRevision`] for a number above the head; when the database does not answer.
+    async fn state_at(&self, revision: u64, visit: &mut Visit<'_>) -> Result<(), StoreError>;
+
+    /// All admin tokens, by name.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn tokens(&self) -> Result<Tokens, StoreError>;
+
+    /// Version of the tokens, read from the database; grows with every change of them.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn tokens_version(&self) -> Result<u64, StoreError>;
+
+    /// Version of the tokens as last seen, by the same rules as [`Store::watch`].
+    fn watch_tokens(&self) -> watch::Receiver<u64>;
+
+    /// Adds a token.
+    ///
+    /// # Errors
+    /// [`TokenError::Exists`] when the name is taken, [`TokenError::Full`] at [`record::MAX_TOKENS`].
+    async fn create_token(&self, token: TokenRecord, audit: Option<AuditRecord>) -> Result<(), TokenError>;
+
+    /// Adds a token, or replaces the one of that name. No change, and no new version, if it is already so.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn put_token(&self, token: TokenRecord) -> Result<(), StoreError>;
+
+    /// Removes a token; `false` if there was none of that name (nothing is then written, not even the audit entry).
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn delete_token(&self, name: &str, audit: Option<AuditRecord>) -> Result<bool, StoreError>;
+
+    /// Appends to the audit log. Successful writes are recorded by their own transaction; this is for the rest.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn append_audit(&self, records: Vec<AuditRecord>) -> Result<(), StoreError>;
+
+    /// The audit log, newest first; the cursor is the entry's id.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn audit(&self, page: PageRequest) -> Result<Page<AuditEntry>, StoreError>;
+
+    /// Records what data planes of this replica hold and refuse, in one statement. An entry from an older stream of
+    /// the same node, held by another replica, loses.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn put_nodes(&self, nodes: Vec<NodeSeen>) -> Result<(), StoreError>;
+
+    /// Every data plane that any replica recorded, by name.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn nodes(&self) -> Result<Vec<Node>, StoreError>;
+
+    /// Forgets data planes that were last seen longer ago than that; returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn forget_nodes(&self, unseen_for: std::time::Duration) -> Result<u64, StoreError>;
+
+    /// Ends the watcher and closes the connections; calls in flight finish first, later ones fail.
+    async fn close(&self);
+}
+
+/// An open store.
+#[derive(Debug)]
+pub struct Opened {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// This call found it empty and created it, together with the first token it was given.
+    pub created: bool,
+}
