@@ -3,6 +3,7 @@
 
 pub mod context;
 pub mod head;
+pub mod manifest;
 pub mod reject;
 pub mod value;
 pub mod violations;
