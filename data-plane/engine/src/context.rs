@@ -82,32 +82,44 @@ pub struct Notes {
     captured: Vec<(u32, u32)>,
     bytes: Vec<u8>,
     cors: CorsNote,
+    /// First captured value of each level's response templates.
+    first: [Option<Captured>; LEVELS],
 }
+
+/// Levels that policies come from: global, namespace, listener, route.
+const LEVELS: usize = 4;
 
 /// What the request was in the eyes of `cors`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum CorsNote {
+pub(crate) enum CorsNote {
     /// No `Origin`, or one that is not allowed.
     #[default]
-    Denied,
+    Other,
     /// An actual request of an allowed origin (the captured value that holds it).
     Actual(Captured),
     /// A preflight of an allowed origin.
     Preflight {
         /// The origin.
         origin: Captured,
-        /// Value of `Access-Control-Request-Headers`, if there was one.
-        headers: Option<Captured>,
         /// Value of `Access-Control-Request-Method`.
         method: Captured,
+        /// Value of `Access-Control-Request-Headers`; empty if there was none.
+        headers: Captured,
     },
     /// A preflight of an origin that is not allowed.
     DeniedPreflight,
 }
 
 /// Names a captured value.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Captured(u32);
+
+impl Captured {
+    /// The one kept `places` after this.
+    pub const fn nth(self, places: u32) -> Captured {
+        Captured(self.0 + places)
+    }
+}
 
 impl Notes {
     /// Nothing noted yet.
@@ -119,7 +131,8 @@ impl Notes {
     pub fn clear(&mut self) {
         self.captured.clear();
         self.bytes.clear();
-        self.cors = CorsNote::Denied;
+        self.cors = CorsNote::Other;
+        self.first = [None; LEVELS];
     }
 
     /// Keeps a value.
@@ -144,13 +157,23 @@ impl Notes {
         &self.bytes[start as usize..end as usize]
     }
 
+    /// Where the captured values of a level's response templates begin.
+    pub(crate) fn first(&self, level: usize) -> Option<Captured> {
+        self.first[level]
+    }
+
+    /// Sets where they begin.
+    pub(crate) fn set_first(&mut self, level: usize, captured: Option<Captured>) {
+        self.first[level] = captured;
+    }
+
     /// What `cors` noted.
-    pub fn cors(&self) -> CorsNote {
+    pub(crate) fn cors(&self) -> CorsNote {
         self.cors
     }
 
     /// Notes what `cors` saw.
-    pub fn set_cors(&mut self, note: CorsNote) {
+    pub(crate) fn set_cors(&mut self, note: CorsNote) {
         self.cors = note;
     }
 }
@@ -167,6 +190,6 @@ mod tests {
         assert_eq!((notes.get(a), notes.get(b)), (&b"one"[..], &b""[..]));
         notes.set_cors(CorsNote::Actual(a));
         notes.clear();
-        assert_eq!(notes.cors(), CorsNote::Denied);
+        assert_eq!(notes.cors(), CorsNote::Other);
     }
 }

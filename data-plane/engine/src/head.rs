@@ -87,7 +87,8 @@ pub struct HeadParts {
     status: u16,
     fields: Vec<Field>,
     edits: Vec<u8>,
-    scratch: Vec<u8>,
+    /// Buffers to lend; two are enough for every user there is.
+    scratch: Vec<Vec<u8>>,
 }
 
 impl HeadParts {
@@ -128,7 +129,8 @@ impl HeadParts {
 
     /// Bytes of memory held, for a caller that gives back what one huge head made grow.
     pub fn capacity(&self) -> usize {
-        self.fields.capacity() * size_of::<Field>() + self.edits.capacity() + self.scratch.capacity()
+        let scratch: usize = self.scratch.iter().map(Vec::capacity).sum();
+        self.fields.capacity() * size_of::<Field>() + self.edits.capacity() + scratch
     }
 }
 
@@ -347,14 +349,14 @@ impl<'a> Head<'a> {
     /// Lends a cleared scratch buffer, so that something can be rendered from this head before it is put into it.
     /// Hand it back with [`Head::return_scratch`], else the next caller allocates.
     pub fn take_scratch(&mut self) -> Vec<u8> {
-        let mut scratch = std::mem::take(&mut self.parts.scratch);
+        let mut scratch = self.parts.scratch.pop().unwrap_or_default();
         scratch.clear();
         scratch
     }
 
-    /// Takes the scratch buffer back.
+    /// Takes a scratch buffer back.
     pub fn return_scratch(&mut self, scratch: Vec<u8>) {
-        self.parts.scratch = scratch;
+        self.parts.scratch.push(scratch);
     }
 
     #[inline]

@@ -1,0 +1,162 @@
+//! Chain: the policies of one request, from the levels it passes through. The closest level that says something
+//! about a policy wins; header edits add up from far to near. Levels are never joined per listener and route: a
+//! chain is four references and a mask, made per request on the stack.
+//!
+//! Order of calls: [`Chain::begin`] (implied by [`Chain::request`]), request hooks in `policies!` order until one does
+//! not continue, then, whatever happened, response hooks in the reverse order over the response that is going out.
+
+use std::ptr;
+
+use super::{Flow, Kind, Level, Mask, Policy, PolicySet, phase};
+use crate::context::Ctx;
+use crate::head::Head;
+
+const NOTING: Mask = Kind::in_phase(phase::NOTE);
+const REQUEST: Mask = Kind::in_phase(phase::REQUEST);
+const RESPONSE: Mask = Kind::in_phase(phase::RESPONSE);
+
+/// What each level says, for a request; [`PolicySet::EMPTY`] where there is nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct Levels<'a> {
+    /// Global policies of namespace `default`.
+    pub global: &'a PolicySet,
+    /// Global policies of the route's namespace; the same reference as `global` counts once.
+    pub namespace: &'a PolicySet,
+    /// The listener's.
+    pub listener: &'a PolicySet,
+    /// The route's.
+    pub route: &'a PolicySet,
+}
+
+/// A policy in force and where it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Applied<'a> {
+    /// Which.
+    pub kind: Kind,
+    /// The level that attaches it.
+    pub level: Level,
+    /// `namespace/name` of the Policy object it is written in, unless it is inline.
+    pub policy: Option<&'a str>,
+}
+
+/// The policies of one request.
+#[derive(Clone, Copy, Debug)]
+pub struct Chain<'a> {
+    levels: [&'a PolicySet; Level::ALL.len()],
+    /// Kinds that some level sets. One that a closer level removes still has its bit.
+    set: Mask,
+}
+
+static NOTHING: PolicySet = PolicySet::EMPTY;
+
+impl<'a> Chain<'a> {
+    /// Joins the levels.
+    pub fn new(levels: Levels<'a>) -> Self {
+        let namespace = if ptr::eq(levels.namespace, levels.global) { &NOTHING } else { levels.namespace };
+        let levels = [levels.global, namespace, levels.listener, levels.route];
+        let set = levels.iter().fold(0, |set, level| set | (level.named & !level.disabled));
+        Chain { levels, set }
+    }
+
+    /// There is nothing to do for this request.
+    pub fn is_empty(&self) -> bool {
+        self.set == 0
+    }
+
+    /// Notes what the response pass will need. [`Chain::request`] does it first; a request that is rejected before
+    /// its policies run (404, 405) calls this instead, so that the answer gets CORS and header edits too.
+    pub fn begin(&self, ctx: &mut Ctx<'_>, head: &Head<'_>) {
+        ctx.notes.clear();
+        self.each(self.set & NOTING, |level, policy| policy.note(level, ctx, head));
+    }
+
+    /// Runs the request hooks in order until one does not continue.
+    pub fn request(&self, ctx: &mut Ctx<'_>, head: &mut Head<'_>) -> Flow {
+        self.begin(ctx, head);
+        let mut todo = self.set & REQUEST;
+        while let Some(kind) = take_first(&mut todo) {
+            for (_, policy) in self.in_force(kind) {
+                match policy.request(ctx, head) {
+                    Flow::Continue => {}
+                    stop => return stop,
+                }
+            }
+        }
+        Flow::Continue
+    }
+
+    /// Runs the response hooks over the response that is going out, in reverse order.
+    pub fn response(&self, ctx: &mut Ctx<'_>, head: &mut Head<'_>) {
+        let mut todo = self.set & RESPONSE;
+        while let Some(kind) = take_last(&mut todo) {
+            for (level, policy) in self.in_force(kind) {
+                policy.response(level, ctx, head);
+            }
+        }
+    }
+
+    /// The largest request body in bytes that may be read, `u64::MAX` for no bound: what `requestLimits` says, else
+    /// the listener's own setting (0: no bound). A declared `Content-Length` is checked against the policy in the
+    /// request pass; bodies without one are counted by the proxy as they stream.
+    pub fn max_body_bytes(&self, listener_max: u64) -> u64 {
+        let mut said = None;
+        for (_, policy) in self.in_force(Kind::RequestLimits) {
+            if let Policy::RequestLimits(limits) = policy {
+                said = limits.max_body_bytes();
+            }
+        }
+        match said.unwrap_or(listener_max) {
+            0 => u64::MAX,
+            bytes => bytes,
+        }
+    }
+
+    /// The policies in force, in the order they run, for explain.
+    pub fn applied(&self) -> impl Iterator<Item = Applied<'a>> + use<'a> {
+        let chain = *self;
+        Kind::ALL.iter().flat_map(move |&kind| {
+            chain.in_force(kind).map(move |(level, _)| Applied {
+                kind,
+                level,
+                policy: chain.levels[level as usize].origin(kind),
+            })
+        })
+    }
+
+    fn each(&self, mut todo: Mask, mut call: impl FnMut(Level, &Policy)) {
+        while let Some(kind) = take_first(&mut todo) {
+            for (level, policy) in self.in_force(kind) {
+                call(level, policy);
+            }
+        }
+    }
+
+    /// The policies of a kind in force, from far to near: those after the last level that replaces or removes what
+    /// lies behind it.
+    #[inline]
+    fn in_force(&self, kind: Kind) -> impl Iterator<Item = (Level, &'a Policy)> + use<'a> {
+        let merges = kind.merges();
+        let from = self
+            .levels
+            .iter()
+            .rposition(|level| level.named & kind.bit() != 0 && (!merges || level.disables(kind)))
+            .unwrap_or(0);
+        let levels = self.levels;
+        (from..levels.len()).filter_map(move |at| Some((Level::ALL[at], levels[at].get(kind)?)))
+    }
+}
+
+fn take_first(todo: &mut Mask) -> Option<Kind> {
+    let kind = *Kind::ALL.get(todo.trailing_zeros() as usize)?;
+    *todo &= !kind.bit();
+    Some(kind)
+}
+
+fn take_last(todo: &mut Mask) -> Option<Kind> {
+    let kind = *Kind::ALL.get(todo.checked_ilog2()? as usize)?;
+    *todo &= !kind.bit();
+    Some(kind)
+}
+
+#[cfg(test)]
+mod tests;
