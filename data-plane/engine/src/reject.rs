@@ -89,7 +89,9 @@ impl Reason {
             Reason::HeadTooLarge => (431, "head_too_large", "request head too large"),
             Reason::InternalError => (500, "internal_error", "the gateway failed on this request"),
             Reason::NotImplemented => (501, "not_implemented", "not implemented"),
-            Reason::UpstreamConnectFailed => (502, "upstream_connect_failed", "the upstream cannot be reached"),
+            Reason::UpstreamConnectFailed => {
+                (502, "upstream_connect_failed", "the upstream cannot be reached")
+            }
             Reason::UpstreamReset => (502, "upstream_reset", "the upstream broke off"),
             Reason::UpstreamProtocol => (502, "upstream_protocol", "the upstream's answer is not valid HTTP"),
             Reason::NoHealthyTarget => (503, "no_healthy_target", "no target is available"),
@@ -186,7 +188,8 @@ mod tests {
     fn an_empty_detail_is_left_out() {
         let mut body = Vec::new();
         Reason::Overloaded.write_problem("", "r", &mut body);
-        let expected = r#"{"type":"overloaded","title":"the gateway is at its limits","status":503,"requestId":"r"}"#;
+        let expected =
+            r#"{"type":"overloaded","title":"the gateway is at its limits","status":503,"requestId":"r"}"#;
         assert_eq!(String::from_utf8_lossy(&body), expected);
     }
 }

@@ -271,7 +271,7 @@ impl Variable {
             (Variable::Latency, _) => encode::millis(ctx.elapsed, out),
             (Variable::Param(name), _) => encode::decoded(ctx.param(name).unwrap_or_default(), out),
             (Variable::Noted(place), Source::Notes(first)) => {
-                out.extend_from_slice(ctx.notes.get(first.nth(*place)))
+                out.extend_from_slice(ctx.notes.get(first.nth(*place)));
             }
             (Variable::Method, Source::Request(head)) => encode::text(head.method(), out),
             (Variable::Path, Source::Request(head)) => encode::text(head.path(), out),

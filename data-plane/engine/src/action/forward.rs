@@ -69,7 +69,7 @@ impl Forward {
                     sound = false;
                 }
                 Ok(upstream) => {
-                    backends.push(Backend { upstream, name: Arc::from(&*backend.upstream), weight })
+                    backends.push(Backend { upstream, name: Arc::from(&*backend.upstream), weight });
                 }
             }
             sound &= backend.weight.unwrap_or(1) <= upstream::MAX_WEIGHT;
@@ -97,17 +97,18 @@ impl Forward {
     /// golden-ratio steps.
     #[inline]
     pub fn pick(&self, counter: u64) -> UpstreamSlot {
-        if let [only] = &*self.backends {
-            return only.upstream;
+        let (last, others) = self.backends.split_last().expect("compile refuses an empty list");
+        if others.is_empty() {
+            return last.upstream;
         }
         let mut place = (counter % self.total) * self.step % self.total;
-        for backend in &*self.backends {
+        for backend in others {
             match place.checked_sub(u64::from(backend.weight)) {
                 Some(rest) => place = rest,
                 None => return backend.upstream,
             }
         }
-        unreachable!("the place is under the sum of the weights")
+        last.upstream
     }
 }
 

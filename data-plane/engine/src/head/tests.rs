@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const WIRE: &[u8] = b"GET /a/b?q=1 HTTP/1.1\r\nHost: x\r\nAccept: a\r\nX-Tag: 1\r\naccept: b\r\n\r\n";
@@ -98,4 +100,70 @@ fn a_head_can_be_made_from_nothing() {
     head.set_status(204);
     head.add("vary", b"origin");
     assert_eq!((head.status(), head.get("vary")), (204, Some(&b"origin"[..])));
+}
+
+/// The naive model: names and values in a list.
+#[derive(Clone, Debug)]
+enum Edit {
+    Set(usize, u8),
+    Add(usize, u8),
+    Remove(usize),
+    Rename(usize, usize),
+}
+
+const NAMES: [&str; 4] = ["accept", "host", "x-tag", "x-new"];
+
+fn edit() -> impl Strategy<Value = Edit> {
+    let name = 0..NAMES.len();
+    prop_oneof![
+        (name.clone(), any::<u8>()).prop_map(|(name, value)| Edit::Set(name, value)),
+        (name.clone(), any::<u8>()).prop_map(|(name, value)| Edit::Add(name, value)),
+        name.clone().prop_map(Edit::Remove),
+        (name.clone(), name).prop_map(|(from, to)| Edit::Rename(from, to)),
+    ]
+}
+
+fn apply_to_model(edit: &Edit, model: &mut Vec<(String, String)>) {
+    match *edit {
+        Edit::Set(name, value) => {
+            let first = model.iter().position(|(known, _)| known.eq_ignore_ascii_case(NAMES[name]));
+            let Some(first) = first else { return apply_to_model(&Edit::Add(name, value), model) };
+            model[first].1 = value.to_string();
+            let mut at = 0;
+            model.retain(|(known, _)| {
+                at += 1;
+                at - 1 == first || !known.eq_ignore_ascii_case(NAMES[name])
+            });
+        }
+        Edit::Add(name, value) => model.push((NAMES[name].to_owned(), value.to_string())),
+        Edit::Remove(name) => model.retain(|(known, _)| !known.eq_ignore_ascii_case(NAMES[name])),
+        Edit::Rename(from, to) => {
+            for (known, _) in model.iter_mut().filter(|(known, _)| known.eq_ignore_ascii_case(NAMES[from])) {
+                NAMES[to].clone_into(known);
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_sequence_of_edits_does_what_it_does_to_a_list(edits in prop::collection::vec(edit(), 0..30)) {
+        let mut parts = parsed();
+        let mut head = Head::new(WIRE, &mut parts);
+        let texts = |head: &Head<'_>| -> Vec<(String, String)> {
+            let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+            head.iter().map(|(name, value, _)| (text(name), text(value))).collect()
+        };
+        let mut model = texts(&head);
+        for edit in &edits {
+            apply_to_model(edit, &mut model);
+            match *edit {
+                Edit::Set(name, value) => head.set(NAMES[name], value.to_string().as_bytes()),
+                Edit::Add(name, value) => head.add(NAMES[name], value.to_string().as_bytes()),
+                Edit::Remove(name) => { head.remove(NAMES[name]); }
+                Edit::Rename(from, to) => { head.rename(NAMES[from], NAMES[to]); }
+            }
+            prop_assert_eq!(&texts(&head), &model);
+        }
+    }
 }

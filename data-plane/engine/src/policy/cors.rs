@@ -123,8 +123,12 @@ impl Hooks for Cors {
             _ if !self.origins.are_any() && !varies_by_origin(head) => head.add("vary", b"Origin"),
             _ => {}
         }
-        let (CorsNote::Actual(origin) | CorsNote::Preflight { origin, .. }) = note else { return };
-        let origin = if self.origins.are_any() { b"*" } else { ctx.notes.get(origin) };
+        let origin = match note {
+            // The same for all, also for those who did not ask: a cache may hand it to one who does.
+            _ if self.origins.are_any() => b"*",
+            CorsNote::Actual(origin) | CorsNote::Preflight { origin, .. } => ctx.notes.get(origin),
+            CorsNote::Other | CorsNote::DeniedPreflight => return,
+        };
         head.add("access-control-allow-origin", origin);
         if self.credentials {
             head.add("access-control-allow-credentials", b"true");
