@@ -191,3 +191,6 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

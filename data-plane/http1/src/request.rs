@@ -18,7 +18,7 @@ use crate::{Field, Framing, Limits, Method, ParseError, Span, Version};
 /// A request head as positions in the caller's buffer. Keep one per connection (or borrow one per
 /// request) and pass it to every call: its vector is reused, and it remembers how far a partial head
 /// was looked at.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestHead {
     /// The well-known method, or `Other`.
     pub method: Method,
@@ -163,8 +163,9 @@ fn refusal(error: httparse::Error, text: &[u8]) -> ParseError {
         httparse::Error::HeaderName | httparse::Error::HeaderValue => ParseError::FieldLine,
         httparse::Error::Version => {
             let line = text.split(|&b| b == b'\r').next().unwrap_or_default();
-            match line.rsplit(|&b| b == b' ').next() {
-                Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor])
+            let mut words = line.split(|&b| b == b' ').skip(2);
+            match (words.next(), words.next()) {
+                (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
                     if major.is_ascii_digit() && minor.is_ascii_digit() =>
                 {
                     ParseError::Version

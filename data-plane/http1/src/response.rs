@@ -14,7 +14,7 @@ use crate::{Field, Framing, Limits, Method, ParseError, Span, Version};
 
 /// A response head as positions in the caller's buffer; reused like a
 /// [`RequestHead`](crate::request::RequestHead).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResponseHead {
     /// 100–999. RFC 9110 §15 asks to treat 600 and above like 5xx; they are passed on as they are.
     pub status: u16,

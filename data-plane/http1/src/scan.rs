@@ -110,7 +110,8 @@ mod tests {
     #[test]
     fn each_section_ends_at_its_empty_line() {
         use Part::{Request, Response, Trailers};
-        let cases: &[(&[u8], Part, Result<Option<usize>, ParseError>)] = &[
+        type Case<'a> = (&'a [u8], Part, Result<Option<usize>, ParseError>);
+        let cases: &[Case<'_>] = &[
             (b"GET / HTTP/1.1\r\n\r\nrest", Request, Ok(Some(18))),
             (b"\r\nGET / HTTP/1.1\r\n\r\n", Request, Ok(Some(20))),
             (b"\r\n\r\nGET / HTTP/1.1\r\n\r\n", Request, Err(ParseError::EmptyLine)),

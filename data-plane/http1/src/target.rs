@@ -179,3 +179,6 @@ const fn classes() -> [u8; 256] {
     }
     table
 }
+
+#[cfg(test)]
+mod tests;

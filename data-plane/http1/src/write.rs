@@ -47,7 +47,7 @@ impl<'a> HeadWriter<'a> {
         path: &[u8],
         query: Option<&[u8]>,
     ) -> Result<Self, WriteError> {
-        if method.is_empty() || !method.iter().all(|&b| is_token(b)) {
+        if !is_token(method) {
             return Err(WriteError::Name);
         }
         if path.is_empty() || !is_visible(path) || !is_visible(query.unwrap_or_default()) {
@@ -94,7 +94,7 @@ impl<'a> HeadWriter<'a> {
     /// Appends a field as it was parsed from `buf`. Framing fields are left out: write
     /// [`HeadWriter::framing`].
     pub fn parsed(&mut self, buf: &[u8], field: &Field) {
-        debug_assert!(is_value(field.value.of(buf)) && field.name.of(buf).iter().all(|&b| is_token(b)));
+        debug_assert!(is_token(field.name.of(buf)) && is_value(field.value.of(buf)));
         if field.known.is_framing() {
             return;
         }
@@ -102,12 +102,18 @@ impl<'a> HeadWriter<'a> {
         if buf.get(gap) == Some(b": ") {
             // The usual spelling: one copy of name, colon, space and value.
             self.out.extend_from_slice(&buf[field.name.start()..field.value.end()]);
+            self.out.extend_from_slice(b"\r\n");
         } else {
-            self.out.extend_from_slice(field.name.of(buf));
-            self.out.extend_from_slice(b": ");
-            self.out.extend_from_slice(field.value.of(buf));
+            push_line(field.name.of(buf), field.value.of(buf), self.out);
         }
-        self.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Appends a field whose text was vetted already: it was parsed (and kept somewhere else than in
+    /// the parsed buffer), or checked when the configuration was compiled. Never for text that
+    /// contains something from a request. Checked in debug builds.
+    pub fn vetted(&mut self, name: &[u8], value: &[u8]) {
+        debug_assert!(is_token(name) && is_value(value) && !KnownField::classify(name).is_framing());
+        push_line(name, value, self.out);
     }
 
     /// Appends the field that announces `framing`; `None` and `UntilClose` have none.
@@ -156,18 +162,22 @@ pub const fn announce(method: Method, status: u16, version: Version, length: Opt
 
 /// Appends one checked field line.
 pub(crate) fn push_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) -> Result<(), WriteError> {
-    if name.is_empty() || !name.iter().all(|&b| is_token(b)) {
+    if !is_token(name) {
         return Err(WriteError::Name);
     }
     if !is_value(value) {
         return Err(WriteError::Value);
     }
+    push_line(name, value, out);
+    Ok(())
+}
+
+fn push_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
-    Ok(())
 }
 
 /// Whether `value` has no control bytes but HTAB. Folded without an early exit: this vectorises.
@@ -260,3 +270,6 @@ const fn reason(status: u16) -> &'static str {
         _ => "",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,7 +4,7 @@
 //! caller's buffer until it is whole. Extensions are checked, counted and dropped.
 
 use super::{BodyError, ChunkedLimits, Frame, trailer};
-use crate::field::is_token;
+use crate::field::TCHAR;
 use crate::scan::{Part, Scan};
 
 /// 16 digits hold every `u64`; more could only be zeros in front or an overflow.
@@ -139,9 +139,9 @@ impl Extension {
             (Self::Name | Self::Value | Self::QuotedEnd, b'\r') => return Ok(Step::SizeLf),
             (Self::Name | Self::Value | Self::QuotedEnd, b';') => Self::NameStart,
             (Self::Name, b'=') => Self::ValueStart,
-            (Self::NameStart | Self::Name, byte) if is_token(byte) => Self::Name,
+            (Self::NameStart | Self::Name, byte) if TCHAR[byte as usize] => Self::Name,
             (Self::ValueStart, b'"') => Self::Quoted,
-            (Self::ValueStart | Self::Value, byte) if is_token(byte) => Self::Value,
+            (Self::ValueStart | Self::Value, byte) if TCHAR[byte as usize] => Self::Value,
             (Self::Quoted, b'"') => Self::QuotedEnd,
             (Self::Quoted, b'\\') => Self::QuotedPair,
             // qdtext and quoted-pair, RFC 9110 §5.6.4
