@@ -90,7 +90,9 @@ pub enum AuthError {
     #[error("the token is malformed ({0}): copy it whole, without quotes or line breaks")]
     Malformed(#[from] SecretFault),
     /// It is none that is kept: revoked, or of another store.
-    #[error("the token is unknown or was revoked: make one with `gatewayctl token create`, or start the control plane with --admin-token-file")]
+    #[error(
+        "the token is unknown or was revoked: make one with `gatewayctl token create`, or start the control plane with --admin-token-file"
+    )]
     Unknown,
     /// It ended.
     #[error("the token expired at {0}: make a new one with `gatewayctl token create`")]

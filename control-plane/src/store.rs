@@ -7,8 +7,16 @@
 //! handed out byte for byte; the changelog is append-only, so that every past state can be had again.
 
 pub mod commit;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
 pub mod error;
+mod failure;
+mod migration;
+mod plan;
+mod postgres;
 pub mod record;
+mod sqlite;
+mod watching;
 
 use std::fmt;
 use std::sync::Arc;
@@ -241,4 +249,21 @@ pub struct Opened {
     pub store: Arc<dyn Store>,
     /// This call found it empty and created it, together with the first token it was given.
     pub created: bool,
+}
+
+/// Opens the store that `--database-url` names, brings its schema up to date, and creates it with that token if it is
+/// empty; of several replicas that start at once on an empty store, one creates it.
+///
+/// # Errors
+/// A URL of no known scheme, wrong credentials, an unreachable server, a file that cannot be opened
+/// ([`StoreError::Open`]), a store of a newer release ([`StoreError::NewerSchema`]). No message holds a password.
+pub async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened, StoreError> {
+    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
+    match scheme {
+        "sqlite" => sqlite::open(url, first_token).await,
+        "postgres" | "postgresql" => postgres::open(url, first_token).await,
+        _ => Err(StoreError::Open(
+            "--database-url must start with sqlite:// (a file) or postgres:// (a server)".to_owned(),
+        )),
+    }
 }

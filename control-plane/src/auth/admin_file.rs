@@ -80,7 +80,7 @@ mod tests {
         for (content, expected) in cases {
             std::fs::write(&path, content).expect("written");
             match (read(&path), expected) {
-                (Ok(secret), None) => assert_eq!(secret.expose(), content.trim()),
+                (Ok(secret), None) => assert_eq!(secret.reveal(), content.trim()),
                 (Err(error), Some(part)) => assert!(error.to_string().contains(part), "{error}"),
                 (outcome, _) => panic!("{content:?}: {outcome:?}"),
             }

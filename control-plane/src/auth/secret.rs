@@ -17,7 +17,7 @@ pub(super) const MIN_FOREIGN_LEN: usize = 32;
 /// Longer strings are not even hashed.
 pub(super) const MAX_LEN: usize = 512;
 
-/// A token's secret. `Debug` hides it; [`Secret::expose`] is for the one place that shows it.
+/// A token's secret. `Debug` hides it; [`Secret::reveal`] is for the one place that shows it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -42,7 +42,7 @@ impl Secret {
     }
 
     /// The text itself.
-    pub fn expose(&self) -> &str {
+    pub fn reveal(&self) -> &str {
         &self.0
     }
 
@@ -117,22 +117,22 @@ mod tests {
     #[test]
     fn a_generated_secret_is_recognised_and_no_two_are_equal() {
         let (one, two) = (Secret::generate(), Secret::generate());
-        assert_eq!(check(one.expose()), Ok(true));
-        assert_eq!(one.expose().len(), 53);
+        assert_eq!(check(one.reveal()), Ok(true));
+        assert_eq!(one.reveal().len(), 53);
         assert_ne!(one, two);
         assert_ne!(one.digest(), two.digest());
-        assert_eq!(Secret::parse(one.expose()), Ok(one));
+        assert_eq!(Secret::parse(one.reveal()), Ok(one));
     }
 
     #[test]
     fn what_cannot_be_a_token_is_told_apart() {
         let good = Secret::generate();
-        let mut typo = good.expose().to_owned().into_bytes();
+        let mut typo = good.reveal().to_owned().into_bytes();
         typo[20] = if typo[20] == b'a' { b'b' } else { b'a' };
         let typo = String::from_utf8(typo).expect("ascii");
         let cases = [
             (typo.as_str(), Err(SecretFault::Checksum)),
-            (&good.expose()[..52], Err(SecretFault::Checksum)),
+            (&good.reveal()[..52], Err(SecretFault::Checksum)),
             ("gwa_", Err(SecretFault::Checksum)),
             ("", Err(SecretFault::Short)),
             ("0123456789abcdef0123456789abcde", Err(SecretFault::Short)),

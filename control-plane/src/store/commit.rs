@@ -47,7 +47,10 @@ impl Content {
         let resource = resource.canonical();
         let body = resource.encode();
         let hash = ItemHash::of(&resource.key(), &body);
-        let labels = resource.metadata().map(|metadata| metadata.labels.clone().into_iter().collect()).unwrap_or_default();
+        let labels = resource
+            .metadata()
+            .map(|metadata| metadata.labels.clone().into_iter().collect())
+            .unwrap_or_default();
         Content { body, hash, labels }
     }
 

@@ -12,7 +12,9 @@ pub enum StoreError {
     #[error("store is unavailable: {0}")]
     Unavailable(String),
     /// The connection broke while the commit was being confirmed: it may or may not be stored.
-    #[error("the connection to the store broke while the write was being confirmed, it may or may not be stored: read the head before trying again")]
+    #[error(
+        "the connection to the store broke while the write was being confirmed, it may or may not be stored: read the head before trying again"
+    )]
     OutcomeUnknown,
     /// Wrong URL, credentials, permissions or file: somebody has to change something.
     #[error("cannot open the store: {0}")]
@@ -49,7 +51,7 @@ pub enum CommitError {
         /// The head now.
         head: Head,
     },
-    /// An object is not as the commit expects it (HTTP 412).
+    /// An object is not as the commit expects it (HTTP 412); what is deleted is always expected to exist.
     #[error("{key} is not as expected: expected {expected}, found {}", describe(*found))]
     Precondition {
         /// The object.
@@ -59,7 +61,7 @@ pub enum CommitError {
         /// Revision that it really has; `None`: it does not exist.
         found: Option<u64>,
     },
-    /// The commit is empty, names an object twice, or deletes what is not there: a defect of the caller.
+    /// The commit is empty or names an object twice: a defect of the caller.
     #[error("refused to commit: {0}")]
     Refused(String),
     /// The store failed.

@@ -1,0 +1,343 @@
+//! The store itself: which connection and which transaction each call uses, and how long it may take. Compiled once
+//! for each database: `super` is the store's own module and names its `Database`, `Pool` and dialect.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use sqlx::Transaction;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::objects::signed;
+use super::{Connection, Database, Pool, dialect, objects, records};
+use crate::store::plan::{self, Plan, text_without_nul};
+use crate::store::watching::Watching;
+use crate::store::{
+    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Difference, Head, Node,
+    NodeSeen, Page, PageRequest, Revision, Store, StoreError, TokenError, TokenRecord, Tokens, Visit,
+    failure,
+};
+
+/// For what touches a few rows; longer than the time to wait for a connection.
+const SHORT: Duration = Duration::from_secs(5);
+/// For what may touch every object.
+const LONG: Duration = Duration::from_secs(30);
+
+type Result<T> = std::result::Result<T, StoreError>;
+
+/// An open store of this database.
+#[derive(Debug)]
+pub(super) struct Handle {
+    /// For reads; the same as `writer` where the database takes several writers.
+    pub(super) readers: Pool,
+    pub(super) writer: Pool,
+    pub(super) watching: std::sync::Arc<Watching>,
+    pub(super) poller: AbortHandle,
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.poller.abort();
+    }
+}
+
+impl Handle {
+    /// One consistent state for several statements.
+    async fn snapshot(&self) -> Result<Transaction<'static, Database>> {
+        Ok(self.readers.begin_with(dialect::BEGIN_READ).await?)
+    }
+
+    async fn write(&self) -> Result<Transaction<'static, Database>> {
+        Ok(self.writer.begin_with(dialect::BEGIN_WRITE).await?)
+    }
+
+    /// After a change of tokens.
+    async fn finish_tokens(
+        &self,
+        mut transaction: Transaction<'static, Database>,
+        version: u64,
+    ) -> Result<()> {
+        dialect::notify(&mut transaction).await?;
+        confirm(transaction).await?;
+        self.watching.saw_tokens_version(version);
+        Ok(())
+    }
+
+    /// Everything but the confirmation.
+    async fn prepare(&self, mut commit: Commit) -> PrepareResult {
+        plan::check(&mut commit)?;
+        let mut transaction = self.writer.begin_with(dialect::BEGIN_COMMIT).await?;
+        let head = objects::position(&mut transaction).await?.head;
+        if (head.epoch, head.revision) != (commit.base.epoch, commit.base.revision) {
+            return Err(PrepareError::Moved(Some(head)));
+        }
+        commit.base = head;
+        let audit = commit.audit.take();
+        let keys = commit.writes.iter().map(|write| write.key()).collect::<Vec<_>>();
+        let existing: HashMap<_, _> = dialect::existing(&mut transaction, &keys).await?;
+        drop(keys);
+        let plan = plan::plan(commit, &existing, now())?;
+        write_plan(&mut transaction, &plan, audit).await?;
+        Ok((transaction, plan))
+    }
+}
+
+type PrepareResult = std::result::Result<(Transaction<'static, Database>, Plan), PrepareError>;
+
+/// Why a commit came to nothing before its confirmation.
+enum PrepareError {
+    /// Another commit came first; the head that it made, if it was seen already.
+    Moved(Option<Head>),
+    Failed(CommitError),
+}
+
+impl From<sqlx::Error> for PrepareError {
+    fn from(error: sqlx::Error) -> Self {
+        if failure::is_serialization_failure(&error) {
+            return PrepareError::Moved(None);
+        }
+        PrepareError::Failed(CommitError::Store(error.into()))
+    }
+}
+
+impl From<StoreError> for PrepareError {
+    fn from(error: StoreError) -> Self {
+        PrepareError::Failed(CommitError::Store(error))
+    }
+}
+
+impl From<CommitError> for PrepareError {
+    fn from(error: CommitError) -> Self {
+        PrepareError::Failed(error)
+    }
+}
+
+/// Executes a plan. The revision is claimed first, so that of two writers on one base the second waits here, at the
+/// price of one row; the compare-and-set of the head is the last statement.
+async fn write_plan(
+    connection: &mut Connection,
+    plan: &Plan,
+    audit: Option<AuditRecord>,
+) -> std::result::Result<(), PrepareError> {
+    const CLAIM: &str = "INSERT INTO revisions \
+        (revision, parent, at_us, author, message, created, updated, deleted, root_hash) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
+    const ADVANCE: &str = "UPDATE meta SET revision = $1, root_hash = $2 WHERE revision = $3 AND epoch = $4";
+    let header = &plan.header;
+    let (revision, parent) = (signed(header.revision), signed(header.revision - 1));
+    let root = header.root.to_bytes();
+    let claimed = sqlx::query(CLAIM)
+        .bind(revision)
+        .bind(parent)
+        .bind(header.at.as_microsecond())
+        .bind(text_without_nul(&header.author))
+        .bind(text_without_nul(&header.message))
+        .bind(i64::from(header.created))
+        .bind(i64::from(header.updated))
+        .bind(i64::from(header.deleted))
+        .bind(root.as_slice())
+        .execute(&mut *connection)
+        .await?;
+    if claimed.rows_affected() == 0 {
+        return Err(PrepareError::Moved(None));
+    }
+    let puts = plan.changes.iter().filter_map(|change| match change {
+        Change::Put(stored) => Some(stored),
+        Change::Delete(_) => None,
+    });
+    let puts = puts.zip(&plan.labels).collect::<Vec<_>>();
+    let deletes = plan.changes.iter().filter_map(|change| match change {
+        Change::Put(_) => None,
+        Change::Delete(key) => Some(key),
+    });
+    dialect::put(connection, &puts).await?;
+    dialect::delete(connection, &deletes.collect::<Vec<_>>()).await?;
+    dialect::log(connection, header.revision, &plan.changes).await?;
+    if let Some(mut audit) = audit {
+        audit.at = header.at;
+        records::append_audit(connection, &audit, Some(header.revision)).await?;
+    }
+    dialect::notify(connection).await?;
+    let moved = sqlx::query(ADVANCE)
+        .bind(revision)
+        .bind(root.as_slice())
+        .bind(parent)
+        .bind(plan.head.epoch)
+        .execute(connection)
+        .await?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(PrepareError::Moved(None)) }
+}
+
+/// The store keeps microseconds; what is answered now must equal what is read later.
+fn now() -> Timestamp {
+    Timestamp::from_microsecond(Timestamp::now().as_microsecond()).expect("the present is in range")
+}
+
+async fn confirm(transaction: Transaction<'static, Database>) -> Result<()> {
+    match tokio::time::timeout(SHORT, transaction.commit()).await {
+        Ok(Ok(())) => Ok(()),
+        // The database itself says no: it is rolled back.
+        Ok(Err(error @ sqlx::Error::Database(_))) => Err(error.into()),
+        Ok(Err(_)) | Err(_) => Err(StoreError::OutcomeUnknown),
+    }
+}
+
+async fn within<T, E: From<StoreError>>(
+    limit: Duration,
+    work: impl Future<Output = std::result::Result<T, E>>,
+) -> std::result::Result<T, E> {
+    let late =
+        || StoreError::Unavailable(format!("no answer from the database within {} s", limit.as_secs()));
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| Err(late().into()))
+}
+
+#[async_trait]
+impl Store for Handle {
+    async fn head(&self) -> Result<Head> {
+        let position =
+            within(SHORT, async { objects::position(&mut *self.readers.acquire().await?).await }).await?;
+        self.watching.saw(position);
+        Ok(position.head)
+    }
+
+    fn watch(&self) -> watch::Receiver<Head> {
+        self.watching.head()
+    }
+
+    async fn load(&self, visit: &mut Visit<'_>) -> Result<Head> {
+        within(LONG, async {
+            let mut snapshot = self.snapshot().await?;
+            let head = objects::position(&mut snapshot).await?.head;
+            objects::load(&mut snapshot, visit).await?;
+            Ok(head)
+        })
+        .await
+    }
+
+    async fn changes_since(&self, revision: u64) -> Result<Changes> {
+        within(LONG, async { objects::changes_since(&mut *self.snapshot().await?, revision).await }).await
+    }
+
+    async fn commit(&self, commit: Commit) -> std::result::Result<Committed, CommitError> {
+        let (transaction, plan) = match within(LONG, self.prepare(commit)).await {
+            Ok(prepared) => prepared,
+            Err(PrepareError::Moved(Some(head))) => return Err(CommitError::Moved { head }),
+            Err(PrepareError::Moved(None)) => return Err(CommitError::Moved { head: self.head().await? }),
+            Err(PrepareError::Failed(error)) => return Err(error),
+        };
+        confirm(transaction).await?;
+        self.watching.saw_head(plan.head);
+        Ok(Committed { head: plan.head, at: plan.header.at, changes: plan.changes })
+    }
+
+    async fn revisions(&self, page: PageRequest) -> Result<Page<Revision>> {
+        within(SHORT, async { objects::revisions(&mut *self.readers.acquire().await?, page).await }).await
+    }
+
+    async fn revision(&self, revision: u64) -> Result<Option<Revision>> {
+        within(SHORT, async { objects::revision(&mut *self.readers.acquire().await?, revision).await }).await
+    }
+
+    async fn diff(&self, from: u64, to: u64) -> Result<Vec<Difference>> {
+        within(LONG, async { objects::diff(&mut *self.snapshot().await?, from, to).await }).await
+    }
+
+    async fn state_at(&self, revision: u64, visit: &mut Visit<'_>) -> Result<()> {
+        within(LONG, async { objects::state_at(&mut *self.snapshot().await?, revision, visit).await }).await
+    }
+
+    async fn tokens(&self) -> Result<Tokens> {
+        within(SHORT, async { records::tokens(&mut *self.snapshot().await?).await }).await
+    }
+
+    async fn tokens_version(&self) -> Result<u64> {
+        within(SHORT, async { records::tokens_version(&mut *self.readers.acquire().await?).await }).await
+    }
+
+    fn watch_tokens(&self) -> watch::Receiver<u64> {
+        self.watching.tokens_version()
+    }
+
+    async fn create_token(
+        &self,
+        token: TokenRecord,
+        audit: Option<AuditRecord>,
+    ) -> std::result::Result<(), TokenError> {
+        within(SHORT, async {
+            let mut transaction = self.write().await?;
+            let version = records::move_tokens_version(&mut transaction).await?;
+            records::create_token(&mut transaction, &token).await?;
+            if let Some(audit) = &audit {
+                records::append_audit(&mut transaction, audit, None).await?;
+            }
+            Ok(self.finish_tokens(transaction, version).await?)
+        })
+        .await
+    }
+
+    async fn put_token(&self, token: TokenRecord) -> Result<()> {
+        within(SHORT, async {
+            let mut transaction = self.write().await?;
+            let version = records::move_tokens_version(&mut transaction).await?;
+            if !records::put_token(&mut transaction, &token).await? {
+                return Ok(transaction.rollback().await?);
+            }
+            self.finish_tokens(transaction, version).await
+        })
+        .await
+    }
+
+    async fn delete_token(&self, name: &str, audit: Option<AuditRecord>) -> Result<bool> {
+        within(SHORT, async {
+            let mut transaction = self.write().await?;
+            let version = records::move_tokens_version(&mut transaction).await?;
+            if !records::delete_token(&mut transaction, name).await? {
+                transaction.rollback().await?;
+                return Ok(false);
+            }
+            if let Some(audit) = &audit {
+                records::append_audit(&mut transaction, audit, None).await?;
+            }
+            self.finish_tokens(transaction, version).await?;
+            Ok(true)
+        })
+        .await
+    }
+
+    async fn append_audit(&self, entries: Vec<AuditRecord>) -> Result<()> {
+        within(SHORT, async {
+            let mut transaction = self.write().await?;
+            for entry in &entries {
+                records::append_audit(&mut transaction, entry, None).await?;
+            }
+            confirm(transaction).await
+        })
+        .await
+    }
+
+    async fn audit(&self, page: PageRequest) -> Result<Page<AuditEntry>> {
+        within(SHORT, async { records::audit(&mut *self.readers.acquire().await?, page).await }).await
+    }
+
+    async fn put_nodes(&self, nodes: Vec<NodeSeen>) -> Result<()> {
+        within(SHORT, async { records::put_nodes(&mut *self.writer.acquire().await?, nodes).await }).await
+    }
+
+    async fn nodes(&self) -> Result<Vec<Node>> {
+        within(SHORT, async { records::nodes(&mut *self.readers.acquire().await?).await }).await
+    }
+
+    async fn forget_nodes(&self, unseen_for: Duration) -> Result<u64> {
+        within(SHORT, async { records::forget_nodes(&mut *self.writer.acquire().await?, unseen_for).await })
+            .await
+    }
+
+    async fn close(&self) {
+        self.poller.abort();
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}

@@ -1,0 +1,83 @@
+//! The store on a real PostgreSQL: the same cases that SQLite passes in the control plane's own tests, and what only a
+//! server can do: vanish, come back, refuse.
+
+use std::time::{Duration, Instant};
+
+use gateway_control_plane::auth;
+use gateway_control_plane::store::{self, Commit, CommitError, Opened, Precondition, StoreError, Write, conformance};
+use gateway_proto::admin::Role;
+use gateway_proto::wire;
+use gateway_tests::services::Postgres;
+
+async fn open(url: &str) -> Result<Opened, StoreError> {
+    store::open(url, &auth::new_token("admin", Role::Admin, Vec::new(), None).1).await
+}
+
+fn put(name: &str) -> Vec<Write> {
+    let metadata = Some(wire::Metadata { name: name.to_owned(), ..Default::default() });
+    vec![Write::put(wire::Upstream { metadata, ..Default::default() }.into(), Precondition::Any)]
+}
+
+async fn commit(opened: &Opened, name: &str) -> Result<u64, CommitError> {
+    let base = *opened.store.watch().borrow();
+    let commit =
+        Commit { base, author: "ann".into(), message: String::new(), writes: put(name), audit: None };
+    opened.store.commit(commit).await.map(|made| made.head.revision)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_conforms() -> anyhow::Result<()> {
+    let postgres = Postgres::start().await?;
+    conformance::run(async || postgres.database().await.expect("a fresh database")).await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_whose_server_is_killed_fails_within_seconds_and_recovers_by_itself() -> anyhow::Result<()> {
+    let mut postgres = Postgres::start().await?;
+    let url = postgres.database().await?;
+    let (writer, watcher) = (open(&url).await?, open(&url).await?);
+    assert_eq!(commit(&writer, "before").await?, 1);
+
+    postgres.kill().await?;
+    let start = Instant::now();
+    let error = commit(&writer, "during").await.expect_err("the server is gone");
+    assert!(matches!(error, CommitError::Store(StoreError::Unavailable(_))), "{error}");
+    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+
+    postgres.resume().await?;
+    let mut heads = watcher.store.watch();
+    assert_eq!(commit(&writer, "after").await?, 2, "the write that failed left nothing behind");
+    let seen = tokio::time::timeout(Duration::from_secs(10), heads.wait_for(|head| head.revision == 2)).await;
+    seen.expect("the other replica finds out by itself")?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_or_user_that_does_not_exist_is_named_with_the_way_out() -> anyhow::Result<()> {
+    let postgres = Postgres::start().await?;
+    let url = postgres.database().await?;
+    let (server, database) = url.rsplit_once('/').expect("a URL with a database");
+    let cases = [
+        (format!("{server}/nowhere"), "create the database, or name another"),
+        (server.replace("postgres@", "nobody:hunter2@") + "/" + database, "check user name and password"),
+    ];
+    for (url, expected) in cases {
+        let error = open(&url).await.expect_err("refused").to_string();
+        assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_a_newer_release_is_refused() -> anyhow::Result<()> {
+    let postgres = Postgres::start().await?;
+    let url = postgres.database().await?;
+    open(&url).await?.store.close().await;
+    let newer = "INSERT INTO _sqlx_migrations VALUES (9999, 'later', now(), true, '\\x00', 0)";
+    let output = tokio::process::Command::new("psql").args([&url, "-c", newer]).output().await?;
+    anyhow::ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+    let error = open(&url).await.expect_err("refused");
+    assert!(matches!(error, StoreError::NewerSchema { found: 9999, known: 1 }), "{error}");
+    Ok(())
+}
