@@ -2,13 +2,20 @@
 //! answers in `gatewayctl validate`, in the control plane's admission and in every data plane.
 
 pub mod action;
+pub mod compile;
 pub mod context;
+pub mod engine;
 pub mod head;
+pub mod listener;
 pub mod manifest;
 pub mod path;
 pub mod policy;
 pub mod reject;
+pub mod route;
+mod sharing;
 pub mod template;
 pub mod upstream;
 pub mod value;
 pub mod violations;
+
+pub use engine::Engine;

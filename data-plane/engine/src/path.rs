@@ -128,7 +128,8 @@ fn end_segment(out: &mut Vec<u8>, segment: &mut usize) -> Result<(), BadPath> {
         b"" => {}
         b"." => out.truncate(*segment),
         b".." => {
-            let parent = out[..*segment - 1].iter().rposition(|&byte| byte == b'/').ok_or(BadPath::AboveRoot)?;
+            let parent =
+                out[..*segment - 1].iter().rposition(|&byte| byte == b'/').ok_or(BadPath::AboveRoot)?;
             out.truncate(parent + 1);
             *segment = parent + 1;
         }
@@ -141,7 +142,8 @@ fn end_segment(out: &mut Vec<u8>, segment: &mut usize) -> Result<(), BadPath> {
 }
 
 fn triplet(digits: &[u8]) -> Result<u8, BadPath> {
-    let hex = |at: usize| digits.get(at).and_then(|&byte| char::from(byte).to_digit(16)).ok_or(BadPath::Triplet);
+    let hex =
+        |at: usize| digits.get(at).and_then(|&byte| char::from(byte).to_digit(16)).ok_or(BadPath::Triplet);
     match (hex(0)? << 4 | hex(1)?) as u8 {
         0 => Err(BadPath::Nul),
         value => Ok(value),
@@ -237,7 +239,9 @@ pub(crate) fn host_pattern(text: &str) -> Result<String, String> {
     if text.ends_with(']') {
         return Ok(host.to_owned());
     }
-    let sound = |label: &str| !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-');
+    let sound = |label: &str| {
+        !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
+    };
     if text.starts_with('[') || !host.split('.').all(sound) {
         return Err(fault(&"expected a name such as api.example.com, *.example.com or an address"));
     }

@@ -73,7 +73,11 @@ pub(crate) fn check(
     out: &mut Violations,
 ) -> Upstream {
     if wire::upstream_protocol::Value::try_from(spec.protocol).is_err() {
-        out.push(&at.field("protocol"), ViolationCode::Unknown, format!("unknown protocol {}", spec.protocol));
+        out.push(
+            &at.field("protocol"),
+            ViolationCode::Unknown,
+            format!("unknown protocol {}", spec.protocol),
+        );
     }
     let timeouts = spec.timeouts.clone().unwrap_or_default();
     let at_timeouts = at.field("timeouts");
@@ -83,7 +87,11 @@ pub(crate) fn check(
         Some(text) => out.ok(&connect_at, value::duration(text)).unwrap_or(Duration::from_secs(5)),
     };
     if connect_timeout.is_zero() {
-        out.push(&connect_at, ViolationCode::OutOfRange, "no connection is made in no time, expected over 0s");
+        out.push(
+            &connect_at,
+            ViolationCode::OutOfRange,
+            "no connection is made in no time, expected over 0s",
+        );
     }
     let idle_timeout = match &timeouts.idle {
         None => Duration::from_secs(90),
@@ -109,7 +117,8 @@ fn targets(specs: &[wire::Target], at: &FieldPath<'_>, out: &mut Violations) -> 
         let weight = weight(spec.weight, &at.field("weight"), out);
         let Some(host) = out.ok(&at.field("address"), target_host(&spec.address)) else { continue };
         if let Some(first) = seen.insert(host.clone(), index) {
-            let message = format!("{host} is already targets[{first}], give one of them a higher weight instead");
+            let message =
+                format!("{host} is already targets[{first}], give one of them a higher weight instead");
             out.push(&at.field("address"), ViolationCode::Duplicate, message);
         }
         targets.push(Target { host, weight });
@@ -121,7 +130,11 @@ fn targets(specs: &[wire::Target], at: &FieldPath<'_>, out: &mut Violations) -> 
 pub(crate) fn weight(given: Option<u32>, at: &FieldPath<'_>, out: &mut Violations) -> u16 {
     let given = given.unwrap_or(1);
     u16::try_from(given).unwrap_or_else(|_| {
-        out.push(at, ViolationCode::OutOfRange, format!("weight {given} is out of range, expected 0 to {MAX_WEIGHT}"));
+        out.push(
+            at,
+            ViolationCode::OutOfRange,
+            format!("weight {given} is out of range, expected 0 to {MAX_WEIGHT}"),
+        );
         1
     })
 }
@@ -129,7 +142,11 @@ pub(crate) fn weight(given: Option<u32>, at: &FieldPath<'_>, out: &mut Violation
 fn target_host(text: &str) -> Result<Host, String> {
     let fault = |why: &str| format!("invalid target address {text:?}: {why}");
     if let Ok(address) = text.parse::<SocketAddr>() {
-        return if address.port() == 0 { Err(fault("port 0 cannot be connected to")) } else { Ok(Host::Ip(address)) };
+        return if address.port() == 0 {
+            Err(fault("port 0 cannot be connected to"))
+        } else {
+            Ok(Host::Ip(address))
+        };
     }
     let Some((name, port)) = text.rsplit_once(':') else {
         return Err(fault("expected host:port, for example 127.0.0.1:9101 or users.internal:80"));
@@ -178,16 +195,30 @@ mod tests {
         ] {
             assert_eq!(target_host(text).map(|host| host.to_string()).as_deref(), Ok(host), "{text}");
         }
-        for text in
-            ["", "a", "a:", ":80", "a:0", "1.2.3.4:0", "a:65536", "::1:80", "a:+1", "http://a:80", "300.1.1.1:80", "a b:1"]
-        {
+        for text in [
+            "",
+            "a",
+            "a:",
+            ":80",
+            "a:0",
+            "1.2.3.4:0",
+            "a:65536",
+            "::1:80",
+            "a:+1",
+            "http://a:80",
+            "300.1.1.1:80",
+            "a b:1",
+        ] {
             assert!(target_host(text).is_err(), "{text}");
         }
     }
 
     #[test]
     fn what_is_left_out_gets_the_documented_default() {
-        let spec = wire::UpstreamSpec { targets: vec![target("a:1", None), target("a:2", Some(0))], ..Default::default() };
+        let spec = wire::UpstreamSpec {
+            targets: vec![target("a:1", None), target("a:2", Some(0))],
+            ..Default::default()
+        };
         let upstream = checked(&spec).expect("sound");
         assert_eq!((upstream.targets[0].weight, upstream.targets[1].weight), (1, 0));
         assert_eq!(upstream.connect_timeout, Duration::from_secs(5));
@@ -197,10 +228,16 @@ mod tests {
     #[test]
     fn timeouts_are_taken() {
         let timeouts = wire::UpstreamTimeouts { connect: Some("1s".into()), idle: Some("0s".into()) };
-        let spec =
-            wire::UpstreamSpec { targets: vec![target("a:1", None)], timeouts: Some(timeouts), ..Default::default() };
+        let spec = wire::UpstreamSpec {
+            targets: vec![target("a:1", None)],
+            timeouts: Some(timeouts),
+            ..Default::default()
+        };
         let upstream = checked(&spec).expect("sound");
-        assert_eq!((upstream.connect_timeout, upstream.idle_timeout), (Duration::from_secs(1), Duration::ZERO));
+        assert_eq!(
+            (upstream.connect_timeout, upstream.idle_timeout),
+            (Duration::from_secs(1), Duration::ZERO)
+        );
     }
 
     #[test]
@@ -211,14 +248,20 @@ mod tests {
             targets: vec![target("a:1", Some(70_000)), target("A:1", None), target("b", None)],
             timeouts: Some(timeouts),
         };
-        assert_eq!(checked(&spec).expect_err("all bad"), [
-            "spec.protocol unknown",
-            "spec.timeouts.connect out_of_range",
-            "spec.timeouts.idle invalid",
-            "spec.targets[0].weight out_of_range",
-            "spec.targets[1].address duplicate",
-            "spec.targets[2].address invalid",
-        ]);
-        assert_eq!(checked(&wire::UpstreamSpec::default()).expect_err("no targets"), ["spec.targets required"]);
+        assert_eq!(
+            checked(&spec).expect_err("all bad"),
+            [
+                "spec.protocol unknown",
+                "spec.timeouts.connect out_of_range",
+                "spec.timeouts.idle invalid",
+                "spec.targets[0].weight out_of_range",
+                "spec.targets[1].address duplicate",
+                "spec.targets[2].address invalid",
+            ]
+        );
+        assert_eq!(
+            checked(&wire::UpstreamSpec::default()).expect_err("no targets"),
+            ["spec.targets required"]
+        );
     }
 }

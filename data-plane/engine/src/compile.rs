@@ -1,0 +1,152 @@
+//! Compile: (previous, changes) -> Engine. Pure and total: it reads nothing but its arguments, never panics, and
+//! collects everything that is wrong before it refuses. The same code answers in `gatewayctl validate`, in the
+//! control plane's admission and in every data plane.
+//!
+//! The cost is that of the change, not of what exists: objects that are not in the batch are touched only where a
+//! Policy they refer to changed. The state that holds once all changes are made is what is judged, so their order does
+//! not matter. Object counts, lists and texts are bounded; see the `MAX_*` constants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use gateway_proto::field::{FieldPath, Violation, ViolationCode};
+use gateway_proto::kind::{Key, Kind, Resource};
+
+use crate::engine::Engine;
+use crate::violations::Violations;
+
+mod conflict;
+mod draft;
+pub(crate) mod level;
+pub(crate) mod object;
+pub(crate) mod reference;
+mod warning;
+
+pub use level::MAX_POLICY_REFS;
+pub use object::{MAX_ANNOTATION_BYTES, MAX_LABEL_NAME, MAX_LABEL_VALUE, MAX_LABELS};
+
+use draft::Draft;
+
+/// One change of a batch.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// The object is to be this, whatever it was.
+    Upsert(Resource),
+    /// The object is to be gone; no harm if it is already.
+    Delete(Key),
+}
+
+impl Change {
+    /// The object that changes.
+    pub fn key(&self) -> Key {
+        match self {
+            Change::Upsert(resource) => resource.key(),
+            Change::Delete(key) => key.clone(),
+        }
+    }
+}
+
+/// What compile made.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    /// The new configuration.
+    pub engine: Engine,
+    /// What is allowed but probably not meant, about the objects of the batch and the routes that they put in the
+    /// shade. Sorted.
+    pub warnings: Vec<Violation>,
+    /// What differs from the previous configuration.
+    pub changed: Changed,
+}
+
+/// Names of the objects that differ, each list sorted. An upsert of equal content is no change.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// New objects.
+    pub added: Vec<Key>,
+    /// Objects with other content.
+    pub updated: Vec<Key>,
+    /// Objects that are gone.
+    pub removed: Vec<Key>,
+    /// Listeners and routes of equal content whose policies changed, because a Policy they refer to did.
+    pub affected: Vec<Key>,
+}
+
+impl Changed {
+    /// Nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.added.is_empty()
+            && self.updated.is_empty()
+            && self.removed.is_empty()
+            && self.affected.is_empty()
+    }
+}
+
+/// Makes the next configuration, or says everything that is wrong with it (sorted by object).
+///
+/// # Errors
+/// Every violation found; `previous` holds on.
+pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<Violation>> {
+    let mut violations = Vec::new();
+    let batch = gather(changes, &mut violations);
+    let mut draft = Draft::of(previous);
+    let mut deleted = Vec::new();
+    let mut upserts = BTreeMap::new();
+    for (key, resource) in batch {
+        match resource {
+            None => deleted.push(key),
+            Some(resource) => drop(upserts.insert(key, resource)),
+        }
+    }
+    draft.delete(&deleted);
+    // In the order of references: policies, then listeners and upstreams, then routes.
+    for kind in [Kind::Policy, Kind::Listener, Kind::Upstream, Kind::Route] {
+        for (key, resource) in upserts.extract_if(.., |key, _| key.kind == kind) {
+            violations.extend(draft.upsert(key, resource));
+        }
+    }
+    violations.extend(draft.refresh_referrers());
+    violations.extend(conflict::globals(&mut draft));
+    violations.extend(conflict::ports(&draft));
+    violations.extend(draft.in_use(&deleted));
+    if !violations.is_empty() {
+        violations.sort_by(|one, two| one.object.cmp(&two.object));
+        return Err(violations);
+    }
+    let touched: BTreeSet<Key> = draft.touched().cloned().collect();
+    let (engine, changed) = draft.finish();
+    let warnings = warning::about(&engine, &touched);
+    Ok(Compiled { engine, warnings, changed })
+}
+
+/// Sorts the changes by object; the same object twice is a violation.
+fn gather(changes: Vec<Change>, violations: &mut Vec<Violation>) -> BTreeMap<Key, Option<Resource>> {
+    let mut batch = BTreeMap::new();
+    for change in changes {
+        let key = change.key();
+        let resource = match change {
+            Change::Upsert(resource) => Some(resource),
+            Change::Delete(_) => None,
+        };
+        if batch.insert(key.clone(), resource).is_some() {
+            let mut out = Violations::of(key);
+            out.push(
+                &FieldPath::root(),
+                ViolationCode::Duplicate,
+                "the object occurs twice in this batch, keep one",
+            );
+            violations.extend(out.into_vec());
+        }
+    }
+    batch
+}
+
+impl Engine {
+    /// Everything that is allowed but probably not meant, in the whole configuration. Sorted. Costs what exists, not
+    /// what changed.
+    pub fn warnings(&self) -> Vec<Violation> {
+        let all = self.state.objects.iter().map(|object| object.name.key.clone()).collect();
+        warning::about(self, &all)
+    }
+}
+
+#[cfg(test)]
+mod tests;

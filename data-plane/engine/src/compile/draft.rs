@@ -1,0 +1,298 @@
+//! Draft: a configuration being changed. It starts as a clone of the previous one (everything shared), takes the
+//! batch object by object, and either becomes the next engine or is thrown away. Faulty listeners, upstreams and
+//! policies are put in too, so that what refers to them is not called dangling on top.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use gateway_proto::field::{FieldPath, Violation, ViolationCode};
+use gateway_proto::kind::{Key, Kind, Resource};
+
+use super::object::{Checked, Name, Object, PolicyObject, check_metadata};
+use super::reference::References;
+use super::{Changed, level};
+use crate::engine::{Engine, Referrers, State};
+use crate::listener::{self, Listener, ListenerSlot};
+use crate::policy::{self, PolicySet};
+use crate::route::{self, Route, RouteSlot};
+use crate::sharing::{Map, hash};
+use crate::upstream::{self, UpstreamSlot};
+use crate::violations::Violations;
+
+/// A configuration between two engines.
+pub(super) struct Draft {
+    pub(super) state: State,
+    changed: Changed,
+    /// Policies as they were, of those that are updated or gone.
+    pub(super) former_policies: Vec<Arc<PolicyObject>>,
+}
+
+impl Draft {
+    /// Nothing changed yet.
+    pub(super) fn of(previous: &Engine) -> Self {
+        Draft {
+            state: State::clone(&previous.state),
+            changed: Changed::default(),
+            former_policies: Vec::new(),
+        }
+    }
+
+    /// Objects of the batch that are new or differ.
+    pub(super) fn touched(&self) -> impl Iterator<Item = &Key> {
+        self.changed.added.iter().chain(&self.changed.updated)
+    }
+
+    /// Becomes the next engine.
+    pub(super) fn finish(mut self) -> (Engine, Changed) {
+        let changed = &mut self.changed;
+        for list in [&mut changed.added, &mut changed.updated, &mut changed.removed, &mut changed.affected] {
+            list.sort_unstable();
+        }
+        (Engine { state: Arc::new(self.state) }, self.changed)
+    }
+
+    /// Takes objects out. What still refers to them is found by [`Draft::in_use`] once the batch is in.
+    pub(super) fn delete(&mut self, keys: &[Key]) {
+        for key in keys {
+            let id = Name::id(key);
+            let Some(object) = self.state.objects.remove(hash(&self.state.seed, &id), &id) else { continue };
+            self.forget_references(&object.name, &object.references);
+            match &object.checked {
+                Checked::Listener(listener) => self.state.listeners.free(listener.slot.0),
+                Checked::Upstream(upstream) => self.state.upstreams.free(upstream.slot.0),
+                Checked::Policy(policy) => self.former_policies.push(Arc::clone(policy)),
+                Checked::Route(route) => {
+                    self.state.unroute(route);
+                    self.state.routes.free(route.slot.0);
+                }
+            }
+            self.changed.removed.push(key.clone());
+        }
+    }
+
+    /// Puts an object in. Returns what is wrong with it.
+    pub(super) fn upsert(&mut self, key: Key, resource: Resource) -> Vec<Violation> {
+        let mut out = Violations::of(key.clone());
+        check_metadata(&resource, &mut out);
+        let resource = resource.canonical();
+        let body = resource.encode();
+        let former = self.state.object(&key).cloned();
+        if out.is_empty() && former.as_ref().is_some_and(|former| former.body == body) {
+            return Vec::new();
+        }
+        let (name, slot) = match &former {
+            Some(former) => (Arc::clone(&former.name), former.checked.slot()),
+            None => (Arc::new(Name::new(&self.state.seed, key.clone())), self.reserve(key.kind)),
+        };
+        match former {
+            Some(_) => self.changed.updated.push(key),
+            None => self.changed.added.push(key),
+        }
+        let mut references = References::of(&self.state, &name.key.namespace);
+        let checked = check(&resource, (name.key.qualified().into(), slot), &mut references, &mut out);
+        let references = references.into_names();
+        if let Some(checked) = checked {
+            self.put(Object { name, body, references, checked }, former.as_deref());
+        }
+        out.into_vec()
+    }
+
+    /// A number for a new object.
+    fn reserve(&mut self, kind: Kind) -> u32 {
+        match kind {
+            Kind::Listener => self.state.listeners.reserve(),
+            Kind::Upstream => self.state.upstreams.reserve(),
+            Kind::Route => self.state.routes.reserve(),
+            Kind::Policy => 0,
+        }
+    }
+
+    fn put(&mut self, mut object: Object, former: Option<&Object>) {
+        let state = &mut self.state;
+        match (&mut object.checked, former.map(|former| &former.checked)) {
+            (Checked::Listener(listener), _) => {
+                state.listeners.set(listener.slot.0, Arc::clone(listener));
+                state.named.resize_with(state.listeners.bound(), Arc::default);
+            }
+            (Checked::Upstream(upstream), _) => state.upstreams.set(upstream.slot.0, Arc::clone(upstream)),
+            (Checked::Policy(_), Some(Checked::Policy(former))) => {
+                self.former_policies.push(Arc::clone(former))
+            }
+            (Checked::Policy(_), _) => {}
+            (Checked::Route(route), former) => {
+                match former {
+                    Some(Checked::Route(former)) if former.matches_alike(route) => {
+                        Arc::make_mut(route).share_matching(former);
+                    }
+                    Some(Checked::Route(former)) => {
+                        state.unroute(former);
+                        state.route(route);
+                    }
+                    _ => state.route(route),
+                }
+                state.routes.set(route.slot.0, Arc::clone(route));
+            }
+        }
+        let former: &[Arc<Name>] = former.map_or(&[], |former| &former.references);
+        let kept = |name: &&Arc<Name>| !object.references.iter().any(|other| Arc::ptr_eq(other, name));
+        let gone: Vec<Arc<Name>> = former.iter().filter(kept).cloned().collect();
+        self.forget_references(&object.name, &gone);
+        self.add_references(&object.name, &object.references);
+        self.state.objects.insert(Arc::new(object));
+    }
+
+    fn add_references(&mut self, by: &Arc<Name>, targets: &[Arc<Name>]) {
+        for target in targets {
+            let make = || Referrers { target: Arc::clone(target), by: Map::default() };
+            let referrers = self.state.referrers.get_mut_or_insert(target.hash, &target.id, make);
+            if referrers.by.get(by.hash, &by.id).is_none() {
+                referrers.by.insert(Arc::clone(by));
+            }
+        }
+    }
+
+    fn forget_references(&mut self, by: &Name, targets: &[Arc<Name>]) {
+        for target in targets {
+            let Some(referrers) = self.state.referrers.get_mut(target.hash, &target.id) else { continue };
+            referrers.by.remove(by.hash, &by.id);
+            if referrers.by.is_empty() {
+                self.state.referrers.remove(target.hash, &target.id);
+            }
+        }
+    }
+
+    /// Joins the policies of listeners and routes anew that are not in the batch but refer to a Policy that is.
+    /// What does not join any more is the Policy's fault.
+    pub(super) fn refresh_referrers(&mut self) -> Vec<Violation> {
+        let updated: Vec<&Key> = self.changed.updated.iter().filter(|key| key.kind == Kind::Policy).collect();
+        if updated.is_empty() {
+            return Vec::new();
+        }
+        let touched: BTreeSet<&Key> = self.touched().collect();
+        let mut stale = BTreeMap::new();
+        for policy in updated {
+            for name in self.state.referrers(policy).filter(|name| !touched.contains(&name.key)) {
+                stale.entry(name.key.clone()).or_insert_with(|| policy.clone());
+            }
+        }
+        let mut blamed = BTreeMap::new();
+        for (referrer, policy) in stale {
+            for fault in self.refresh(referrer) {
+                blamed.entry(policy.clone()).or_insert(fault);
+            }
+        }
+        blamed.into_iter().map(|(policy, fault)| blame(policy, &fault)).collect()
+    }
+
+    fn refresh(&mut self, key: Key) -> Vec<Violation> {
+        let Some(object) = self.state.object(&key).cloned() else { return Vec::new() };
+        let resource = Resource::decode(key.kind, &object.body).expect("compile encoded it");
+        let mut out = Violations::of(key.clone());
+        let mut references = References::of(&self.state, &key.namespace);
+        let root = FieldPath::root();
+        let spec = root.field("spec");
+        let at = spec.field("policyRefs");
+        let checked = match (&object.checked, &resource) {
+            (Checked::Listener(listener), Resource::Listener(wire)) => {
+                let refs = wire.spec.as_ref().map_or(&[][..], |spec| &spec.policy_refs);
+                let policies = level::join(&listener.inline, refs, &at, &mut references, &mut out);
+                let listener = Arc::new(Listener { policies, ..Listener::clone(listener) });
+                self.state.listeners.set(listener.slot.0, Arc::clone(&listener));
+                Checked::Listener(listener)
+            }
+            (Checked::Route(route), Resource::Route(wire)) => {
+                let refs = wire.spec.as_ref().map_or(&[][..], |spec| &spec.policy_refs);
+                let policies = level::join(&route.inline, refs, &at, &mut references, &mut out);
+                let route = Arc::new(Route { policies, ..Route::clone(route) });
+                self.state.routes.set(route.slot.0, Arc::clone(&route));
+                Checked::Route(route)
+            }
+            // Nothing else refers to policies.
+            _ => return Vec::new(),
+        };
+        let Object { name, body, references, .. } = &*object;
+        let refreshed =
+            Object { name: Arc::clone(name), body: body.clone(), references: references.clone(), checked };
+        self.state.objects.insert(Arc::new(refreshed));
+        self.changed.affected.push(key);
+        out.into_vec()
+    }
+
+    /// Deleted objects that others refer to which the batch does not mend.
+    pub(super) fn in_use(&self, deleted: &[Key]) -> Vec<Violation> {
+        let touched: BTreeSet<&Key> = self.touched().collect();
+        let mut violations = Vec::new();
+        for key in deleted {
+            // Those that the batch upserts have been called dangling themselves if they still refer to it.
+            let mut by: Vec<&Key> = self
+                .state
+                .referrers(key)
+                .map(|name| &name.key)
+                .filter(|key| !touched.contains(key))
+                .collect();
+            if by.is_empty() {
+                continue;
+            }
+            by.sort_unstable();
+            let mut out = Violations::of(key.clone());
+            let message =
+                format!("{key} is in use by {}; change or delete them in the same batch", list(&by));
+            out.push(&FieldPath::root(), ViolationCode::InUse, message);
+            violations.extend(out.into_vec());
+        }
+        violations
+    }
+}
+
+/// The first five and how many more.
+fn list(keys: &[&Key]) -> String {
+    let shown: Vec<String> = keys.iter().take(5).map(ToString::to_string).collect();
+    match keys.len().saturating_sub(shown.len()) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
+/// Turns a fault that shows in a referrer outside the batch into one of the Policy that brought it about.
+fn blame(policy: Key, fault: &Violation) -> Violation {
+    Violation {
+        message: format!("{} refers to this policy: {}", fault.object, fault.message),
+        object: policy,
+        field: "spec.policies".to_owned(),
+        code: fault.code,
+    }
+}
+
+/// Checks one object. `None` only with a violation noted.
+fn check(
+    resource: &Resource,
+    (name, slot): (Arc<str>, u32),
+    references: &mut References<'_>,
+    out: &mut Violations,
+) -> Option<Checked> {
+    let root = FieldPath::root();
+    let at = root.field("spec");
+    match resource {
+        Resource::Listener(wire) => {
+            let spec = wire.spec.clone().unwrap_or_default();
+            let mut listener = listener::check(name, ListenerSlot(slot), &spec, &at, out);
+            let refs = at.field("policyRefs");
+            listener.policies = level::join(&listener.inline, &spec.policy_refs, &refs, references, out);
+            Some(Checked::Listener(Arc::new(listener)))
+        }
+        Resource::Upstream(wire) => {
+            let spec = wire.spec.clone().unwrap_or_default();
+            Some(Checked::Upstream(Arc::new(upstream::check(name, UpstreamSlot(slot), &spec, &at, out))))
+        }
+        Resource::Policy(wire) => {
+            let spec = wire.spec.clone().unwrap_or_default();
+            let set = PolicySet::compile(&spec.policies, &at.field("policies"), out, policy::Scope::SHARED);
+            Some(Checked::Policy(Arc::new(PolicyObject { name, global: spec.global, set })))
+        }
+        Resource::Route(wire) => {
+            let spec = wire.spec.clone().unwrap_or_default();
+            let route = route::check::check((name, RouteSlot(slot)), &spec, &at, references, out)?;
+            Some(Checked::Route(Arc::new(route)))
+        }
+    }
+}

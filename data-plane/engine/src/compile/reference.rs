@@ -1,0 +1,82 @@
+//! References between objects: `name` is in the same namespace, `namespace/name` anywhere (not for upstreams).
+
+use std::sync::Arc;
+
+use gateway_proto::field::{FieldPath, ViolationCode};
+use gateway_proto::kind::{Key, Kind};
+
+use super::object::{Checked, Name, Object};
+use crate::engine::State;
+use crate::upstream::UpstreamSlot;
+use crate::value;
+use crate::violations::Violations;
+
+/// Resolves the references of one object and remembers them.
+pub(crate) struct References<'s> {
+    state: &'s State,
+    namespace: &'s str,
+    found: Vec<Arc<Name>>,
+}
+
+impl<'s> References<'s> {
+    /// Of an object in this namespace.
+    pub(super) fn of(state: &'s State, namespace: &'s str) -> Self {
+        References { state, namespace, found: Vec::new() }
+    }
+
+    /// The object that a text refers to; `None` after a violation.
+    pub(crate) fn resolve(
+        &mut self,
+        kind: Kind,
+        text: &str,
+        at: &FieldPath<'_>,
+        out: &mut Violations,
+    ) -> Option<Arc<Object>> {
+        let key = out.ok(at, self.key(kind, text))?;
+        let found = self.find(&key);
+        if found.is_none() {
+            out.push(at, ViolationCode::DanglingReference, missing(&key));
+        }
+        found
+    }
+
+    /// The upstream of a name in the same namespace, or why there is none.
+    pub(crate) fn upstream(&mut self, text: &str) -> Result<UpstreamSlot, String> {
+        let key = self.key(Kind::Upstream, text)?;
+        match self.find(&key).as_deref() {
+            Some(Object { checked: Checked::Upstream(upstream), .. }) => Ok(upstream.slot),
+            _ => Err(missing(&key)),
+        }
+    }
+
+    fn find(&mut self, key: &Key) -> Option<Arc<Object>> {
+        let object = self.state.object(key)?;
+        if !self.found.iter().any(|name| name.key == *key) {
+            self.found.push(Arc::clone(&object.name));
+        }
+        Some(Arc::clone(object))
+    }
+
+    /// The key that a text stands for.
+    fn key(&self, kind: Kind, text: &str) -> Result<Key, String> {
+        let (namespace, name) = text.split_once('/').unwrap_or((self.namespace, text));
+        if kind == Kind::Upstream && text.contains('/') {
+            return Err(format!(
+                "invalid reference {text:?}, upstreams are referred to within their own namespace"
+            ));
+        }
+        value::name(namespace)
+            .and_then(|()| value::name(name))
+            .map_err(|_| format!("invalid reference {text:?}, expected the name of a {kind}"))?;
+        Ok(Key::new(kind, namespace, name))
+    }
+
+    /// All that were found, each once.
+    pub(super) fn into_names(self) -> Box<[Arc<Name>]> {
+        self.found.into()
+    }
+}
+
+fn missing(key: &Key) -> String {
+    format!("there is no {key}")
+}

@@ -1,0 +1,1 @@
+//! Compile, seen from outside.
