@@ -1,0 +1,309 @@
+//! The cells themselves: plain 64-bit words with one writer, grouped per route, upstream and listener.
+//! A `...Local` is the worker's private index into cells that the collector sees too.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gateway_engine::reject::Reason;
+
+use super::{Method, Slot};
+
+/// Upper bounds of the duration buckets, in microseconds; one more bucket takes the rest.
+pub(super) const BUCKETS_US: [u64; 14] = [
+    500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000,
+];
+
+/// Most outcomes told apart per route (and codes per target): upstreams may answer with any status there is. Those
+/// that come after are counted under the first status of their class.
+const MAX_OUTCOMES: usize = 256;
+
+/// A number with one writing thread and any reading ones. Wraps, so that a gauge may pass through "negative" when
+/// its ends fall on different workers' cells: only the sum has a meaning.
+#[derive(Debug, Default)]
+pub(super) struct Cell(AtomicU64);
+
+impl Cell {
+    /// Only the owning worker may call this: load and store, no locked instruction.
+    pub(super) fn add(&self, by: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
+    }
+
+    /// As [`Cell::add`].
+    pub(super) fn sub(&self, by: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_sub(by), Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Durations, counted per bucket (not cumulated here).
+#[derive(Debug, Default)]
+pub(super) struct Histogram {
+    buckets: [Cell; BUCKETS_US.len() + 1],
+    sum_nanos: Cell,
+}
+
+impl Histogram {
+    fn observe(&self, duration: Duration) {
+        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        // Rounded up: 500 µs and 1 ns is above the 500 µs bound.
+        let micros = nanos.div_ceil(1_000);
+        self.buckets[BUCKETS_US.partition_point(|&bound| bound < micros)].add(1);
+        self.sum_nanos.add(nanos);
+    }
+
+    /// Adds its counts and sum to a total.
+    pub(super) fn add_to(&self, total: &mut HistogramTotal) {
+        for (sum, cell) in total.buckets.iter_mut().zip(&self.buckets) {
+            *sum += cell.get();
+        }
+        total.sum_nanos += u128::from(self.sum_nanos.get());
+    }
+}
+
+/// The sum of histograms over workers.
+#[derive(Debug, Default)]
+pub(super) struct HistogramTotal {
+    pub(super) buckets: [u64; BUCKETS_US.len() + 1],
+    pub(super) sum_nanos: u128,
+}
+
+/// Method, status and reason in one word: comparing outcomes is comparing numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Outcome(u32);
+
+impl Outcome {
+    pub(super) fn new(method: Method, status: u16, reason: Option<Reason>) -> Self {
+        // A small dense number (19 reasons today): one byte holds it, 0 is "none".
+        let reason = reason.map_or(0, |reason| reason.index() as u32 + 1);
+        Outcome((method as u32) << 24 | u32::from(status.min(999)) << 8 | reason)
+    }
+
+    pub(super) fn method(self) -> &'static str {
+        Method::NAMES[(self.0 >> 24) as usize]
+    }
+
+    pub(super) const fn status(self) -> u16 {
+        (self.0 >> 8) as u16
+    }
+
+    pub(super) fn reason(self) -> &'static str {
+        match (self.0 & 0xff) as usize {
+            0 => "",
+            index => Reason::ALL[index - 1].slug(),
+        }
+    }
+
+    /// The same with the first status of its class: 404 becomes 400.
+    const fn class(self) -> Self {
+        let status = self.status();
+        Outcome(self.0 & 0xff00_00ff | ((status - status % 100) as u32) << 8)
+    }
+}
+
+/// Counters by a small key: the worker looks through its own list, the collector through the shared one.
+#[derive(Debug)]
+struct Counters<K> {
+    mine: Vec<(K, Arc<Cell>)>,
+}
+
+impl<K: Copy + PartialEq> Counters<K> {
+    const fn new() -> Self {
+        Counters { mine: Vec::new() }
+    }
+
+    /// Adds one under `key`; once the list is full, under `fallback(key)`.
+    fn count(&mut self, key: K, fallback: impl FnOnce(K) -> K, shared: &Mutex<Vec<(K, Arc<Cell>)>>) {
+        if let Some((_, cell)) = self.mine.iter().find(|(mine, _)| *mine == key) {
+            return cell.add(1);
+        }
+        let key = if self.mine.len() < MAX_OUTCOMES { key } else { fallback(key) };
+        if let Some((_, cell)) = self.mine.iter().find(|(mine, _)| *mine == key) {
+            return cell.add(1);
+        }
+        let cell = Arc::new(Cell::default());
+        cell.add(1);
+        self.mine.push((key, Arc::clone(&cell)));
+        shared.lock().unwrap_or_else(PoisonError::into_inner).push((key, cell));
+    }
+}
+
+/// What one worker knows of one route; without a name: of the requests that found none.
+#[derive(Debug)]
+pub(super) struct RouteCells {
+    pub(super) name: Option<Arc<str>>,
+    gone: AtomicBool,
+    pub(super) duration: Histogram,
+    pub(super) outcomes: Mutex<Vec<(Outcome, Arc<Cell>)>>,
+}
+
+impl RouteCells {
+    pub(super) fn new(name: Option<Arc<str>>) -> Self {
+        RouteCells {
+            name,
+            gone: AtomicBool::new(false),
+            duration: Histogram::default(),
+            outcomes: Mutex::default(),
+        }
+    }
+
+    pub(super) fn keep(&self, keep: bool) -> bool {
+        self.gone.fetch_or(!keep, Ordering::Relaxed);
+        keep
+    }
+}
+
+/// The worker's side of [`RouteCells`].
+#[derive(Debug)]
+pub(super) struct RouteLocal {
+    cells: Arc<RouteCells>,
+    outcomes: Counters<Outcome>,
+}
+
+impl RouteLocal {
+    pub(super) const fn new(cells: Arc<RouteCells>) -> Self {
+        RouteLocal { cells, outcomes: Counters::new() }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        !self.cells.gone.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count(&mut self, outcome: Outcome, duration: Duration) {
+        self.cells.duration.observe(duration);
+        self.outcomes.count(outcome, Outcome::class, &self.cells.outcomes);
+    }
+}
+
+/// What one worker knows of one upstream.
+#[derive(Debug)]
+pub(super) struct UpstreamCells {
+    pub(super) name: Arc<str>,
+    gone: AtomicBool,
+    pub(super) duration: Histogram,
+    pub(super) targets: Mutex<Vec<Arc<TargetCells>>>,
+}
+
+/// Answers of one target by status; 0: no answer.
+#[derive(Debug)]
+pub(super) struct TargetCells {
+    pub(super) name: Arc<str>,
+    pub(super) codes: Mutex<Vec<(u16, Arc<Cell>)>>,
+}
+
+impl UpstreamCells {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        UpstreamCells {
+            name,
+            gone: AtomicBool::new(false),
+            duration: Histogram::default(),
+            targets: Mutex::default(),
+        }
+    }
+
+    pub(super) fn keep(&self, keep: bool) -> bool {
+        self.gone.fetch_or(!keep, Ordering::Relaxed);
+        keep
+    }
+}
+
+/// The worker's side of [`UpstreamCells`].
+#[derive(Debug)]
+pub(super) struct UpstreamLocal {
+    cells: Arc<UpstreamCells>,
+    targets: Slots<TargetLocal>,
+}
+
+#[derive(Debug)]
+struct TargetLocal {
+    cells: Arc<TargetCells>,
+    codes: Counters<u16>,
+}
+
+impl UpstreamLocal {
+    pub(super) fn new(cells: Arc<UpstreamCells>) -> Self {
+        UpstreamLocal { cells, targets: Slots::default() }
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        !self.cells.gone.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn count(&mut self, target: Slot<'_>, status: Option<u16>, duration: Duration) {
+        self.cells.duration.observe(duration);
+        let UpstreamLocal { cells, targets } = self;
+        let local = targets.get(
+            target,
+            |_| true,
+            |name| {
+                let mut known = cells.targets.lock().unwrap_or_else(PoisonError::into_inner);
+                // A target that moved to another place in the list keeps its series.
+                let found = known.iter().find(|cells| cells.name == *name).cloned();
+                let target = found.unwrap_or_else(|| {
+                    let made = Arc::new(TargetCells { name: Arc::clone(name), codes: Mutex::default() });
+                    known.push(Arc::clone(&made));
+                    made
+                });
+                let mine = target.codes.lock().unwrap_or_else(PoisonError::into_inner).clone();
+                TargetLocal { cells: target, codes: Counters { mine } }
+            },
+        );
+        local.codes.count(status.unwrap_or(0).min(999), |code| code - code % 100, &local.cells.codes);
+    }
+}
+
+/// What one worker knows of one listener.
+#[derive(Debug)]
+pub(super) struct ListenerCells {
+    pub(super) name: Arc<str>,
+    pub(super) connections: Cell,
+}
+
+impl ListenerCells {
+    pub(super) fn new(name: Arc<str>) -> Self {
+        ListenerCells { name, connections: Cell::default() }
+    }
+}
+
+/// A worker's own list by slot. A slot that now belongs to another name gets a new entry.
+#[derive(Debug)]
+pub(super) struct Slots<T>(Vec<Option<Box<(Arc<str>, T)>>>);
+
+impl<T> Default for Slots<T> {
+    fn default() -> Self {
+        Slots(Vec::new())
+    }
+}
+
+impl<T> Slots<T> {
+    /// The entry of a slot, made if there is none for this name or if it is not to be used any more.
+    pub(super) fn get(
+        &mut self,
+        slot: Slot<'_>,
+        live: impl Fn(&T) -> bool,
+        make: impl FnOnce(&Arc<str>) -> T,
+    ) -> &mut T {
+        let index = slot.index as usize;
+        if index >= self.0.len() {
+            self.0.resize_with(index + 1, || None);
+        }
+        let place = &mut self.0[index];
+        let sound = match place {
+            Some(entry) if Arc::ptr_eq(&entry.0, slot.name) => live(&entry.1),
+            // Compiled anew under the same name: the next look is by pointer again.
+            Some(entry) if entry.0 == *slot.name => {
+                entry.0 = Arc::clone(slot.name);
+                live(&entry.1)
+            }
+            _ => false,
+        };
+        if !sound {
+            *place = None;
+        }
+        &mut place.get_or_insert_with(|| Box::new((Arc::clone(slot.name), make(slot.name)))).1
+    }
+}

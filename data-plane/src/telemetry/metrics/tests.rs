@@ -1,0 +1,188 @@
+use super::*;
+
+fn name(text: &str) -> Arc<str> {
+    Arc::from(text)
+}
+
+fn finished<'a>(route: Option<Slot<'a>>, status: u16, reason: Option<Reason>) -> Finished<'a> {
+    Finished { route, method: Method::Get, status, reason, duration: Duration::from_micros(700) }
+}
+
+fn line<'a>(text: &'a str, start: &str) -> Option<&'a str> {
+    text.lines().find_map(|line| line.strip_prefix(start)).map(str::trim)
+}
+
+#[test]
+fn cells_of_all_workers_are_summed_per_route_method_code_and_reason() {
+    let metrics = Arc::new(Metrics::default());
+    let users = name("default/users");
+    let slot = Slot { index: 3, name: &users };
+    for _ in 0..2 {
+        let worker = metrics.worker();
+        worker.request_started();
+        worker.request_started();
+        worker.request_finished(&finished(Some(slot), 200, None));
+        worker.request_started();
+        worker.request_finished(&finished(None, 404, Some(Reason::NoRoute)));
+        worker.bytes(10, 20);
+    }
+    let text = metrics.render();
+    let ok = r#"gateway_requests_total{route="default/users",method="GET",code="200",reason=""}"#;
+    assert_eq!(line(&text, ok), Some("2"), "{text}");
+    let refused = r#"gateway_requests_total{route="",method="GET",code="404",reason="no_route"}"#;
+    assert_eq!(line(&text, refused), Some("2"), "{text}");
+    assert_eq!(line(&text, "gateway_requests_in_flight"), Some("2"));
+    assert_eq!(line(&text, r#"gateway_bytes_total{direction="sent"}"#), Some("40"));
+    let bucket =
+        |bound| format!(r#"gateway_request_duration_seconds_bucket{{route="default/users",le="{bound}"}}"#);
+    assert_eq!(line(&text, &bucket("0.0005")), Some("0"));
+    assert_eq!(line(&text, &bucket("0.001")), Some("2"));
+    assert_eq!(line(&text, &bucket("+Inf")), Some("2"));
+    assert_eq!(line(&text, r#"gateway_request_duration_seconds_count{route="default/users"}"#), Some("2"));
+}
+
+#[test]
+fn a_slot_that_changes_hands_counts_for_its_new_name() {
+    let metrics = Arc::new(Metrics::default());
+    let worker = metrics.worker();
+    for text in ["default/a", "default/b", "default/a"] {
+        let name = name(text);
+        worker.request_finished(&finished(Some(Slot { index: 0, name: &name }), 200, None));
+    }
+    let text = metrics.render();
+    let of = |route: &str| {
+        format!(r#"gateway_requests_total{{route="{route}",method="GET",code="200",reason=""}}"#)
+    };
+    assert_eq!(line(&text, &of("default/a")), Some("2"));
+    assert_eq!(line(&text, &of("default/b")), Some("1"));
+}
+
+#[test]
+fn a_removed_route_leaves_no_series_and_comes_back_from_zero() {
+    let metrics = Arc::new(Metrics::default());
+    let worker = metrics.worker();
+    let users = name("default/users");
+    let slot = Slot { index: 0, name: &users };
+    worker.request_finished(&finished(Some(slot), 200, None));
+    metrics.retain(|_| false, |_| true);
+    assert!(!metrics.render().contains("default/users"));
+    worker.request_finished(&finished(Some(slot), 200, None));
+    let series = r#"gateway_requests_total{route="default/users",method="GET",code="200",reason=""}"#;
+    assert_eq!(line(&metrics.render(), series), Some("1"));
+}
+
+#[test]
+fn an_upstream_that_answers_with_every_status_there_is_makes_a_bounded_number_of_series() {
+    let metrics = Arc::new(Metrics::default());
+    let worker = metrics.worker();
+    let (users, target) = (name("default/users"), name("127.0.0.1:9101"));
+    let (users, target) = (Slot { index: 0, name: &users }, Slot { index: 0, name: &target });
+    for status in 100..1000 {
+        worker.request_finished(&finished(Some(users), status, None));
+        worker.upstream_finished(users, target, Some(status), Duration::ZERO);
+    }
+    worker.upstream_finished(users, target, None, Duration::ZERO);
+    let text = metrics.render();
+    for family in ["gateway_requests_total{", "gateway_upstream_requests_total{"] {
+        let series = text.lines().filter(|line| line.starts_with(family)).count();
+        assert!((256..=266).contains(&series), "{family} {series}");
+    }
+    let total: u64 = text
+        .lines()
+        .filter(|line| line.starts_with("gateway_requests_total{"))
+        .map(|line| line.rsplit(' ').next().and_then(|count| count.parse::<u64>().ok()).unwrap())
+        .sum();
+    assert_eq!(total, 900, "none is lost");
+    assert_eq!(
+        line(&text, r#"gateway_upstream_duration_seconds_count{upstream="default/users"}"#),
+        Some("901")
+    );
+}
+
+#[test]
+fn connections_are_a_sum_over_workers_and_never_negative() {
+    let metrics = Arc::new(Metrics::default());
+    let (one, two) = (metrics.worker(), metrics.worker());
+    let public = name("default/public");
+    let slot = Slot { index: 0, name: &public };
+    let series = r#"gateway_connections{listener="default/public"}"#;
+    one.connection_opened(slot);
+    one.connection_opened(slot);
+    // Accepted by one worker, handed over to the other.
+    two.connection_closed(slot);
+    assert_eq!(line(&metrics.render(), series), Some("1"));
+    one.connection_closed(slot);
+    two.connection_closed(slot);
+    assert_eq!(line(&metrics.render(), series), Some("0"));
+}
+
+#[test]
+fn the_control_plane_gauge_is_there_only_with_a_control_plane() {
+    let metrics = Metrics::default();
+    assert_eq!(line(&metrics.render(), "gateway_control_plane_connected"), None);
+    metrics.control_plane_connected(true);
+    assert_eq!(line(&metrics.render(), "gateway_control_plane_connected"), Some("1"));
+    metrics.control_plane_connected(false);
+    assert_eq!(line(&metrics.render(), "gateway_control_plane_connected"), Some("0"));
+}
+
+#[test]
+fn a_configuration_shows_its_revision_its_cost_and_what_was_refused() {
+    let metrics = Metrics::default();
+    metrics.applied(7, Duration::from_millis(250));
+    metrics.rejected(2);
+    let text = metrics.render();
+    assert_eq!(line(&text, "gateway_config_revision"), Some("7"));
+    assert_eq!(line(&text, "gateway_config_last_apply_seconds"), Some("0.25"));
+    assert_eq!(line(&text, "gateway_config_rejected_total"), Some("2"));
+}
+
+/// A strict reader of the text format: HELP, TYPE, then samples of that family; labels quoted and escaped; histogram
+/// buckets cumulated and closed by `+Inf` equal to the count.
+#[test]
+fn the_text_is_what_a_prometheus_parser_takes() {
+    let metrics = Arc::new(Metrics::default());
+    let worker = metrics.worker();
+    let odd = name("default/quo\"te\\back\nline");
+    worker.request_finished(&finished(Some(Slot { index: 0, name: &odd }), 200, None));
+    let text = metrics.render();
+    let (mut family, mut kind, mut last_bucket) = (String::new(), String::new(), None::<f64>);
+    for line in text.lines() {
+        if let Some(help) = line.strip_prefix("# HELP ") {
+            help.split_once(' ').expect("name and text").0.clone_into(&mut family);
+        } else if let Some(typed) = line.strip_prefix("# TYPE ") {
+            let (name, of) = typed.split_once(' ').expect("name and type");
+            assert_eq!(name, family);
+            assert!(["counter", "gauge", "histogram"].contains(&of));
+            of.clone_into(&mut kind);
+        } else {
+            let (series, value) = line.rsplit_once(' ').expect("series and value");
+            let value: f64 = value.parse().expect("a number");
+            let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+            let suffix = name.strip_prefix(family.as_str()).expect("a sample of the family");
+            assert_eq!(kind == "histogram", ["_bucket", "_sum", "_count"].contains(&suffix), "{line}");
+            check_labels(labels.strip_suffix('}').expect("closed"));
+            if suffix == "_bucket" {
+                assert!(last_bucket.is_none_or(|last| last <= value));
+                last_bucket = Some(value);
+            } else if suffix == "_count" {
+                assert_eq!(last_bucket.take(), Some(value));
+            }
+        }
+    }
+    assert!(text.contains(r#"route="default/quo\"te\\back\nline""#), "{text}");
+}
+
+fn check_labels(mut rest: &str) {
+    while !rest.is_empty() {
+        let (name, value) = rest.split_once("=\"").expect("name=\"value\"");
+        assert!(!name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{name}");
+        let mut escaped = false;
+        let end = value.find(|c| {
+            let ends = c == '"' && !escaped;
+            escaped = c == '\\' && !escaped;
+            ends
+        });
+        rest = value[end.expect("closing quote") + 1..].trim_start_matches(',');
+    }
+}
