@@ -1,6 +1,8 @@
 //! Once its vectors are warm the codec allocates nothing. Alone in this binary, because the counter
 //! sees every thread.
 
+#![allow(clippy::unwrap_used)] // a helper's panic is its test's failure
+
 use std::alloc::System;
 
 use gateway_http1::body::{self, ChunkedLimits, Decoder, Encoder, Frame};

@@ -146,7 +146,7 @@ fn compare(input: &[u8], method: Method) {
 }
 
 proptest! {
-    #![proptest_config(generate::cases(50_000))]
+    #![proptest_config(generate::cases(20_000))]
 
     #[test]
     fn what_we_accept_hyper_accepts_with_the_same_meaning(choices in generate::choices(), method in 0usize..3) {

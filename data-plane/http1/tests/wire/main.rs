@@ -3,6 +3,8 @@
 //!
 //! `GATEWAY_TEST_PROFILE=full` multiplies the number of generated cases.
 
+#![allow(clippy::unwrap_used)] // a helper's panic is its test's failure
+
 mod generate;
 mod hyper_client;
 mod hyper_io;

@@ -12,7 +12,7 @@ use proptest::strategy::ValueTree;
 use crate::{generate, oracle, ours};
 
 proptest! {
-    #![proptest_config(generate::cases(100_000))]
+    #![proptest_config(generate::cases(40_000))]
 
     #[test]
     fn a_request_means_the_same_in_every_split(choices in generate::choices()) {
