@@ -1,5 +1,5 @@
 //! What the policy chain costs per exchange (request and response pass): with every policy of the first set on three
-//! levels, and with none. `parse` is the fixture's own share, to be taken off. Allocations are a test
+//! levels, and with none. `fill` is the fixture's own share, to be taken off. Allocations are a test
 //! (`tests/allocations.rs`), not a number here.
 
 #[path = "../tests/fixture/chain.rs"]
@@ -13,17 +13,17 @@ use criterion::{Criterion, criterion_group, criterion_main};
 fn policies(c: &mut Criterion) {
     let mut group = c.benchmark_group("policy");
     let mut fixture = Fixture::full();
-    group.bench_function("parse", |b| b.iter(|| black_box(&mut fixture).parse()));
+    group.bench_function("fill", |b| b.iter(|| black_box(&mut fixture).fill()));
     group.bench_function("full", |b| {
         b.iter(|| {
-            fixture.parse();
+            fixture.fill();
             black_box(fixture.exchange())
         });
     });
     let mut fixture = Fixture::plain();
     group.bench_function("none", |b| {
         b.iter(|| {
-            fixture.parse();
+            fixture.fill();
             black_box(fixture.exchange())
         });
     });

@@ -15,11 +15,11 @@ static ALLOCATOR: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
 #[test]
 fn a_request_through_every_policy_allocates_nothing_once_warm() {
     for (mut fixture, fields) in [(Fixture::full(), 17 + 11), (Fixture::plain(), 15 + 6)] {
-        fixture.parse();
+        fixture.fill();
         assert_eq!(fixture.exchange(), fields);
         let region = Region::new(ALLOCATOR);
         for _ in 0..1000 {
-            fixture.parse();
+            fixture.fill();
             fixture.exchange();
         }
         let change = region.change();

@@ -82,7 +82,8 @@ impl HeaderEdits {
         Some(HeaderEdits { rename: rename.into(), remove: remove.into(), set, add })
     }
 
-    /// Applies the edits; `render` appends a value, given the head as it is at that moment.
+    /// Applies the edits; `render` appends a value, given the head as it is at that moment. White space around a
+    /// value goes (RFC 9110 §5.5).
     pub(super) fn apply(
         &self,
         head: &mut Head<'_>,
@@ -110,7 +111,7 @@ fn with_value(
     put: impl FnOnce(&mut Head<'_>, &[u8]),
 ) {
     if let Some(text) = template.literal() {
-        return put(head, text.as_bytes());
+        return put(head, text.as_bytes().trim_ascii());
     }
     let mut value = head.take_scratch();
     render(template, head, &mut value);

@@ -23,7 +23,7 @@ pub(super) struct IpFilter {
     deny: AddressSet,
 }
 
-/// Addresses as inclusive ranges: sorted, disjoint, not touching.
+/// Addresses as inclusive ranges: sorted and disjoint.
 #[derive(Debug, Default)]
 struct AddressSet {
     v4: Box<[(u32, u32)]>,

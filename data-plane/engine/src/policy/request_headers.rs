@@ -84,6 +84,16 @@ mod tests {
     }
 
     #[test]
+    fn white_space_around_a_value_goes() {
+        let edits = wire::HeaderEdits {
+            add: map(&[("x", " a b\t"), ("y", " ${request.id} ")]),
+            ..Default::default()
+        };
+        let ran = Message::request("GET", "/").run(&accepted(policy(edits)));
+        assert_eq!(ran.request, ["x: a b", "y: req-1"]);
+    }
+
+    #[test]
     fn bad_names_values_and_variables_are_all_named() {
         let edits = wire::HeaderEdits {
             rename: map(&[("a b", "x"), ("x", "Host")]),
