@@ -45,6 +45,11 @@ impl Violations {
         &self.object
     }
 
+    /// How many were found so far: to see whether a part was clean.
+    pub fn len(&self) -> usize {
+        self.found.len()
+    }
+
     /// Nothing was found.
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()

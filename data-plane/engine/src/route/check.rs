@@ -112,18 +112,18 @@ fn hosts(texts: &[String], at: &FieldPath<'_>, out: &mut Violations) -> Arc<[Hos
     if texts.is_empty() || !fits(texts.len(), MAX_HOSTS, at, out) {
         return Arc::new([HostPattern::Any]);
     }
-    let mut hosts: Vec<HostPattern> = Vec::with_capacity(texts.len());
+    let mut hosts: Vec<(usize, HostPattern)> = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         let at = at.index(index);
         let Some(host) = out.ok(&at, HostPattern::parse(text)) else { continue };
-        if let Some(first) = hosts.iter().position(|other| *other == host) {
-            let message = format!("{text:?} is the same host as entry {first} of this list");
+        if let Some((first, _)) = hosts.iter().find(|(_, other)| *other == host) {
+            let message = format!("{text:?} is the same host as hosts[{first}]");
             out.push(&at, ViolationCode::Duplicate, message);
             continue;
         }
-        hosts.push(host);
+        hosts.push((index, host));
     }
-    hosts.into()
+    hosts.into_iter().map(|(_, host)| host).collect()
 }
 
 /// One for each entry of `matches`; one that takes everything if there is none.
@@ -142,10 +142,14 @@ fn candidates(
     let mut candidates: Vec<Candidate> = Vec::with_capacity(matches.len());
     for (index, spec_match) in matches.iter().enumerate() {
         let at = at.index(index);
+        let faults = out.len();
         let path = path(spec_match.path.as_ref(), &at.field("path"), out);
         let conditions = conditions(spec_match, &at, out);
         let same = |other: &&Candidate| other.path == path && other.conditions == conditions;
-        if let Some(first) = candidates.iter().find(same) {
+        // What is faulty was left out and says nothing about sameness.
+        if out.len() == faults
+            && let Some(first) = candidates.iter().find(same)
+        {
             let message = format!("this entry asks for the same as matches[{}], drop one", first.index);
             out.push(&at, ViolationCode::Duplicate, message);
         }

@@ -310,9 +310,9 @@ mod tests {
         }
         assert!(!Methods::new(["HEAD"]).contains(Method::of(b"GET")));
         assert!(Methods::default().contains(Method::of(b"ANY")));
+        let more = Methods::new(["POST", "AAA"]);
         let mut allow = Allow::default();
         allow.add(&methods);
-        let more = Methods::new(["POST", "AAA"]);
         allow.add(&more);
         assert_eq!(allow.to_string(), "GET, HEAD, POST, AAA, BAN, PURGE");
     }

@@ -278,3 +278,6 @@ fn shown(applied: Applied<'_>, listener: &Listener, route: &str) -> AppliedPolic
     };
     AppliedPolicy { policy: applied.kind.name().to_owned(), from }
 }
+
+#[cfg(test)]
+mod tests;
