@@ -86,6 +86,8 @@ pub struct HeadParts {
     line: RequestLine,
     status: u16,
     fields: Vec<Field>,
+    /// What the fields took when they were read.
+    received_field_bytes: usize,
     edits: Vec<u8>,
     /// Buffers to lend; two are enough for every user there is.
     scratch: Vec<Vec<u8>>,
@@ -102,6 +104,7 @@ impl HeadParts {
         self.line = RequestLine::default();
         self.status = 0;
         self.fields.clear();
+        self.received_field_bytes = 0;
         self.edits.clear();
     }
 
@@ -117,6 +120,7 @@ impl HeadParts {
 
     /// Appends a field as it was read.
     pub fn push(&mut self, name: Text, value: Text, tag: u8) {
+        self.received_field_bytes += name.len() + value.len() + ": ".len() + "\r\n".len();
         self.fields.push(Field { name, value, tag, removed: false });
     }
 
@@ -290,7 +294,7 @@ impl<'a> Head<'a> {
         }
         if !placed {
             let name = self.parts.copy(name.as_bytes());
-            self.parts.push(name, value, 0);
+            self.push_edit(name, value);
         }
     }
 
@@ -298,7 +302,7 @@ impl<'a> Head<'a> {
     pub fn add(&mut self, name: &str, value: &[u8]) {
         let name = self.parts.copy(name.as_bytes());
         let value = self.parts.copy(value);
-        self.parts.push(name, value, 0);
+        self.push_edit(name, value);
     }
 
     /// Removes every field of a name (lower case); how many there were.
@@ -337,13 +341,12 @@ impl<'a> Head<'a> {
         count
     }
 
-    /// Bytes the head takes in HTTP/1.1 form: request line or status line, fields, empty line.
-    pub fn size(&self) -> usize {
+    /// Bytes the request's head took in HTTP/1.1 form when it was read: request line, fields, empty line. Edits do
+    /// not count.
+    pub fn received_size(&self) -> usize {
         let line = &self.parts.line;
         let first = line.method.len() + line.target.len() + " ".len() * 2 + "HTTP/1.1\r\n".len();
-        let fields: usize =
-            self.fields().map(|field| field.name.len() + field.value.len() + ": ".len() + "\r\n".len()).sum();
-        first + fields + "\r\n".len()
+        first + self.parts.received_field_bytes + "\r\n".len()
     }
 
     /// Lends a cleared scratch buffer, so that something can be rendered from this head before it is put into it.
@@ -357,6 +360,10 @@ impl<'a> Head<'a> {
     /// Takes a scratch buffer back.
     pub fn return_scratch(&mut self, scratch: Vec<u8>) {
         self.parts.scratch.push(scratch);
+    }
+
+    fn push_edit(&mut self, name: Text, value: Text) {
+        self.parts.fields.push(Field { name, value, tag: 0, removed: false });
     }
 
     #[inline]

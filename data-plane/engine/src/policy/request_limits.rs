@@ -55,7 +55,7 @@ impl Hooks for RequestLimits {
         if self.max_uri_bytes != 0 && head.target().len() > self.max_uri_bytes {
             return Flow::Reject(Reason::UriTooLong);
         }
-        if self.max_header_bytes != 0 && head.size() > self.max_header_bytes {
+        if self.max_header_bytes != 0 && head.received_size() > self.max_header_bytes {
             return Flow::Reject(Reason::HeadTooLarge);
         }
         let max_body = self.max_body_bytes.unwrap_or(0);
