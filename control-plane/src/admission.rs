@@ -1,0 +1,230 @@
+//! From a request for change to a revision: what the batch would make of the head is worked out, compiled as a
+//! whole, and stored by compare-and-set. When another writer was faster, the same is done on the new head.
+//!
+//! Invariants: nothing is stored that `engine::compile` does not take; equal content is no change, and a batch
+//! without a change makes no revision; nothing is deleted that the batch does not name or prune by its labels.
+
+pub mod plan;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use gateway_proto::admin::FieldError;
+use gateway_proto::kind::{Key, Resource};
+use serde_json::Value;
+
+use crate::document;
+use crate::state::{Live, State, blocking};
+use crate::store::{AuditRecord, Commit, CommitError, Store, StoreError};
+use crate::telemetry::Metrics;
+pub use plan::{Batch, Document, Expected, Plan, Planned, Refusal};
+
+/// How often a write is tried when other writers move the head under it.
+const TRIES: usize = 5;
+
+/// Who wants a change, for history and audit.
+#[derive(Clone, Debug)]
+pub struct Intent {
+    /// Entry of the audit log; its `who` is the author in history.
+    pub audit: AuditRecord,
+    /// Why; may be empty.
+    pub message: String,
+    /// Work everything out, but store nothing.
+    pub dry_run: bool,
+}
+
+/// What is to be changed.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// A batch as given.
+    Batch(Arc<Batch>),
+    /// An RFC 7396 merge patch of one object, if it is as expected.
+    Patch {
+        /// The object.
+        key: Key,
+        /// The patch.
+        patch: Arc<Value>,
+        /// How the object must be.
+        expected: Expected,
+    },
+    /// The content of an earlier revision.
+    Rollback(u64),
+}
+
+/// What came of it.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// The state after it; for a dry run or when nothing changed, the state it was worked out on.
+    pub state: Arc<State>,
+    /// What happened to each object named or pruned, in the order of the batch.
+    pub changes: Vec<Planned>,
+    /// What was accepted but looks wrong.
+    pub warnings: Vec<FieldError>,
+    /// The revision that was made; `None`: none was.
+    pub revision: Option<u64>,
+}
+
+/// The way of every write of configuration.
+#[derive(Debug)]
+pub struct Admission {
+    store: Arc<dyn Store>,
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+}
+
+/// Why one try came to nothing.
+enum Missed {
+    Moved(u64),
+    Refused(Refusal),
+}
+
+impl Admission {
+    /// Writes go to `store`; `live` follows it.
+    pub fn new(store: Arc<dyn Store>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
+        Admission { store, live, metrics }
+    }
+
+    /// Makes the change, or says why not.
+    ///
+    /// # Errors
+    /// [`Refusal`]; nothing is stored then (but see [`StoreError::OutcomeUnknown`]).
+    pub async fn submit(&self, request: Request, intent: Intent) -> Result<Outcome, Refusal> {
+        for _ in 0..TRIES {
+            match self.attempt(&request, &intent).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(Missed::Refused(refusal)) => return Err(refusal),
+                Err(Missed::Moved(revision)) => {
+                    self.metrics.commit_conflicts.inc();
+                    // The follower brings the state there; compiling on an old one again would miss again.
+                    self.live.reach(revision).await;
+                }
+            }
+        }
+        Err(Refusal::Contended)
+    }
+
+    async fn attempt(&self, request: &Request, intent: &Intent) -> Result<Outcome, Missed> {
+        let base = self.live.get();
+        let batch = self.batch(request, &base).await?;
+        let state = Arc::clone(&base);
+        let plan = blocking(move || Plan::make(&state, &batch)).await.map_err(Missed::Refused)?;
+        let Plan { changes, warnings, writes, engine } = plan;
+        if writes.is_empty() || intent.dry_run {
+            return Ok(Outcome { state: base, changes, warnings, revision: None });
+        }
+        let commit = Commit {
+            base: base.head,
+            author: intent.audit.who.clone(),
+            message: intent.message.clone(),
+            writes,
+            audit: Some(intent.audit.clone()),
+        };
+        let begun = Instant::now();
+        let committed = self.store.commit(commit).await.map_err(|error| match error {
+            CommitError::Moved { head } => Missed::Moved(head.revision),
+            CommitError::Store(error) => Missed::Refused(Refusal::Store(error)),
+            // Both say that the plan was not made from the state it was made from.
+            defect @ (CommitError::Precondition { .. } | CommitError::Refused(_)) => {
+                Missed::Refused(Refusal::Store(StoreError::Broken(defect.to_string())))
+            }
+        })?;
+        self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
+        let revision = Some(committed.head.revision);
+        let live = Arc::clone(&self.live);
+        let state = blocking(move || live.committed(&base, &committed, engine)).await;
+        Ok(Outcome { state, changes, warnings, revision })
+    }
+
+    async fn batch(&self, request: &Request, base: &State) -> Result<Arc<Batch>, Missed> {
+        match request {
+            Request::Batch(batch) => Ok(Arc::clone(batch)),
+            Request::Patch { key, patch, expected } => {
+                patched(base, key, patch, *expected).map(Arc::new).map_err(Missed::Refused)
+            }
+            Request::Rollback(to) => self.rollback(base, *to).await.map(Arc::new).map_err(Missed::Refused),
+        }
+    }
+
+    async fn rollback(&self, base: &State, to: u64) -> Result<Batch, Refusal> {
+        let differences = self.store.diff(base.head.revision, to).await?;
+        blocking(move || {
+            let mut batch = Batch::default();
+            for difference in differences {
+                match difference.after {
+                    None => batch.deletes.push(difference.key),
+                    Some(body) => {
+                        let resource = Resource::decode(difference.key.kind, &body).map_err(|error| {
+                            StoreError::Broken(format!("{} at revision {to}: {error}", difference.key))
+                        })?;
+                        batch.documents.push(Document::new(resource));
+                    }
+                }
+            }
+            Ok(batch)
+        })
+        .await
+    }
+}
+
+/// The batch that a patch comes to on a state.
+fn patched(base: &State, key: &Key, patch: &Value, expected: Expected) -> Result<Batch, Refusal> {
+    let stored = base.objects.get(key).ok_or_else(|| Refusal::NotFound(key.clone()))?;
+    let resource = Resource::decode(key.kind, &stored.body)
+        .map_err(|error| StoreError::Broken(format!("{key}: {error}")))?;
+    let mut target =
+        serde_json::to_value(&resource).map_err(|error| StoreError::Broken(format!("{key}: {error}")))?;
+    merge(&mut target, patch);
+    let resource = document::read_at(key, &target.to_string())
+        .map_err(|fault| Refusal::Invalid(vec![FieldError { object: Some(key.clone()), ..fault }]))?;
+    Ok(Batch { documents: vec![Document::new(resource)], expected, ..Batch::default() })
+}
+
+/// RFC 7396: objects merge, null removes, everything else replaces. Depth is bounded by that of the parsed patch.
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(target) = target else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            target.remove(name);
+        } else {
+            merge(target.entry(name.as_str()).or_insert(Value::Null), value);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_merge_patch_does_what_rfc_7396_lists() {
+        // Appendix A of the RFC.
+        for (mut target, patch, expected) in [
+            (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"})),
+            (json!({"a":"b"}), json!({"a":null}), json!({})),
+            (json!({"a":"b","b":"c"}), json!({"a":null}), json!({"b":"c"})),
+            (json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"})),
+            (json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]})),
+            (json!({"a":{"b":"c"}}), json!({"a":{"b":"d","c":null}}), json!({"a":{"b":"d"}})),
+            (json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]})),
+            (json!(["a", "b"]), json!(["c", "d"]), json!(["c", "d"])),
+            (json!({"a":"b"}), json!(["c"]), json!(["c"])),
+            (json!({"a":"foo"}), json!(null), json!(null)),
+            (json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1})),
+            (json!([1, 2]), json!({"a":"b","c":null}), json!({"a":"b"})),
+            (json!({}), json!({"a":{"bb":{"ccc":null}}}), json!({"a":{"bb":{}}})),
+        ] {
+            merge(&mut target, &patch);
+            assert_eq!(target, expected, "patch {patch}");
+        }
+    }
+}

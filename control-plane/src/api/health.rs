@@ -1,0 +1,36 @@
+//! `/livez`, `/readyz` and `/metrics`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CONTENT_TYPE;
+
+use super::Api;
+use super::problem::{ApiError, ErrorCode};
+
+/// The process answers.
+pub(super) async fn live() -> &'static str {
+    "ok\n"
+}
+
+/// The head of the store is in memory and this process is not about to end. A store that is away does not make it
+/// unready: reads and streams go on from memory.
+pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, ApiError> {
+    if api.stop.is_cancelled() {
+        return Err(ApiError::new(ErrorCode::Unavailable, "this control plane is about to end"));
+    }
+    if !api.live.is_following() {
+        return Err(ApiError::new(
+            ErrorCode::Unavailable,
+            "this control plane cannot follow the store, see its log",
+        ));
+    }
+    Ok("ok\n")
+}
+
+/// Prometheus text.
+pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    let text = api.metrics.render(&api.live.get());
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}

@@ -1,0 +1,136 @@
+//! `/v1/revisions`: numbered history, what each revision did, what lies between two, and the way back.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
+use gateway_proto::admin::{Action, ApplyResponse, Change, Revision, RevisionDiff, RevisionList};
+use serde::Deserialize;
+
+use super::Api;
+use super::access::Caller;
+use super::apply::{body, response};
+use super::extract::{Params, Segment};
+use super::problem::{ApiError, ErrorCode};
+use crate::admission::Request;
+use crate::state::blocking;
+use crate::store::{self, Difference, PageRequest};
+
+/// Entries of a page when the request names no limit, and the most it may ask for.
+const PAGE: u32 = 50;
+const MAX_PAGE: u32 = 500;
+
+/// Query of a page of history or of the audit log.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PageQuery {
+    limit: Option<u32>,
+    cursor: Option<u64>,
+}
+
+impl PageQuery {
+    /// The page it asks for.
+    ///
+    /// # Errors
+    /// `bad_request` when the limit is out of range.
+    pub(super) fn page(&self) -> Result<PageRequest, ApiError> {
+        let limit = self.limit.unwrap_or(PAGE);
+        if (1..=MAX_PAGE).contains(&limit) {
+            return Ok(PageRequest { before: self.cursor, limit });
+        }
+        Err(ApiError::bad_request(format!("limit is {limit}, expected 1 to {MAX_PAGE}")))
+    }
+}
+
+/// Query of a rollback.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct RollbackQuery {
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// Newest first.
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Params(query): Params<PageQuery>,
+) -> Result<Json<RevisionList>, ApiError> {
+    let page = api.store.revisions(query.page()?).await?;
+    let next_cursor = page.next.map(|next| next.to_string());
+    Ok(Json(RevisionList { items: page.items.into_iter().map(shown).collect(), next_cursor }))
+}
+
+/// `{n}`: what a revision did. `{a}...{b}`: what lies between two.
+pub(super) async fn get(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Segment(range): Segment,
+) -> Result<Response, ApiError> {
+    if let Some((from, to)) = range.split_once("...") {
+        let (from, to) = (number(from)?, number(to)?);
+        let changes = changes(&api, caller, from, to).await?;
+        return Ok(Json(RevisionDiff { from, to, changes }).into_response());
+    }
+    let revision = number(&range)?;
+    let header = api.store.revision(revision).await?.ok_or_else(|| {
+        ApiError::new(ErrorCode::NotFound, format!("there is no revision {revision}, see /v1/revisions"))
+    })?;
+    let changes = changes(&api, caller, revision - 1, revision).await?;
+    Ok(Json(Revision { changes: Some(changes), ..shown(header) }).into_response())
+}
+
+/// A new revision with the content of an earlier one.
+pub(super) async fn rollback(
+    State(api): State<Arc<Api>>,
+    caller: Caller,
+    Params(query): Params<RollbackQuery>,
+    Segment(to): Segment,
+) -> Result<Json<ApplyResponse>, ApiError> {
+    let to = number(&to)?;
+    let intent =
+        caller.intent("rollback", format!("revision {to}"), format!("rollback to {to}"), query.dry_run);
+    let outcome = api.admission.submit(Request::Rollback(to), intent).await?;
+    Ok(Json(response(&outcome)))
+}
+
+/// History entry as the API shows it, without its changes.
+pub(super) fn shown(revision: store::Revision) -> Revision {
+    Revision {
+        revision: revision.revision,
+        at: revision.at.to_string(),
+        author: revision.author,
+        message: revision.message,
+        created: revision.created,
+        updated: revision.updated,
+        deleted: revision.deleted,
+        root_hash: revision.root.to_string(),
+        changes: None,
+    }
+}
+
+async fn changes(api: &Api, caller: Caller, from: u64, to: u64) -> Result<Vec<Change>, ApiError> {
+    let differences = api.store.diff(from, to).await?;
+    let seen = move |difference: &Difference| caller.sees(&difference.key.namespace);
+    blocking(move || differences.into_iter().filter(seen).map(change).collect()).await
+}
+
+fn change(difference: Difference) -> Result<Change, ApiError> {
+    let kind = difference.key.kind;
+    let action = match (&difference.before, &difference.after) {
+        (None, _) => Action::Created,
+        (Some(_), Some(_)) => Action::Updated,
+        (Some(_), None) => Action::Deleted,
+    };
+    Ok(Change {
+        object: difference.key,
+        action,
+        before: difference.before.map(|before| body(kind, &before)).transpose()?,
+        after: difference.after.map(|after| body(kind, &after)).transpose()?,
+    })
+}
+
+fn number(text: &str) -> Result<u64, ApiError> {
+    text.parse()
+        .map_err(|_| ApiError::bad_request(format!("{text:?} is no revision number, nor two as in 7...9")))
+}

@@ -1,0 +1,359 @@
+//! Who runs what: the data planes of this replica as their streams tell it, those of other replicas through the
+//! store. Own entries are written down in one statement at most four times a second, so that every replica answers
+//! `data-planes` and `status` alike.
+//!
+//! Invariants: an entry belongs to the youngest stream of its node; what was not heard of for half a minute counts
+//! as not connected, whoever wrote it; nothing here decides what is sent.
+
+pub mod report;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use gateway_proto::admin::DataPlane;
+use gateway_proto::wire;
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::{Notify, broadcast};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::store::{Node, NodeSeen, Store, StoreError};
+use report::Report;
+
+/// Shortest time between two writes to the store.
+const WRITE: Duration = Duration::from_millis(250);
+/// How often an entry is written even if nothing changed, so that others see that it lives.
+const TOUCH: Duration = Duration::from_secs(10);
+/// Not heard of for so long: not connected.
+const GONE: Duration = Duration::from_secs(30);
+/// Not heard of for so long: forgotten.
+const FORGET: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How often the entries of other replicas are looked at while somebody watches.
+const LOOK: Duration = Duration::from_secs(1);
+/// Events that a slow watcher may be behind before it misses some.
+const EVENTS: usize = 1_024;
+
+/// The registry.
+#[derive(Debug)]
+pub struct Nodes {
+    store: Arc<dyn Store>,
+    replica: Uuid,
+    own: Mutex<HashMap<String, Own>>,
+    changed: Notify,
+    events: broadcast::Sender<Arc<Entry>>,
+}
+
+/// A data plane of this replica.
+#[derive(Debug)]
+struct Own {
+    stream: u64,
+    opened: Instant,
+    heard: Instant,
+    connected: bool,
+    revision: u64,
+    report: Report,
+    /// Not written since it changed.
+    dirty: bool,
+}
+
+/// A stream's right to write about its node.
+#[derive(Clone, Debug)]
+pub struct Ticket {
+    node: String,
+    stream: u64,
+}
+
+impl Ticket {
+    /// The node.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+}
+
+/// A data plane as it is known now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Its `--node`.
+    pub node: String,
+    /// A stream is open to some replica.
+    pub connected: bool,
+    /// When it was last heard of.
+    pub seen: Timestamp,
+    /// Revision it serves.
+    pub revision: u64,
+    /// The rest.
+    pub report: Report,
+}
+
+impl Nodes {
+    /// Keeps the registry until cancelled; the last state of every entry is then written.
+    pub fn start(store: Arc<dyn Store>, stop: CancellationToken) -> (Arc<Self>, tokio::task::JoinHandle<()>) {
+        let nodes = Arc::new(Nodes {
+            store,
+            replica: Uuid::now_v7(),
+            own: Mutex::default(),
+            changed: Notify::new(),
+            events: broadcast::Sender::new(EVENTS),
+        });
+        tokio::spawn(Arc::clone(&nodes).look(stop.clone()));
+        let writer = tokio::spawn(Arc::clone(&nodes).write(stop));
+        (nodes, writer)
+    }
+
+    /// A data plane opened a stream.
+    pub fn arrive(&self, hello: &wire::Hello, stream: u64, from: SocketAddr) -> Ticket {
+        let now = Instant::now();
+        let own = Own {
+            stream,
+            opened: now,
+            heard: now,
+            connected: true,
+            revision: hello.cursor.as_ref().map_or(0, |cursor| cursor.revision),
+            report: Report::of(hello, from),
+            dirty: true,
+        };
+        let entry = own.entry(&hello.node);
+        self.lock().insert(hello.node.clone(), own);
+        self.tell(entry);
+        Ticket { node: hello.node.clone(), stream }
+    }
+
+    /// The stream ended.
+    pub fn leave(&self, ticket: &Ticket) {
+        self.update(ticket, |own| own.connected = false);
+    }
+
+    /// What it holds.
+    pub fn holds(&self, ticket: &Ticket, revision: u64, in_sync: bool) {
+        self.update(ticket, |own| {
+            own.revision = revision;
+            own.report.in_sync = in_sync;
+        });
+    }
+
+    /// How long its last apply took.
+    pub fn applied(&self, ticket: &Ticket, apply_us: u64) {
+        self.update(ticket, |own| own.report.apply_us = apply_us);
+    }
+
+    /// Everything that it refuses now.
+    pub fn refused(&self, ticket: &Ticket, rejects: &[wire::Reject]) {
+        self.update(ticket, |own| own.report.set_rejects(rejects));
+    }
+
+    /// What it still does without: refusals that are not among these are over.
+    pub fn parked(&self, ticket: &Ticket, parked: &[wire::Parked]) {
+        self.update(ticket, |own| own.report.keep_rejects(parked));
+    }
+
+    /// Where its listeners are bound.
+    pub fn bound(&self, ticket: &Ticket, listeners: &[wire::BoundListener]) {
+        self.update(ticket, |own| own.report.set_listeners(listeners));
+    }
+
+    /// Every data plane, by name.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn list(&self) -> Result<Vec<Entry>, StoreError> {
+        let stored = self.store.nodes().await?;
+        let own = self.lock();
+        let mut entries: HashMap<String, Entry> = stored
+            .into_iter()
+            .map(|node| read(node, self.replica))
+            .map(|entry| (entry.node.clone(), entry))
+            .collect();
+        for (node, own) in own.iter() {
+            // What this replica heard last is newer than what it wrote, unless the node has gone to another one.
+            let elsewhere = !own.connected && entries.get(node).is_some_and(|entry| entry.connected);
+            if !elsewhere {
+                entries.insert(node.clone(), own.entry(node));
+            }
+        }
+        let mut entries: Vec<Entry> = entries.into_values().collect();
+        entries.sort_by(|left, right| left.node.cmp(&right.node));
+        Ok(entries)
+    }
+
+    /// Every change of an entry, of this and, within a second or so, of other replicas.
+    pub fn events(&self) -> broadcast::Receiver<Arc<Entry>> {
+        self.events.subscribe()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Own>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, entry: Entry) {
+        // Nobody watching is no error.
+        let _ = self.events.send(Arc::new(entry));
+        self.changed.notify_one();
+    }
+
+    fn update(&self, ticket: &Ticket, change: impl FnOnce(&mut Own)) {
+        let entry = {
+            let mut own = self.lock();
+            let Some(own) = own.get_mut(&ticket.node).filter(|own| own.stream == ticket.stream) else {
+                return;
+            };
+            let before = (own.connected, own.revision, own.report.clone());
+            own.heard = Instant::now();
+            change(own);
+            if before == (own.connected, own.revision, own.report.clone()) {
+                return;
+            }
+            own.dirty = true;
+            own.entry(&ticket.node)
+        };
+        self.tell(entry);
+    }
+
+    async fn write(self: Arc<Self>, stop: CancellationToken) {
+        let mut touched = Instant::now();
+        let mut forgot = Instant::now();
+        loop {
+            let ending = tokio::select! {
+                () = stop.cancelled() => true,
+                () = self.changed.notified() => false,
+                () = tokio::time::sleep(TOUCH) => false,
+            };
+            let all = touched.elapsed() >= TOUCH;
+            if all {
+                touched = Instant::now();
+            }
+            self.write_once(all || ending).await;
+            if ending {
+                return;
+            }
+            if forgot.elapsed() > Duration::from_secs(3600) {
+                forgot = Instant::now();
+                if let Err(error) = self.store.forget_nodes(FORGET).await {
+                    tracing::warn!(%error, "cannot forget data planes that are long gone");
+                }
+            }
+            tokio::time::sleep(WRITE).await;
+        }
+    }
+
+    async fn write_once(&self, all: bool) {
+        let seen: Vec<NodeSeen> = {
+            let mut own = self.lock();
+            // Written as gone once, then only kept by the store.
+            own.retain(|_, own| own.connected || own.dirty);
+            own.iter_mut()
+                .filter(|(_, own)| all || own.dirty)
+                .map(|(node, own)| {
+                    own.dirty = false;
+                    own.seen(node, self.replica)
+                })
+                .collect()
+        };
+        if seen.is_empty() {
+            return;
+        }
+        let nodes: Vec<String> = seen.iter().map(|seen| seen.node.clone()).collect();
+        if let Err(error) = self.store.put_nodes(seen).await {
+            tracing::debug!(%error, "cannot write down the data planes, trying again");
+            let mut own = self.lock();
+            for node in nodes {
+                if let Some(own) = own.get_mut(&node) {
+                    own.dirty = true;
+                }
+            }
+            self.changed.notify_one();
+        }
+    }
+
+    /// Tells watchers of this replica what others wrote.
+    async fn look(self: Arc<Self>, stop: CancellationToken) {
+        let mut known: HashMap<String, Entry> = HashMap::new();
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            if self.events.receiver_count() == 0 {
+                known.clear();
+                continue;
+            }
+            let Ok(nodes) = self.store.nodes().await else { continue };
+            let first = known.is_empty();
+            let others = nodes.into_iter().filter(|node| node.replica != self.replica);
+            for entry in others.map(|node| read(node, self.replica)) {
+                let same = known.get(&entry.node).is_some_and(|before| {
+                    (before.connected, before.revision, &before.report)
+                        == (entry.connected, entry.revision, &entry.report)
+                });
+                if !same && !first {
+                    let _ = self.events.send(Arc::new(entry.clone()));
+                }
+                known.insert(entry.node.clone(), entry);
+            }
+        }
+    }
+}
+
+impl Own {
+    fn entry(&self, node: &str) -> Entry {
+        Entry {
+            node: node.to_owned(),
+            connected: self.connected,
+            seen: ago(self.heard.elapsed()),
+            revision: self.revision,
+            report: self.report.clone(),
+        }
+    }
+
+    fn seen(&self, node: &str, replica: Uuid) -> NodeSeen {
+        NodeSeen {
+            node: node.to_owned(),
+            replica,
+            opened_ago: self.opened.elapsed(),
+            seen_ago: self.heard.elapsed(),
+            connected: self.connected,
+            revision: self.revision,
+            report: serde_json::to_value(&self.report).unwrap_or_default(),
+        }
+    }
+}
+
+impl Entry {
+    /// As the API shows it, compared with a head.
+    pub fn shown(&self, head: u64) -> DataPlane {
+        let report = self.report.clone();
+        DataPlane {
+            id: self.node.clone(),
+            group: report.group,
+            labels: report.labels,
+            zone: report.zone,
+            version: report.version,
+            address: report.address,
+            listeners: report.listeners,
+            connected: self.connected,
+            last_seen: self.seen.to_string(),
+            applied_revision: self.revision,
+            lag: head.saturating_sub(self.revision),
+            in_sync: report.in_sync && self.revision >= head,
+            apply_us: report.apply_us,
+            rejects: report.rejects,
+        }
+    }
+}
+
+fn read(node: Node, replica: Uuid) -> Entry {
+    Entry {
+        // What this replica wrote and does not hold any more is not connected, whatever was written last.
+        connected: node.connected && node.replica != replica && node.seen_ago < GONE,
+        seen: ago(node.seen_ago),
+        revision: node.revision,
+        report: serde_json::from_value(node.report).unwrap_or_default(),
+        node: node.node,
+    }
+}
+
+fn ago(age: Duration) -> Timestamp {
+    let age = SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX);
+    Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN)
+}

@@ -1,0 +1,102 @@
+//! What a data plane says of itself, as it is kept with its entry in the store. Its shape belongs to this file; a
+//! replica of another version reads what it knows of it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::SocketAddr;
+
+use gateway_proto::admin::Reject;
+use gateway_proto::digest::ItemHash;
+use gateway_proto::kind::Key;
+use gateway_proto::wire;
+use serde::{Deserialize, Serialize};
+
+/// Refusals that are kept of one data plane.
+const MAX_REJECTS: usize = 1_000;
+/// Longest message of a refusal that is kept, in characters.
+const MAX_MESSAGE: usize = 512;
+
+/// The facts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Report {
+    /// Its `--group`.
+    pub group: String,
+    /// Its `--label`s.
+    pub labels: BTreeMap<String, String>,
+    /// Its `--zone`.
+    pub zone: String,
+    /// Program version.
+    pub version: String,
+    /// Where it connected from.
+    pub address: String,
+    /// Listeners and the addresses they are bound to.
+    pub listeners: BTreeMap<String, String>,
+    /// It holds exactly what its scope had at its revision.
+    pub in_sync: bool,
+    /// Time its last apply took, in microseconds.
+    pub apply_us: u64,
+    /// What it refuses.
+    pub rejects: Vec<Reject>,
+}
+
+impl Report {
+    /// What Hello says.
+    pub fn of(hello: &wire::Hello, from: SocketAddr) -> Self {
+        let mut report = Report {
+            group: hello.group.clone(),
+            labels: hello.labels.clone(),
+            zone: hello.zone.clone(),
+            version: hello.build.clone(),
+            address: from.to_string(),
+            rejects: hello.parked.iter().filter_map(parked).take(MAX_REJECTS).collect(),
+            ..Report::default()
+        };
+        report.set_listeners(&hello.listeners);
+        report
+    }
+
+    /// Replaces what it refuses.
+    pub fn set_rejects(&mut self, rejects: &[wire::Reject]) {
+        self.rejects = rejects.iter().filter_map(reject).take(MAX_REJECTS).collect();
+    }
+
+    /// Drops refusals that are not parked any more, and adds those that were not told of otherwise.
+    pub fn keep_rejects(&mut self, list: &[wire::Parked]) {
+        let now: Vec<Reject> = list.iter().filter_map(parked).collect();
+        let still: HashSet<(&Key, &str)> = now.iter().map(|it| (&it.object, it.hash.as_str())).collect();
+        self.rejects.retain(|it| still.contains(&(&it.object, it.hash.as_str())));
+        for parked in now {
+            let known = self.rejects.iter().any(|it| it.object == parked.object);
+            if !known && self.rejects.len() < MAX_REJECTS {
+                self.rejects.push(parked);
+            }
+        }
+    }
+
+    /// Replaces where its listeners are bound.
+    pub fn set_listeners(&mut self, listeners: &[wire::BoundListener]) {
+        self.listeners = listeners.iter().map(|bound| (bound.name.clone(), bound.address.clone())).collect();
+    }
+}
+
+fn reject(reject: &wire::Reject) -> Option<Reject> {
+    Some(Reject {
+        object: Key::try_from(reject.object.as_ref()?).ok()?,
+        hash: ItemHash::from_slice(&reject.hash)?.to_string(),
+        field: reject.field.chars().take(MAX_MESSAGE).collect(),
+        code: reject.code.chars().take(MAX_MESSAGE).collect(),
+        message: reject.message.chars().take(MAX_MESSAGE).collect(),
+        retryable: reject.retryable,
+    })
+}
+
+fn parked(parked: &wire::Parked) -> Option<Reject> {
+    Some(Reject {
+        object: Key::try_from(parked.object.as_ref()?).ok()?,
+        hash: ItemHash::from_slice(&parked.refused)?.to_string(),
+        field: String::new(),
+        code: "parked".to_owned(),
+        message: "was refused before this control plane came to know of it".to_owned(),
+        retryable: false,
+    })
+}

@@ -1,0 +1,133 @@
+//! Chunks on the wire. What all streams share, the objects, is encoded once per piece; what belongs to one stream
+//! (transaction number, cursors) is a few bytes put before it, which protobuf allows: fields may come in any order.
+
+use bytes::{BufMut, Bytes};
+use gateway_proto::kind::Key;
+use gateway_proto::wire;
+use prost::Message as _;
+
+use super::view::{Changed, View};
+use crate::store::Stored;
+
+/// Bytes of objects in a chunk, unless a single object is larger.
+const PIECE: usize = 64 << 10;
+/// `ControlPlaneMessage.chunk`, length-delimited.
+const CHUNK_TAG: u8 = (2 << 3) | 2;
+
+/// A message to a data plane.
+#[derive(Clone, Debug)]
+pub enum Frame {
+    /// A small one, encoded as it is sent.
+    Message(wire::ControlPlaneMessage),
+    /// A piece of a transaction.
+    Chunk {
+        /// What belongs to the stream; holds no objects.
+        header: wire::Chunk,
+        /// What is shared.
+        piece: Bytes,
+    },
+}
+
+impl Frame {
+    /// Bytes that [`Frame::encode`] writes.
+    pub fn encoded_len(&self) -> usize {
+        match self {
+            Frame::Message(message) => message.encoded_len(),
+            Frame::Chunk { header, piece } => {
+                let chunk = header.encoded_len() + piece.len();
+                1 + prost::length_delimiter_len(chunk) + chunk
+            }
+        }
+    }
+
+    /// Writes the protobuf form of the `ControlPlaneMessage`.
+    ///
+    /// # Errors
+    /// When the buffer cannot grow.
+    pub fn encode(&self, into: &mut impl BufMut) -> Result<(), prost::EncodeError> {
+        match self {
+            Frame::Message(message) => message.encode(into),
+            Frame::Chunk { header, piece } => {
+                into.put_u8(CHUNK_TAG);
+                prost::encode_length_delimiter(header.encoded_len() + piece.len(), into)?;
+                header.encode(into)?;
+                into.put_slice(piece);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Objects and tombstones in pieces of a chunk's size; none for no changes.
+pub fn pieces<'a>(changes: impl Iterator<Item = &'a Changed>) -> Vec<Bytes> {
+    let mut pieces = Vec::new();
+    let mut piece = Piece::default();
+    for changed in changes {
+        match &changed.after {
+            Some(stored) => piece.put(stored),
+            None => piece.bury(&changed.key),
+        }
+        if piece.size >= PIECE {
+            pieces.push(std::mem::take(&mut piece).encode());
+        }
+    }
+    if piece.size > 0 {
+        pieces.push(piece.encode());
+    }
+    pieces
+}
+
+/// The next piece of everything in a view, from a key on; with the key to go on from, if there is more.
+pub fn full_piece(view: &View, from: &Key) -> (Bytes, Option<Key>) {
+    let mut piece = Piece::default();
+    for (key, stored) in view.items().range_from(from) {
+        if piece.size >= PIECE {
+            return (piece.encode(), Some(key.clone()));
+        }
+        piece.put(stored);
+    }
+    (piece.encode(), None)
+}
+
+#[derive(Default)]
+struct Piece {
+    chunk: wire::Chunk,
+    size: usize,
+}
+
+impl Piece {
+    fn put(&mut self, stored: &Stored) {
+        self.size += stored.body.len() + 24;
+        let kind = stored.key.kind.as_str().to_owned();
+        self.chunk.upserts.push(wire::Upsert { kind, body: stored.body.clone() });
+    }
+
+    fn bury(&mut self, key: &Key) {
+        self.size += key.namespace.len() + key.name.len() + 24;
+        self.chunk.tombstones.push(key.into());
+    }
+
+    fn encode(self) -> Bytes {
+        self.chunk.encode_to_vec().into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_proto::wire::control_plane_message::Message;
+
+    use super::*;
+
+    #[test]
+    fn a_header_and_a_shared_piece_read_as_one_chunk() {
+        let upsert = wire::Upsert { kind: "Route".into(), body: Bytes::from(vec![7; 300]) };
+        let shared = wire::Chunk { upserts: vec![upsert], ..Default::default() };
+        let header = wire::Chunk { transaction: 3, last: true, ..Default::default() };
+        let frame = Frame::Chunk { header: header.clone(), piece: shared.encode_to_vec().into() };
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes).expect("memory");
+        assert_eq!(bytes.len(), frame.encoded_len());
+        let read = wire::ControlPlaneMessage::decode(&*bytes).expect("a message").message.expect("set");
+        assert_eq!(read, Message::Chunk(wire::Chunk { upserts: shared.upserts, ..header }));
+    }
+}

@@ -1,0 +1,269 @@
+//! Which objects a group of data planes takes: the listeners without `dataPlanes` or naming it, the routes that are
+//! reached through those, the upstreams and policies that any of these refer to, and global policies.
+//!
+//! A change of a route, upstream or policy costs what it touches, by counting references; only a listener that comes
+//! or goes has everything looked at again. Invariant: `items` is what [`Scope::build`] would make of the same state.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use gateway_proto::DEFAULT_NAMESPACE;
+use gateway_proto::digest::{ItemHash, RootHash};
+use gateway_proto::kind::{Key, Kind, Resource};
+use gateway_proto::wire;
+
+use super::Edit;
+use crate::sorted::SortedMap;
+use crate::state::State;
+use crate::store::Stored;
+
+/// What one group takes, at one revision.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    /// `None`: the groups that no listener names.
+    group: Option<String>,
+    items: SortedMap<Key, Arc<Stored>>,
+    root: RootHash,
+    /// How many references each upstream and policy has from objects in the scope.
+    references: HashMap<Key, u32>,
+}
+
+/// An object that came into the scope, changed or left it: what it was before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Touched {
+    /// The object.
+    pub key: Key,
+    /// Its content before; `None`: it was not in the scope.
+    pub before: Option<ItemHash>,
+}
+
+impl Scope {
+    /// From nothing.
+    pub fn build(group: Option<String>, state: &State) -> Self {
+        let empty = Scope {
+            group,
+            items: SortedMap::default(),
+            root: RootHash::default(),
+            references: HashMap::new(),
+        };
+        let mut edit = Editing { scope: empty, touched: HashMap::new() };
+        for (key, stored, group) in listeners(state) {
+            if edit.scope.takes(group.as_deref()) {
+                edit.set(key, Some(stored));
+                edit.refer(stored, 1);
+            }
+        }
+        let from = |kind| {
+            state.objects.range_from(&Key::new(kind, "", "")).take_while(move |(key, _)| key.kind == kind)
+        };
+        for (key, stored) in from(Kind::Route) {
+            if edit.scope.reaches(stored) {
+                edit.set(key, Some(stored));
+                edit.refer(stored, 1);
+            }
+        }
+        for (key, stored) in from(Kind::Upstream).chain(from(Kind::Policy)) {
+            if edit.scope.needs(key, stored) {
+                edit.set(key, Some(stored));
+            }
+        }
+        edit.scope
+    }
+
+    /// The same content, from now on for a group that gets listeners of its own.
+    #[must_use]
+    pub fn for_group(self, group: String) -> Self {
+        Scope { group: Some(group), ..self }
+    }
+
+    /// Follows the edits that led to `state`; returns what they did to the scope, each object once.
+    pub fn advance(&mut self, state: &State, edits: &[Edit]) -> Vec<Touched> {
+        if edits.iter().any(|edit| self.moves_border(edit)) {
+            let next = Scope::build(self.group.clone(), state);
+            let mut touched = Vec::new();
+            SortedMap::diff(&self.items, &next.items, |key, before, _| {
+                touched.push(Touched { key: key.clone(), before: before.map(|stored| stored.hash) });
+            });
+            *self = next;
+            return touched;
+        }
+        let scope = std::mem::replace(self, Scope::empty());
+        let mut edit = Editing { scope, touched: HashMap::new() };
+        let mut loose: BTreeSet<Key> = BTreeSet::new();
+        for (key, before, after) in edits {
+            if matches!(key.kind, Kind::Upstream | Kind::Policy) {
+                loose.insert(key.clone());
+                continue;
+            }
+            if let Some(before) = before.as_ref().filter(|_| edit.scope.items.get(key).is_some()) {
+                loose.extend(edit.refer(before, -1));
+            }
+            let taken = after.as_ref().filter(|after| match key.kind {
+                // Its membership did not change, or the border would have moved.
+                Kind::Listener => edit.scope.items.get(key).is_some(),
+                _ => edit.scope.reaches(after),
+            });
+            if let Some(after) = taken {
+                loose.extend(edit.refer(after, 1));
+            }
+            edit.set(key, taken);
+        }
+        for key in loose {
+            let stored = state.objects.get(&key).filter(|stored| edit.scope.needs(&key, stored));
+            edit.set(&key, stored);
+        }
+        let Editing { scope, touched } = edit;
+        *self = scope;
+        let mut touched: Vec<_> = touched.into_iter().map(|(key, before)| Touched { key, before }).collect();
+        touched.retain(|it| self.items.get(&it.key).map(|stored| stored.hash) != it.before);
+        touched.sort_by(|left, right| left.key.cmp(&right.key));
+        touched
+    }
+
+    /// Everything in the scope.
+    pub const fn items(&self) -> &SortedMap<Key, Arc<Stored>> {
+        &self.items
+    }
+
+    /// Sum of the hashes of everything in the scope.
+    pub const fn root(&self) -> RootHash {
+        self.root
+    }
+
+    fn empty() -> Self {
+        Scope {
+            group: None,
+            items: SortedMap::default(),
+            root: RootHash::default(),
+            references: HashMap::new(),
+        }
+    }
+
+    fn takes(&self, selected: Option<&str>) -> bool {
+        selected.is_none_or(|selected| self.group.as_deref() == Some(selected))
+    }
+
+    /// An edit of a listener that changes whether it is in the scope.
+    fn moves_border(&self, (key, _, after): &Edit) -> bool {
+        let is_in = self.items.get(key).is_some();
+        let will_be = after.as_ref().is_some_and(|after| self.takes(selected_group(after).as_deref()));
+        key.kind == Kind::Listener && is_in != will_be
+    }
+
+    /// A route that comes in through a listener of the scope.
+    fn reaches(&self, route: &Stored) -> bool {
+        let Some(Resource::Route(route)) = decode(route) else { return false };
+        let namespace = namespace(route.metadata.as_ref());
+        let named = route.spec.map(|spec| spec.listeners).unwrap_or_default();
+        if named.is_empty() {
+            return [namespace.as_str(), DEFAULT_NAMESPACE].iter().any(|namespace| {
+                let first = Key::new(Kind::Listener, *namespace, "");
+                let next = self.items.range_from(&first).next();
+                next.is_some_and(|(key, _)| key.kind == Kind::Listener && key.namespace == *namespace)
+            });
+        }
+        named.iter().any(|name| self.items.get(&qualified(Kind::Listener, &namespace, name)).is_some())
+    }
+
+    fn needs(&self, key: &Key, stored: &Stored) -> bool {
+        if self.references.get(key).is_some_and(|count| *count > 0) {
+            return true;
+        }
+        key.kind == Kind::Policy
+            && match decode(stored) {
+                Some(Resource::Policy(policy)) => policy.spec.is_some_and(|spec| spec.global),
+                _ => false,
+            }
+    }
+}
+
+/// A scope being changed, and what its objects were before.
+struct Editing {
+    scope: Scope,
+    touched: HashMap<Key, Option<ItemHash>>,
+}
+
+impl Editing {
+    fn set(&mut self, key: &Key, stored: Option<&Arc<Stored>>) {
+        let before = match stored {
+            Some(stored) => {
+                self.scope.root = self.scope.root.plus(stored.hash);
+                self.scope.items.insert(key.clone(), Arc::clone(stored))
+            }
+            None => self.scope.items.remove(key),
+        };
+        let before = before.map(|before| before.hash);
+        if let Some(before) = before {
+            self.scope.root = self.scope.root.minus(before);
+        }
+        self.touched.entry(key.clone()).or_insert(before);
+    }
+
+    /// Counts the references of an object in or out; returns what they are to.
+    fn refer(&mut self, stored: &Stored, by: i32) -> Vec<Key> {
+        let targets = references(stored);
+        for target in &targets {
+            let count = self.scope.references.entry(target.clone()).or_default();
+            *count = count.saturating_add_signed(by);
+            if *count == 0 {
+                self.scope.references.remove(target);
+            }
+        }
+        targets
+    }
+}
+
+/// Every listener, and the group it is for; `None`: for all.
+pub fn listeners(state: &State) -> impl Iterator<Item = (&Key, &Arc<Stored>, Option<String>)> {
+    let first = Key::new(Kind::Listener, "", "");
+    let all = state.objects.range_from(&first).take_while(|(key, _)| key.kind == Kind::Listener);
+    all.map(|(key, stored)| (key, stored, selected_group(stored)))
+}
+
+fn selected_group(listener: &Stored) -> Option<String> {
+    let Some(Resource::Listener(listener)) = decode(listener) else { return None };
+    listener.spec?.data_planes.map(|selector| selector.group).filter(|group| !group.is_empty())
+}
+
+/// The upstreams and policies that a listener or route names.
+fn references(stored: &Stored) -> Vec<Key> {
+    let (metadata, policies, backends) = match decode(stored) {
+        Some(Resource::Listener(it)) => (it.metadata, it.spec.map(|spec| spec.policy_refs), None),
+        Some(Resource::Route(it)) => {
+            let spec = it.spec.unwrap_or_default();
+            let backends = match spec.action {
+                Some(wire::route_spec::Action::Forward(forward)) => Some(forward.backends),
+                _ => None,
+            };
+            (it.metadata, Some(spec.policy_refs), backends)
+        }
+        _ => return Vec::new(),
+    };
+    let namespace = namespace(metadata.as_ref());
+    let policies = policies.unwrap_or_default();
+    let policies = policies.iter().map(|name| qualified(Kind::Policy, &namespace, name));
+    let backends = backends.unwrap_or_default();
+    let upstreams = backends
+        .iter()
+        .map(|backend| Key::new(Kind::Upstream, namespace.as_str(), backend.upstream.as_str()));
+    policies.chain(upstreams).collect()
+}
+
+/// What is stored was compiled, so that it decodes; anything else is in no scope.
+fn decode(stored: &Stored) -> Option<Resource> {
+    Resource::decode(stored.key.kind, &stored.body).ok()
+}
+
+fn namespace(metadata: Option<&wire::Metadata>) -> String {
+    metadata.map(|metadata| metadata.namespace.clone()).unwrap_or_default()
+}
+
+fn qualified(kind: Kind, namespace: &str, name: &str) -> Key {
+    match name.split_once('/') {
+        Some((namespace, name)) => Key::new(kind, namespace, name),
+        None => Key::new(kind, namespace, name),
+    }
+}
+
+#[cfg(test)]
+mod tests;

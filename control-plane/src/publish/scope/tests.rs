@@ -1,0 +1,125 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::publish::testing::{Story, key, listener, policy, route, upstream};
+
+#[test]
+fn a_group_takes_its_listeners_and_only_what_those_reach() {
+    let objects = [
+        listener("all", None, &["seen"]),
+        listener("edge", Some("edge"), &[]),
+        listener("shop/own", Some("shop"), &[]),
+        route("by-default", &[], "a", &[]),
+        route("by-name", &["edge"], "b", &["shop/far"]),
+        route("elsewhere", &["shop/own"], "c", &[]),
+        upstream("a", 1),
+        upstream("b", 1),
+        upstream("c", 1),
+        upstream("unused", 1),
+        policy("seen", false),
+        policy("shop/far", false),
+        policy("unused", false),
+        policy("shop/global", true),
+    ];
+    let names = |group| {
+        let mut story = Story::begin(group);
+        story.commit(&objects, &[]);
+        story.names()
+    };
+    let common = |more: &[&str]| -> Vec<String> {
+        let mut names = vec![
+            "Listener default/all",
+            "Policy default/seen",
+            "Policy shop/global",
+            "Route default/by-default",
+            "Upstream default/a",
+        ];
+        names.extend(more);
+        names
+            .sort_by_key(|name| (Kind::from_name(name.split(' ').next().expect("a kind")), name.to_string()));
+        names.into_iter().map(str::to_owned).collect()
+    };
+    assert_eq!(names(None), common(&[]));
+    assert_eq!(names(Some("other")), common(&[]));
+    let edge = ["Listener default/edge", "Route default/by-name", "Upstream default/b", "Policy shop/far"];
+    assert_eq!(names(Some("edge")), common(&edge));
+    let shop = ["Listener shop/own", "Route default/elsewhere", "Upstream default/c"];
+    assert_eq!(names(Some("shop")), common(&shop));
+}
+
+#[test]
+fn an_object_leaves_with_the_last_that_names_it() {
+    let mut story = Story::begin(None);
+    story.commit(
+        &[listener("l", None, &[]), route("r", &[], "a", &[]), route("s", &[], "a", &[]), upstream("a", 1)],
+        &[],
+    );
+    assert!(story.names().contains(&"Upstream default/a".to_owned()));
+    story.commit(&[], &[key(Kind::Route, "r")]);
+    assert!(story.names().contains(&"Upstream default/a".to_owned()));
+    story.commit(&[route("s", &[], "b", &[]), upstream("b", 1)], &[]);
+    assert!(!story.names().contains(&"Upstream default/a".to_owned()));
+    assert!(story.names().contains(&"Upstream default/b".to_owned()));
+}
+
+#[test]
+fn what_stays_outside_touches_nothing() {
+    let mut story = Story::begin(None);
+    story.commit(&[listener("l", None, &[])], &[]);
+    let before = story.scope.root();
+    story.commit(&[upstream("unused", 1)], &[]);
+    assert_eq!(story.scope.root(), before);
+    assert_eq!(story.view.delta(1).expect("in the window").changes.len(), 0);
+}
+
+fn object() -> impl Strategy<Value = (Key, Option<Resource>)> {
+    let name = || prop_oneof![Just("a"), Just("b"), Just("shop/a"), Just("shop/b")];
+    let group = || prop_oneof![Just(None), Just(Some("edge")), Just(Some("shop"))];
+    let listeners = || proptest::collection::vec(name(), 0..2);
+    let kinds = prop_oneof![
+        (name(), group(), listeners())
+            .prop_map(|(name, group, refs)| (key(Kind::Listener, name), listener(name, group, &refs))),
+        (name(), listeners(), name(), listeners()).prop_map(|(name, listeners, upstream, refs)| {
+            let upstream = upstream.rsplit('/').next().expect("a name");
+            (key(Kind::Route, name), route(name, &listeners, upstream, &refs))
+        }),
+        (name(), 1..4_u32).prop_map(|(name, content)| (key(Kind::Upstream, name), upstream(name, content))),
+        (name(), any::<bool>()).prop_map(|(name, global)| (key(Kind::Policy, name), policy(name, global))),
+    ];
+    (kinds, proptest::bool::weighted(0.75)).prop_map(|((key, resource), put)| (key, put.then_some(resource)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn following_edits_comes_to_the_same_as_building_anew(
+        revisions in proptest::collection::vec(proptest::collection::vec(object(), 1..5), 1..12),
+        group in prop_oneof![Just(None), Just(Some("edge"))],
+    ) {
+        let mut story = Story::begin(group);
+        let mut roots = vec![story.scope.root()];
+        for edits in revisions {
+            let edits: HashMap<_, _> = edits.into_iter().collect();
+            let puts: Vec<_> = edits.values().flatten().cloned().collect();
+            let deletes: Vec<_> = edits.iter().filter(|(_, put)| put.is_none()).map(|(key, _)| key.clone()).collect();
+            story.commit(&puts, &deletes);
+            let anew = Scope::build(group.map(str::to_owned), &story.state);
+            prop_assert!(story.scope.items().iter().eq(anew.items().iter()));
+            prop_assert_eq!(story.scope.root(), anew.root());
+            prop_assert_eq!(&story.scope.references, &anew.references);
+            prop_assert_eq!(anew.root(), anew.items().iter().map(|(_, stored)| stored.hash).collect());
+            roots.push(anew.root());
+        }
+        // Every delta leads from the root it starts at to the root of the head.
+        for (revision, root) in roots.iter().enumerate().take(roots.len() - 1) {
+            prop_assert_eq!(story.view.root_at(revision as u64), Some(*root));
+            let delta = story.view.delta(revision as u64).expect("in the window");
+            let after = delta.changes.iter().fold(*root, |root, changed| {
+                let root = changed.before.map_or(root, |before| root.minus(before));
+                changed.after.as_ref().map_or(root, |after| root.plus(after.hash))
+            });
+            prop_assert_eq!(after, story.view.head().root);
+        }
+    }
+}

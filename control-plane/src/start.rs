@@ -1,0 +1,223 @@
+//! Puts the parts together and takes them down again: the store first, then what follows it, then the two servers;
+//! in reverse at the end. Invariant: no port is open before the head is in memory, and when [`run`] fails, nothing
+//! is left running.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_proto::admin::Role;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::api::{self, Api};
+use crate::audit::AuditLog;
+use crate::auth::{self, AdminFileError, Authenticator};
+use crate::config::{Config, ConfigError, TlsFiles};
+use crate::nodes::Nodes;
+use crate::publish::Publisher;
+use crate::state::{Live, StateError};
+use crate::state_dir::{StateDir, StateDirError};
+use crate::store::{self, Store, StoreError};
+use crate::sync::server::{Pem, Streams, serve as serve_streams};
+use crate::telemetry::Metrics;
+use crate::tls::{self, TlsError};
+
+/// Name of the file with the first admin token, in the state directory.
+const ADMIN_TOKEN: &str = "admin-token";
+/// Time to write down what is left at the end.
+const WRITE_OUT: Duration = Duration::from_secs(5);
+
+/// A control plane that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// Where the admin API is bound.
+    pub admin: SocketAddr,
+    /// Where the stream is bound.
+    pub stream: SocketAddr,
+    /// The file with the first admin token, if this start created the store.
+    pub admin_token_path: Option<PathBuf>,
+    stop: CancellationToken,
+    /// Ended last: what other tasks still tell is written down.
+    servers: Vec<JoinHandle<Result<(), RunError>>>,
+    writers: Vec<JoinHandle<()>>,
+    store: Arc<dyn Store>,
+    _state: StateDir,
+}
+
+/// Why a control plane does not start, or stopped by itself.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Settings that would be unsafe.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The state directory.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+    /// The store does not open.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored cannot be taken into memory.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The admin token file.
+    #[error(transparent)]
+    AdminToken(#[from] AdminFileError),
+    /// Certificate or key.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A port cannot be bound.
+    #[error("cannot listen on {address} for {what}: {source}")]
+    Bind {
+        /// Which server.
+        what: &'static str,
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The stream's server failed.
+    #[error("the stream's server failed: {0}")]
+    Stream(#[from] tonic::transport::Error),
+    /// A server ended by itself.
+    #[error("a server ended by itself: {0}")]
+    Ended(String),
+}
+
+/// Starts everything and returns once it serves.
+///
+/// # Errors
+/// [`RunError`]; nothing is left running then.
+pub async fn run(config: Config) -> Result<Running, RunError> {
+    let config = config.checked()?;
+    let state = StateDir::open(&config.state_dir)?;
+    let tls =
+        config.tls.as_ref().map(|files| tls::server_config(files, &[b"h2", b"http/1.1"])).transpose()?;
+    let pem = config.tls.as_ref().map(pem).transpose()?;
+    let (store, admin_token_path) = open_store(&config, &state).await?;
+    if let Some(path) = &config.admin_token_file {
+        auth::put_admin_token_file(&*store, path).await?;
+    }
+    let live = Live::load(Arc::clone(&store)).await?;
+    let auth = Authenticator::new(Arc::clone(&store)).await?;
+    let (admin_listener, admin) = bind("the admin API", config.admin_listen).await?;
+    let (stream_listener, stream) = bind("the stream", config.stream_listen).await?;
+
+    let stop = CancellationToken::new();
+    let metrics = Arc::new(Metrics::new());
+    tokio::spawn(Arc::clone(&live).follow(stop.clone()));
+    let publisher = Publisher::start(Arc::clone(&live), stop.clone()).await;
+    let (audit, audit_writer) = AuditLog::start(Arc::clone(&store));
+    let (nodes, nodes_writer) = Nodes::start(Arc::clone(&store), stop.clone());
+    let streams =
+        Streams::new(Arc::clone(&publisher), Arc::clone(&nodes), Arc::clone(&metrics), stop.clone());
+    let (large_bodies, watchers) = Api::turns();
+    let router = api::router(Arc::new(Api {
+        admission: Admission::new(Arc::clone(&store), Arc::clone(&live), Arc::clone(&metrics)),
+        live,
+        store: Arc::clone(&store),
+        auth,
+        audit,
+        nodes,
+        publisher,
+        metrics,
+        large_bodies,
+        watchers,
+        stop: stop.clone(),
+    }));
+    tracing::info!(address = %admin, tls = tls.is_some(), "admin API listens");
+    tracing::info!(address = %stream, tls = pem.is_some(), "stream listens");
+    if stream.ip().is_loopback() {
+        tracing::info!("data planes on loopback are taken without credentials");
+    } else {
+        tracing::warn!(address = %stream, "data planes are taken without credentials from anywhere (--insecure)");
+    }
+    let api_stop = stop.clone();
+    let servers = vec![
+        tokio::spawn(async move {
+            api::server::serve(admin_listener, router, tls, api_stop).await;
+            Ok(())
+        }),
+        tokio::spawn(async move { Ok(serve_streams(stream_listener, streams, pem).await?) }),
+    ];
+    let writers = vec![audit_writer, nodes_writer];
+    Ok(Running { admin, stream, admin_token_path, stop, servers, writers, store, _state: state })
+}
+
+impl Running {
+    /// Waits until something fails that nothing restarts; for ever if all is well.
+    pub async fn failed(&mut self) -> RunError {
+        let servers = self.servers.iter_mut();
+        let (ended, at, _) = futures_util::future::select_all(servers).await;
+        drop(self.servers.remove(at));
+        match ended {
+            Ok(Ok(())) => RunError::Ended("without a reason".to_owned()),
+            Ok(Err(error)) => error,
+            Err(error) => RunError::Ended(error.to_string()),
+        }
+    }
+
+    /// Finishes what is under way, tells the data planes to leave, writes down what is known, and ends.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        for server in self.servers.drain(..) {
+            match server.await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::warn!(%error, "a server did not end well"),
+                Err(error) => tracing::error!(%error, "a server panicked"),
+            }
+        }
+        for writer in self.writers.drain(..) {
+            // A connection that was not finished in time may still hold the audit log open.
+            match tokio::time::timeout(WRITE_OUT, writer).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(%error, "a writer panicked"),
+                Err(_) => tracing::warn!("not everything was written down in time"),
+            }
+        }
+        self.store.close().await;
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+async fn open_store(
+    config: &Config,
+    state: &StateDir,
+) -> Result<(Arc<dyn Store>, Option<PathBuf>), RunError> {
+    let default = || format!("sqlite://{}", state.path().join("gateway.db").display());
+    let url = config.database_url.clone().unwrap_or_else(default);
+    let (secret, record) = auth::new_token(auth::FIRST_TOKEN, Role::Admin, Vec::new(), None);
+    let opened = store::open(&url, &record).await?;
+    if !opened.created {
+        return Ok((opened.store, None));
+    }
+    let path = state.write_secret(ADMIN_TOKEN, secret.reveal())?;
+    tracing::info!(path = %path.display(), "made the store; the first admin token is in this file");
+    Ok((opened.store, Some(path)))
+}
+
+fn pem(files: &TlsFiles) -> Result<Pem, TlsError> {
+    let read = |what, path: &Path| {
+        std::fs::read(path).map_err(|error| TlsError::Pem {
+            what,
+            path: path.to_owned(),
+            reason: error.to_string(),
+        })
+    };
+    Ok(Pem { cert: read("a certificate", &files.cert)?, key: read("a private key", &files.key)? })
+}
+
+async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let fault = |source| RunError::Bind { what, address, source };
+    let listener = TcpListener::bind(address).await.map_err(fault)?;
+    let bound = listener.local_addr().map_err(fault)?;
+    Ok((listener, bound))
+}

@@ -1,0 +1,5 @@
+//! The snapshot stream to the data planes: `session.rs` decides what a data plane gets, `server.rs` moves bytes.
+
+pub mod codec;
+pub mod server;
+pub mod session;

@@ -1,0 +1,99 @@
+//! The gRPC method by hand, for the sake of its codec: frames carry objects that are encoded already, which the
+//! generated server would decode and encode again for every stream.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::future::BoxFuture;
+use gateway_proto::wire;
+use prost::Message as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::server::Streams;
+use crate::publish::encode::Frame;
+
+const METHOD: &str = "/gateway.v1.Sync/Stream";
+/// Largest message taken from a data plane (its refusals), in bytes.
+const MAX_MESSAGE: usize = 4 << 20;
+
+/// Messages in, frames out.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FrameCodec;
+
+impl Codec for FrameCodec {
+    type Encode = Frame;
+    type Decode = wire::DataPlaneMessage;
+    type Encoder = FrameCodec;
+    type Decoder = FrameCodec;
+
+    fn encoder(&mut self) -> FrameCodec {
+        FrameCodec
+    }
+
+    fn decoder(&mut self) -> FrameCodec {
+        FrameCodec
+    }
+}
+
+impl Encoder for FrameCodec {
+    type Item = Frame;
+    type Error = Status;
+
+    fn encode(&mut self, frame: Frame, into: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        frame.encode(into).map_err(|error| Status::internal(error.to_string()))
+    }
+}
+
+impl Decoder for FrameCodec {
+    type Item = wire::DataPlaneMessage;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
+        wire::DataPlaneMessage::decode(from)
+            .map(Some)
+            .map_err(|error| Status::invalid_argument(error.to_string()))
+    }
+}
+
+/// The `gateway.v1.Sync` service.
+#[derive(Clone, Debug)]
+pub struct SyncService(pub Arc<Streams>);
+
+impl tonic::server::NamedService for SyncService {
+    const NAME: &'static str = "gateway.v1.Sync";
+}
+
+impl tonic::server::StreamingService<wire::DataPlaneMessage> for SyncService {
+    type Response = Frame;
+    type ResponseStream = ReceiverStream<Result<Frame, Status>>;
+    type Future = BoxFuture<'static, Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<wire::DataPlaneMessage>>) -> Self::Future {
+        let streams = Arc::clone(&self.0);
+        Box::pin(async move { streams.open(request).map(Response::new) })
+    }
+}
+
+impl tower::Service<http::Request<tonic::body::Body>> for SyncService {
+    type Response = http::Response<tonic::body::Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != METHOD {
+                return Ok(Status::unimplemented("the only method is Stream").into_http());
+            }
+            let mut grpc = tonic::server::Grpc::new(FrameCodec).max_decoding_message_size(MAX_MESSAGE);
+            Ok(grpc.streaming(service, request).await)
+        })
+    }
+}

@@ -1,0 +1,139 @@
+//! Moves the bytes of the streams: one task per data plane that reads its messages, asks its [`Session`] what to
+//! send, and sends that piece by piece as fast as the data plane takes it.
+//!
+//! Invariants: nothing is queued for a data plane but the piece it is about to get; one that takes or acknowledges
+//! nothing for a minute is cut; a second stream of the same node ends the first.
+
+mod stream;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use gateway_proto::wire;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::{Request, Status, Streaming};
+
+use super::codec::SyncService;
+use crate::nodes::Nodes;
+use crate::publish::Publisher;
+use crate::publish::encode::Frame;
+use crate::telemetry::Metrics;
+
+/// Streams at the same time.
+const MAX_STREAMS: usize = 10_000;
+/// Full transfers under way at the same time: a restarted control plane is not trampled.
+const MAX_FULL: usize = 64;
+/// How often a silent connection is asked whether it still lives, and how long it has to answer.
+const PING: Duration = Duration::from_secs(20);
+
+/// Every stream of this process.
+#[derive(Debug)]
+pub struct Streams {
+    publisher: Arc<Publisher>,
+    nodes: Arc<Nodes>,
+    metrics: Arc<Metrics>,
+    open: Arc<Semaphore>,
+    full: Arc<Semaphore>,
+    /// Ends the stream of a node; the number tells streams of one node apart.
+    by_node: Mutex<HashMap<String, (u64, CancellationToken)>>,
+    stop: CancellationToken,
+}
+
+impl Streams {
+    /// None yet.
+    pub fn new(
+        publisher: Arc<Publisher>,
+        nodes: Arc<Nodes>,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Streams {
+            publisher,
+            nodes,
+            metrics,
+            open: Arc::new(Semaphore::new(MAX_STREAMS)),
+            full: Arc::new(Semaphore::new(MAX_FULL)),
+            by_node: Mutex::default(),
+            stop,
+        })
+    }
+
+    /// Takes a stream.
+    ///
+    /// # Errors
+    /// `resource_exhausted` when there are too many.
+    pub fn open(
+        self: Arc<Self>,
+        request: Request<Streaming<wire::DataPlaneMessage>>,
+    ) -> Result<ReceiverStream<Result<Frame, Status>>, Status> {
+        let turn = Arc::clone(&self.open)
+            .try_acquire_owned()
+            .map_err(|_| Status::resource_exhausted(format!("there are already {MAX_STREAMS} streams")))?;
+        let from = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let (out, frames) = mpsc::channel(1);
+        let inbound = request.into_inner();
+        tokio::spawn(async move {
+            let _turn = turn;
+            stream::run(&self, inbound, out, from).await;
+        });
+        Ok(ReceiverStream::new(frames))
+    }
+
+    /// Makes a stream the one of its node; an older one of the same node is ended.
+    fn enter(&self, node: &str, number: u64) -> CancellationToken {
+        let token = self.stop.child_token();
+        let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, older)) = by_node.insert(node.to_owned(), (number, token.clone())) {
+            tracing::info!(node, "a second stream of the same data plane replaces the first");
+            older.cancel();
+        }
+        token
+    }
+
+    fn leave(&self, node: &str, number: u64) {
+        let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
+        if by_node.get(node).is_some_and(|(current, _)| *current == number) {
+            by_node.remove(node);
+        }
+    }
+}
+
+/// PEM certificate chain and key of the stream's port.
+pub struct Pem {
+    /// Chain, leaf first.
+    pub cert: Vec<u8>,
+    /// Private key.
+    pub key: Vec<u8>,
+}
+
+/// Serves streams on a bound socket until `stop`.
+///
+/// # Errors
+/// When TLS cannot be set up or the socket fails.
+pub async fn serve(
+    listener: TcpListener,
+    streams: Arc<Streams>,
+    tls: Option<Pem>,
+) -> Result<(), tonic::transport::Error> {
+    let stop = streams.stop.clone();
+    let mut server = Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PING))
+        .max_concurrent_streams(16)
+        .tcp_nodelay(true);
+    if let Some(Pem { cert, key }) = tls {
+        server = server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(cert, key)))?;
+    }
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    server
+        .add_service(SyncService(streams))
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+}

@@ -1,0 +1,325 @@
+//! One stream, from Hello to its end. Everything happens in one task, so that what the session decides and what is
+//! on the wire cannot disagree.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use gateway_proto::SYNC_PROTOCOL;
+use gateway_proto::kind::{Key, Kind};
+use gateway_proto::wire;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tonic::{Status, Streaming};
+use wire::control_plane_message::Message as Say;
+use wire::data_plane_message::Message as Hear;
+
+use super::Streams;
+use crate::nodes::Ticket;
+use crate::publish::encode::{Frame, full_piece};
+use crate::publish::{View, Views};
+use crate::sync::session::{Acknowledged, Content, HEARTBEAT_MS, Session, Transaction};
+
+/// Time to say Hello.
+const HELLO: Duration = Duration::from_secs(10);
+/// Our heartbeat, and how often the bounds below are looked at.
+const BEAT: Duration = Duration::from_millis(HEARTBEAT_MS as u64);
+/// A data plane that says nothing for so long is gone.
+const SILENCE: Duration = Duration::from_millis(HEARTBEAT_MS as u64 * 3);
+/// A data plane that takes no piece or does not acknowledge for so long is frozen.
+const STUCK: Duration = Duration::from_secs(60);
+/// Time that data planes have to leave when this process ends.
+const LEAVE: Duration = Duration::from_secs(1);
+/// Longest name of a node or group, in bytes; most labels and listeners that are kept of one.
+const MAX_NAME: usize = 253;
+const MAX_LIST: usize = 1_024;
+
+type Inbound = Streaming<wire::DataPlaneMessage>;
+type Out = mpsc::Sender<Result<Frame, Status>>;
+
+/// Numbers the streams of this process.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+struct Talk<'a> {
+    streams: &'a Streams,
+    ticket: Ticket,
+    group: String,
+    session: Session,
+    view: Arc<View>,
+    /// Small messages to be sent before anything else; never more than a few.
+    small: VecDeque<Say>,
+    sending: Option<Sending>,
+    /// When something was last taken from us, while there was something to take.
+    progress: Instant,
+    /// When the open transaction was sent.
+    sent: Instant,
+    heard: Instant,
+}
+
+/// A transaction on its way.
+struct Sending {
+    header: wire::Chunk,
+    source: Source,
+    /// A place among the full transfers; only those need one.
+    turn: Option<OwnedSemaphorePermit>,
+}
+
+enum Source {
+    Full { view: Arc<View>, from: Key },
+    Pieces(VecDeque<Bytes>),
+}
+
+/// Serves one stream and says why it ended, if it was not the data plane's own doing.
+pub(super) async fn run(streams: &Streams, mut inbound: Inbound, out: Out, from: SocketAddr) {
+    let Err(status) = talk(streams, &mut inbound, &out, from).await else { return };
+    tracing::info!(%from, reason = status.message(), "stream to a data plane ended");
+    // A frozen data plane does not take this either.
+    let _ = timeout(LEAVE, out.send(Err(status))).await;
+}
+
+async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketAddr) -> Result<(), Status> {
+    let first = timeout(HELLO, inbound.message())
+        .await
+        .map_err(|_| Status::deadline_exceeded("no Hello in time"))??;
+    let Some(wire::DataPlaneMessage { message: Some(Hear::Hello(hello)) }) = first else {
+        return Err(Status::failed_precondition("the first message must be Hello"));
+    };
+    check(&hello)?;
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let stop = streams.enter(&hello.node, number);
+    let mut views = streams.publisher.watch();
+    let view = Arc::clone(views.borrow_and_update().of(&hello.group));
+    let (session, welcome) = Session::hello(&hello, &view);
+    let ticket = streams.nodes.arrive(&hello, number, from);
+    tracing::info!(node = hello.node, group = hello.group, %from, mode = welcome.mode().as_str_name(), "data plane connected");
+    streams.metrics.streams.inc();
+    let now = Instant::now();
+    let mut talk = Talk {
+        streams,
+        ticket,
+        group: hello.group,
+        session,
+        view,
+        small: VecDeque::from([Say::Welcome(welcome)]),
+        sending: None,
+        progress: now,
+        sent: now,
+        heard: now,
+    };
+    talk.report();
+    let ended = tokio::select! {
+        ended = talk.go_on(inbound, out, &mut views) => ended,
+        () = stop.cancelled() => Ok(()),
+    };
+    streams.metrics.streams.dec();
+    streams.leave(&hello.node, number);
+    streams.nodes.leave(&talk.ticket);
+    if !stop.is_cancelled() {
+        return ended;
+    }
+    if !streams.stop.is_cancelled() {
+        return Err(Status::aborted("a newer stream of the same data plane replaced this one"));
+    }
+    let drain = wire::Drain { within_ms: u32::try_from(LEAVE.as_millis()).unwrap_or(u32::MAX) };
+    let _ = timeout(LEAVE, out.send(Ok(message(Say::Drain(drain))))).await;
+    // It closes the stream when it has another one; or we do.
+    let _ = timeout(LEAVE, async { while let Ok(Some(_)) = inbound.message().await {} }).await;
+    Ok(())
+}
+
+fn check(hello: &wire::Hello) -> Result<(), Status> {
+    if hello.protocol != SYNC_PROTOCOL {
+        return Err(Status::failed_precondition(format!(
+            "this control plane speaks protocol {SYNC_PROTOCOL}, the data plane {}: update the older one",
+            hello.protocol
+        )));
+    }
+    let sound = |name: &str| !name.is_empty() && name.len() <= MAX_NAME;
+    if !sound(&hello.node) || !sound(&hello.group) {
+        return Err(Status::invalid_argument(format!("node and group need a name of 1 to {MAX_NAME} bytes")));
+    }
+    if hello.labels.len() > MAX_LIST || hello.listeners.len() > MAX_LIST {
+        return Err(Status::invalid_argument(format!(
+            "at most {MAX_LIST} labels and {MAX_LIST} listeners are taken"
+        )));
+    }
+    Ok(())
+}
+
+fn message(say: Say) -> Frame {
+    Frame::Message(wire::ControlPlaneMessage { message: Some(say) })
+}
+
+impl Talk<'_> {
+    async fn go_on(
+        &mut self,
+        inbound: &mut Inbound,
+        out: &Out,
+        views: &mut watch::Receiver<Arc<Views>>,
+    ) -> Result<(), Status> {
+        let mut beat = interval(BEAT);
+        beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        beat.tick().await;
+        loop {
+            if self.sending.is_none() && self.small.is_empty() {
+                self.sending = self.session.next(&self.view).map(|next| self.begin(next));
+            }
+            let wants_turn = self.sending.as_ref().is_some_and(Sending::wants_turn);
+            let has_output = !self.small.is_empty() || (self.sending.is_some() && !wants_turn);
+            tokio::select! {
+                heard = inbound.message() => match heard? {
+                    Some(heard) => self.hear(heard)?,
+                    None => return Ok(()),
+                },
+                changed = views.changed() => {
+                    changed.map_err(|_| Status::unavailable("the control plane ends"))?;
+                    self.view = Arc::clone(views.borrow_and_update().of(&self.group));
+                    self.report();
+                }
+                turn = Arc::clone(&self.streams.full).acquire_owned(), if wants_turn => {
+                    if let Some(sending) = &mut self.sending {
+                        sending.turn = turn.ok();
+                    }
+                }
+                place = out.reserve(), if has_output => {
+                    let place = place.map_err(|_| Status::cancelled("the data plane left"))?;
+                    if let Some(frame) = self.frame() {
+                        place.send(Ok(frame));
+                    }
+                }
+                _ = beat.tick() => self.beat(has_output)?,
+            }
+        }
+    }
+
+    fn begin(&mut self, next: Transaction) -> Sending {
+        let (mode, source) = match next.content {
+            Content::Full(view) => ("full", Source::Full { view, from: Key::new(Kind::ALL[0], "", "") }),
+            Content::Shared(delta) => ("delta", Source::Pieces(delta.pieces.iter().cloned().collect())),
+            Content::Own(pieces) => ("delta", Source::Pieces(pieces.into())),
+        };
+        self.streams.metrics.pushes.with_label_values(&[mode]).inc();
+        self.progress = Instant::now();
+        let header = wire::Chunk {
+            transaction: next.number,
+            base: Some(next.base.map(Into::into).unwrap_or_default()),
+            target: Some(next.target.into()),
+            ..Default::default()
+        };
+        Sending { header, source, turn: None }
+    }
+
+    /// The next frame that has somewhere to go.
+    fn frame(&mut self) -> Option<Frame> {
+        self.progress = Instant::now();
+        let frame = match self.small.pop_front() {
+            Some(say) => message(say),
+            None => {
+                let sending = self.sending.as_mut()?;
+                let (piece, last) = sending.piece();
+                let header = wire::Chunk { last, ..sending.header.clone() };
+                if last {
+                    self.sending = None;
+                    self.sent = Instant::now();
+                }
+                Frame::Chunk { header, piece }
+            }
+        };
+        self.streams.metrics.bytes.inc_by(frame.encoded_len() as u64);
+        Some(frame)
+    }
+
+    fn hear(&mut self, heard: wire::DataPlaneMessage) -> Result<(), Status> {
+        self.heard = Instant::now();
+        match heard.message {
+            Some(Hear::Ack(ack)) => self.hear_ack(&ack)?,
+            Some(Hear::Status(status)) => {
+                self.session.status(&status);
+                self.streams.nodes.refused(&self.ticket, &status.rejects);
+                self.streams.nodes.bound(&self.ticket, &status.listeners);
+            }
+            Some(Hear::Heartbeat(heartbeat)) => {
+                if self.session.heartbeat(&heartbeat, &self.view) {
+                    self.diverged("said by its heartbeat");
+                }
+                self.streams.nodes.parked(&self.ticket, &heartbeat.parked);
+            }
+            Some(Hear::Hello(_)) => return Err(Status::failed_precondition("Hello is said once")),
+            // A message of a later version: not for us.
+            None => {}
+        }
+        self.report();
+        Ok(())
+    }
+
+    fn hear_ack(&mut self, ack: &wire::Ack) -> Result<(), Status> {
+        if self.sending.is_some() {
+            return Err(Status::failed_precondition("acknowledged a transaction that was not sent whole"));
+        }
+        let what = self.session.ack(ack).map_err(|error| Status::failed_precondition(error.to_string()))?;
+        self.streams.metrics.ack_seconds.observe(self.sent.elapsed().as_secs_f64());
+        match what {
+            Acknowledged::InSync => {}
+            Acknowledged::Refused => self.streams.metrics.rejects.inc_by(ack.rejects.len() as u64),
+            Acknowledged::Diverged => self.diverged("said by its acknowledgement"),
+        }
+        self.streams.nodes.refused(&self.ticket, &ack.rejects);
+        self.streams.nodes.bound(&self.ticket, &ack.listeners);
+        self.streams.nodes.applied(&self.ticket, ack.apply_us);
+        Ok(())
+    }
+
+    fn diverged(&self, how: &str) {
+        self.streams.metrics.divergences.inc();
+        tracing::error!(node = self.ticket.node(), how, "a data plane does not hold what it should");
+    }
+
+    fn beat(&mut self, has_output: bool) -> Result<(), Status> {
+        if self.heard.elapsed() > SILENCE {
+            return Err(Status::deadline_exceeded("the data plane says nothing any more"));
+        }
+        if has_output && self.progress.elapsed() > STUCK {
+            return Err(Status::deadline_exceeded("the data plane takes nothing any more"));
+        }
+        if self.session.is_waiting() && self.sending.is_none() && self.sent.elapsed() > STUCK {
+            return Err(Status::deadline_exceeded("the data plane does not acknowledge"));
+        }
+        if self.small.is_empty() {
+            let heartbeat = wire::Heartbeat { cursor: Some(self.view.head().into()), parked: Vec::new() };
+            if !has_output {
+                self.progress = Instant::now();
+            }
+            self.small.push_back(Say::Heartbeat(heartbeat));
+        }
+        Ok(())
+    }
+
+    fn report(&self) {
+        let revision = self.session.held().map_or(0, |held| held.revision);
+        self.streams.nodes.holds(&self.ticket, revision, self.session.is_in_sync(&self.view));
+    }
+}
+
+impl Sending {
+    fn wants_turn(&self) -> bool {
+        matches!(self.source, Source::Full { .. }) && self.turn.is_none()
+    }
+
+    /// The next piece, and whether it is the last; a transaction without objects is one empty piece.
+    fn piece(&mut self) -> (Bytes, bool) {
+        match &mut self.source {
+            Source::Pieces(pieces) => (pieces.pop_front().unwrap_or_default(), pieces.is_empty()),
+            Source::Full { view, from } => {
+                let (piece, next) = full_piece(view, from);
+                let last = next.is_none();
+                if let Some(next) = next {
+                    *from = next;
+                }
+                (piece, last)
+            }
+        }
+    }
+}

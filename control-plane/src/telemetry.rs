@@ -1,0 +1,110 @@
+//! What `/metrics` shows, in one struct: the only place that knows the prometheus crate. Names are those of the
+//! contract; labels are closed sets.
+
+use gateway_proto::kind::Kind;
+use prometheus::{
+    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::state::State;
+
+/// Upper bounds of the duration histograms, in seconds.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Every metric of the control plane.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    revision: IntGauge,
+    objects: IntGaugeVec,
+    /// Time of a commit in the store, in seconds.
+    pub commit_seconds: Histogram,
+    /// Commits that found the head moved.
+    pub commit_conflicts: IntCounter,
+    /// Open streams.
+    pub streams: IntGauge,
+    /// Transactions begun, by mode: `full`, `delta`.
+    pub pushes: IntCounterVec,
+    /// Bytes of messages handed to streams.
+    pub bytes: IntCounter,
+    /// From the last piece of a transaction to its acknowledgement, in seconds.
+    pub ack_seconds: Histogram,
+    /// Objects refused by data planes.
+    pub rejects: IntCounter,
+    /// Data planes found to hold what they should not.
+    pub divergences: IntCounter,
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| keep(&registry, IntCounter::new(name, help));
+        let gauge = |name: &str, help: &str| keep(&registry, IntGauge::new(name, help));
+        let seconds = |name: &str, help: &str| {
+            keep(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec())))
+        };
+        Metrics {
+            revision: gauge("gateway_store_revision", "Revision that this replica has in memory."),
+            objects: keep(
+                &registry,
+                IntGaugeVec::new(Opts::new("gateway_store_objects", "Objects at that revision."), &["kind"]),
+            ),
+            commit_seconds: seconds("gateway_store_commit_seconds", "Time of a commit."),
+            commit_conflicts: counter(
+                "gateway_store_commit_conflicts_total",
+                "Commits that found the head moved.",
+            ),
+            streams: gauge("gateway_stream_streams", "Open streams to data planes."),
+            pushes: keep(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new("gateway_stream_pushes_total", "Transactions begun."),
+                    &["mode"],
+                ),
+            ),
+            bytes: counter("gateway_stream_bytes_total", "Bytes of messages handed to streams."),
+            ack_seconds: seconds(
+                "gateway_stream_ack_seconds",
+                "From a transaction's last piece to its acknowledgement.",
+            ),
+            rejects: counter("gateway_stream_rejects_total", "Objects refused by data planes."),
+            divergences: counter(
+                "gateway_stream_divergences_total",
+                "Data planes found to hold what they should not; must stay 0.",
+            ),
+            registry,
+        }
+    }
+
+    /// The exposition format, with the figures of a state.
+    pub fn render(&self, state: &State) -> String {
+        self.revision.set(i64::try_from(state.head.revision).unwrap_or(i64::MAX));
+        for kind in Kind::ALL {
+            self.objects.with_label_values(&[kind.as_str()]).set(0);
+        }
+        for (key, _) in state.objects.iter() {
+            self.objects.with_label_values(&[key.kind.as_str()]).inc();
+        }
+        let mut text = String::new();
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics cannot be rendered");
+        }
+        text
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics::new()
+    }
+}
+
+fn keep<M: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    metric: prometheus::Result<M>,
+) -> M {
+    let metric = metric.expect("names and labels are constants of valid form");
+    registry.register(Box::new(metric.clone())).expect("every name is registered once");
+    metric
+}

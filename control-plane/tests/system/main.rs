@@ -1,0 +1,10 @@
+//! The control plane from outside: the whole process through `run()`, on SQLite in a folder of its own and on free
+//! ports, spoken to over HTTP and as a data plane.
+
+mod apply;
+mod auth;
+mod client;
+mod history;
+mod limits;
+mod process;
+mod resources;

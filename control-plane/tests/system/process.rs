@@ -1,0 +1,112 @@
+//! The process itself: its folder, its token, TLS, what it describes of itself.
+
+use std::sync::Arc;
+
+use gateway_control_plane::config::{Config, TlsFiles};
+use gateway_control_plane::{RunError, run};
+use http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::client::{Plane, settings};
+
+#[tokio::test]
+async fn a_second_process_on_the_same_folder_is_refused() {
+    let plane = Plane::start().await;
+    let second = run(settings(&plane.dir)).await.expect_err("locked");
+    assert!(matches!(second, RunError::StateDir(_)), "{second}");
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named() {
+    let plane = Plane::start().await;
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = Config { admin_listen: plane.running.admin, ..settings(&dir) };
+    let error = run(config).await.expect_err("taken").to_string();
+    assert!(error.contains(&plane.running.admin.to_string()) && error.contains("admin API"), "{error}");
+}
+
+#[tokio::test]
+async fn an_open_port_off_loopback_is_refused_by_run_too() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = Config { admin_listen: ([0, 0, 0, 0], 0).into(), ..settings(&dir) };
+    assert!(matches!(run(config.clone()).await, Err(RunError::Config(_))));
+    let running = run(Config { insecure: true, ..config }).await.expect("said aloud");
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_admin_token_file_is_the_way_back_in() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let file = dir.path().join("token");
+    let secret = "0123456789abcdef0123456789abcdef";
+    std::fs::write(&file, format!("{secret}\n")).expect("written");
+    let state = tempfile::tempdir().expect("a folder");
+    let running =
+        run(Config { admin_token_file: Some(file.clone()), ..settings(&state) }).await.expect("starts");
+    let api = crate::client::Api::new(running.admin, secret);
+    assert_eq!(api.get("/v1/tokens").await.status, StatusCode::OK);
+    running.shutdown().await;
+    std::fs::write(&file, "short").expect("written");
+    assert!(matches!(
+        run(Config { admin_token_file: Some(file), ..settings(&state) }).await,
+        Err(RunError::AdminToken(_))
+    ));
+}
+
+#[tokio::test]
+async fn with_a_certificate_the_admin_api_speaks_tls_only() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+    std::fs::write(&cert, made.cert.pem()).expect("written");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("written");
+    let state = tempfile::tempdir().expect("a folder");
+    let running =
+        run(Config { tls: Some(TlsFiles { cert, key }), ..settings(&state) }).await.expect("starts");
+
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(made.cert.der().clone()).expect("a root");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let client = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let socket = TcpStream::connect(running.admin).await.expect("connects");
+    let name = "localhost".try_into().expect("a name");
+    let mut tls =
+        tokio_rustls::TlsConnector::from(Arc::new(client)).connect(name, socket).await.expect("a handshake");
+    tls.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .await
+        .expect("sent");
+    let mut answer = String::new();
+    tls.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+    let mut plain = TcpStream::connect(running.admin).await.expect("connects");
+    plain.write_all(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
+    let mut answer = Vec::new();
+    let _ = plain.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn it_describes_and_measures_itself() {
+    let plane = Plane::start().await;
+    let document = plane.admin.get("/openapi.json").await.expect(StatusCode::OK);
+    assert_eq!(document["openapi"], "3.1.0");
+    assert!(document["paths"]["/v1/apply"]["post"].is_object());
+    plane.admin.apply(&[crate::client::upstream("a")]).await;
+    let metrics = plane.admin.get("/metrics").await;
+    assert!(metrics.headers["content-type"].to_str().expect("text").starts_with("text/plain"));
+    for line in [
+        "gateway_store_revision 1",
+        "gateway_store_objects{kind=\"Upstream\"} 1",
+        "gateway_stream_streams 0",
+        "gateway_store_commit_seconds_count 1",
+    ] {
+        assert!(metrics.text.lines().any(|found| found == line), "{line} is missing in\n{}", metrics.text);
+    }
+}
