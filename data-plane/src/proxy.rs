@@ -1,0 +1,241 @@
+//! The life of a request, top to bottom: [`handle`] is one straight line that every protocol's server calls with a
+//! parsed head. Who asks, where to, may they, on which connection, there and back, and what is left to be counted.
+//!
+//! It owns no sockets and no state: the client is a [`client::Client`], connections come from [`crate::upstream`],
+//! decisions from the engine, storage from the [`exchange::Exchange`]. Nothing here is parsed twice or allocated on the
+//! plain path.
+//!
+//! Invariant: the response side of the policies runs over every response that has a head, also over refusals; the
+//! request is counted and logged once, when its last byte is gone.
+
+pub(crate) mod client;
+pub(crate) mod date;
+pub(crate) mod exchange;
+mod forward;
+pub(crate) mod heads;
+pub(crate) mod identity;
+mod plan;
+pub(crate) mod relay;
+mod report;
+pub(crate) mod response;
+mod retry;
+mod upgrade;
+pub(crate) mod wire;
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::time::Duration;
+
+use gateway_engine::head::Head;
+use gateway_engine::reject::Reason;
+use tokio::time::Instant;
+
+use crate::runtime::Worker;
+use crate::server::listener::{Door, View};
+use crate::upstream::Picked;
+use crate::wheel::Timer;
+use client::{After, Asked, Client, Opening};
+use exchange::Exchange;
+use forward::{Fault, Forwarding, State, Timeouts};
+use plan::{Course, Plan};
+use relay::Relay;
+use report::Ledger;
+use wire::Wire;
+
+/// A request and what it is served with.
+#[derive(Debug)]
+pub(crate) struct Job<'a> {
+    pub(crate) worker: &'a Rc<Worker>,
+    pub(crate) door: &'a Rc<Door>,
+    pub(crate) timer: &'a Timer,
+    /// Its head is filled in, its id chosen.
+    pub(crate) exchange: &'a mut Exchange,
+    pub(crate) asked: Asked,
+}
+
+/// Serves one request to its last byte. Afterwards the client knows whether its connection can go on.
+pub(crate) async fn handle<C: Client>(mut job: Job<'_>, view: Rc<View>, client: &mut C) {
+    job.worker.metrics.request_started();
+    let (course, plan) = plan::plan(&mut job, &view, client.head_bytes());
+    client.release_head();
+    let mut ledger = Ledger::default();
+    match plan {
+        Plan::Forward(picked) => forward(&mut job, &course, picked, client, &mut ledger).await,
+        Plan::Answer => answer(&mut job, &course, After::Keep, client, &mut ledger).await,
+        Plan::Refuse(reason) => refuse(&mut job, &course, reason, After::Keep, client, &mut ledger).await,
+    }
+    report::finish(&job, &view, &course, client.take_counts(), &ledger);
+}
+
+/// There and back.
+async fn forward<C: Client>(
+    job: &mut Job<'_>,
+    course: &Course<'_>,
+    mut picked: Picked,
+    client: &mut C,
+    ledger: &mut Ledger,
+) {
+    let (stream, reused) = match picked.pool.take() {
+        Some(stream) => (Ok(stream), true),
+        None => (forward::connect(&mut picked, job.timer).await, false),
+    };
+    ledger.target = Some(picked.clone());
+    let stream = match stream {
+        Ok(stream) => stream,
+        Err(fault) => return fail(job, course, fault, client, ledger).await,
+    };
+    let gathered = std::mem::take(&mut job.exchange.to_target);
+    let mut forwarding = Forwarding {
+        client,
+        target: Wire::new(stream, job.worker.buffers.none(), gathered),
+        timer: job.timer,
+        timeouts: Timeouts { request: course.request_timeout, idle: course.idle_timeout },
+        method: job.asked.method,
+        upload: Relay::new(course.max_body),
+        download: Relay::new(u64::MAX),
+        state: State::new(reused),
+    };
+    forwarding.target.announce_body(job.asked.framing);
+    job.timer.set(course.idle_timeout);
+    let Exchange { parsed_response, response, .. } = &mut *job.exchange;
+    let head = forward::await_head(&mut forwarding, &mut picked, parsed_response, response).await;
+    let answered = head.is_ok().then_some(job.exchange.parsed_response.status);
+    report::attempt(job, &picked, answered);
+    if let Err(fault) = head {
+        job.exchange.to_target = forwarding.target.take_back();
+        drop(forwarding);
+        return fail(job, course, fault, client, ledger).await;
+    }
+    match open(job, course, &mut forwarding, ledger) {
+        Ok(()) if job.exchange.parsed_response.tunnel => Box::pin(upgrade::tunnel(&mut forwarding)).await,
+        Ok(()) => {
+            job.timer.set(course.idle_timeout);
+            match poll_fn(|cx| forwarding.poll_body(cx)).await {
+                Ok(()) => {}
+                Err(fault) => {
+                    ledger.broke_off(fault);
+                    forwarding.client.abort();
+                }
+            }
+        }
+        Err(fault) => {
+            job.exchange.to_target = forwarding.target.take_back();
+            drop(forwarding);
+            return fail(job, course, fault, client, ledger).await;
+        }
+    }
+    job.exchange.to_target = forwarding.target.take_back();
+    let reusable = job.exchange.parsed_response.keep_alive && forwarding.is_target_reusable();
+    let Forwarding { target, .. } = forwarding;
+    if reusable && ledger.reason.is_none() && !picked.upstream.spec().idle_timeout.is_zero() {
+        picked.pool.put(target.into_stream(), Instant::now());
+        picked.upstream.note_pooled();
+    }
+}
+
+/// The response head: what came from the target, less what belongs to its hop, through the policies.
+fn open<C: Client>(
+    job: &mut Job<'_>,
+    course: &Course<'_>,
+    forwarding: &mut Forwarding<'_, C>,
+    ledger: &mut Ledger,
+) -> Result<(), Fault> {
+    const MALFORMED: Fault = Fault::Target(Reason::UpstreamProtocol);
+    let upgrade = match (job.exchange.parsed_response.tunnel, job.asked.upgrade, job.exchange.parsed_response.upgrade) {
+        (false, ..) => None,
+        (true, Some(_), Some(protocol)) => Some(protocol),
+        // Nobody asked for it, or it does not say what it is.
+        (true, ..) => return Err(MALFORMED),
+    };
+    heads::fill_response(&job.exchange.parsed_response, &mut job.exchange.response);
+    let wire = forwarding.target.buffer.filled();
+    course.pass_back(job, wire);
+    let keep = forwarding.upload.is_done() && !job.door.is_leaving(job.worker);
+    let parsed = &job.exchange.parsed_response;
+    let opening = Opening {
+        wire,
+        length: parsed.content_length,
+        after: if keep { After::Keep } else { After::Close },
+        upgrade: upgrade.map(|protocol| protocol.of(wire)),
+    };
+    let head = Head::new(wire, &mut job.exchange.response);
+    ledger.status = head.status();
+    forwarding.client.open(&head, opening).map_err(|_unsendable| MALFORMED)?;
+    forwarding.target.buffer.consume(parsed.len);
+    forwarding.target.expect_body(parsed.framing);
+    Ok(())
+}
+
+/// Nothing came back that could be passed on.
+async fn fail<C: Client>(job: &mut Job<'_>, course: &Course<'_>, fault: Fault, client: &mut C, ledger: &mut Ledger) {
+    let (reason, after) = match fault {
+        Fault::ClientGone => {
+            ledger.status = 0;
+            return client.abort();
+        }
+        // What follows a body that is no body, or was not read, cannot be known.
+        Fault::Client(reason) => (reason, After::Close),
+        Fault::Target(reason) => (reason, After::Keep),
+    };
+    refuse(job, course, reason, after, client, ledger).await;
+}
+
+/// Refuses the request. The response side of the policies applies.
+async fn refuse<C: Client>(
+    job: &mut Job<'_>,
+    course: &Course<'_>,
+    reason: Reason,
+    after: After,
+    client: &mut C,
+    ledger: &mut Ledger,
+) {
+    ledger.reason = Some(reason);
+    let Exchange { id, response, body, .. } = &mut *job.exchange;
+    response::refuse(reason, id, response, body);
+    answer(job, course, after, client, ledger).await;
+}
+
+/// Sends the response that the exchange holds.
+async fn answer<C: Client>(
+    job: &mut Job<'_>,
+    course: &Course<'_>,
+    after: After,
+    client: &mut C,
+    ledger: &mut Ledger,
+) {
+    let after = match after {
+        After::Keep if !job.door.is_leaving(job.worker) => response::drain(client).await,
+        _ => After::Close,
+    };
+    course.pass_back(job, b"");
+    let Exchange { response, body, .. } = &mut *job.exchange;
+    let head = Head::new(b"", response);
+    ledger.status = head.status();
+    let opening = Opening { wire: b"", length: Some(body.len() as u64), after, upgrade: None };
+    job.timer.set(course.idle_timeout);
+    if client.open(&head, opening).is_err() || response::send(client, body, job.timer).await.is_err() {
+        client.abort();
+    }
+}
+
+/// Answers what could not be read as a request. No policy has a say, because nothing is known of it; the caller closes
+/// the connection.
+pub(crate) async fn refuse_unread<C: Client>(job: &mut Job<'_>, reason: Reason, client: &mut C) {
+    const PATIENCE: Duration = Duration::from_secs(2);
+    job.worker.metrics.request_started();
+    let Exchange { id, response, body, .. } = &mut *job.exchange;
+    id.clear();
+    job.worker.ids.next(id);
+    response.clear();
+    response::refuse(reason, id, response, body);
+    let mut head = Head::new(b"", response);
+    head.add("x-request-id", id.as_bytes());
+    job.worker.date.with(|date| head.add("date", date));
+    let opening = Opening { wire: b"", length: Some(body.len() as u64), after: After::Close, upgrade: None };
+    job.timer.set(Some(PATIENCE));
+    if client.open(&head, opening).is_ok() {
+        // Whether it gets there is the client's loss.
+        let _unread = response::send(client, body, job.timer).await;
+    }
+    report::finish_unread(job, client.take_counts(), reason);
+}

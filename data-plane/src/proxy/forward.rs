@@ -1,0 +1,307 @@
+//! One request on its way to a target and its response on the way back: the request's body and the response move at
+//! the same time, in one task, with one timer.
+//!
+//! Order: [`connect`] or a pooled connection, [`await_head`] (sends the request, passes interim responses on, repeats
+//! it where [`super::retry`] allows), then the caller opens the response, then [`Forwarding::poll_body`].
+//! A client that says it will send no more is served on as long as the target does not pause for long: it may have
+//! gone, and a target should not work for nobody.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use gateway_engine::head::{Head, HeadParts};
+use gateway_engine::reject::Reason;
+use gateway_http1::response::{self, ResponseHead};
+use gateway_http1::{Limits, Method, Status};
+use tokio::net::TcpStream;
+
+use super::client::{Client, Gone};
+use super::heads;
+use super::relay::{Broken, Relay, SourceError, Waiting};
+use super::retry::Attempt;
+use super::wire::{self, Wire};
+use crate::buffer;
+use crate::upstream::{Picked, pool};
+use crate::wheel::Timer;
+
+/// Bounds of a target's response head.
+const LIMITS: Limits = Limits { max_head_bytes: 60 * 1024, max_target_bytes: 0, max_fields: 256 };
+/// Interim responses to one request.
+const MAX_INTERIM: u32 = 32;
+/// How long a target may pause once the client has said that it will send no more.
+const GRACE: Duration = Duration::from_secs(1);
+/// Addresses of a named target that are tried.
+const MAX_ADDRESSES: usize = 3;
+
+/// Why an exchange ended before its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// There is nobody left to answer.
+    ClientGone,
+    /// The client is at fault: answered, and its connection closed.
+    Client(Reason),
+    /// The target is.
+    Target(Reason),
+}
+
+/// The route's bounds on time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    /// From the end of the request's body to the response's head.
+    pub(crate) request: Option<Duration>,
+    /// Without a byte either way.
+    pub(crate) idle: Option<Duration>,
+}
+
+/// An exchange at work.
+#[derive(Debug)]
+pub(crate) struct Forwarding<'a, C> {
+    pub(crate) client: &'a mut C,
+    pub(crate) target: Wire,
+    pub(crate) timer: &'a Timer,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) method: Method,
+    pub(crate) upload: Relay,
+    pub(crate) download: Relay,
+    pub(crate) state: State,
+}
+
+/// What happened so far.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    /// The connection comes from the pool.
+    reused: bool,
+    /// A byte of the response came.
+    heard: bool,
+    /// Nothing more is sent to the target.
+    uploaded: bool,
+    /// Because it takes no more.
+    refused: bool,
+    /// The client will send no more.
+    half_closed: bool,
+    interims: u32,
+}
+
+impl State {
+    /// At the beginning, on a connection that comes from the pool or not.
+    pub(crate) fn new(reused: bool) -> Self {
+        State { reused, ..State::default() }
+    }
+}
+
+/// Opens a connection to the target, trying its other addresses if it has a name. `picked` ends as the one connected.
+pub(crate) async fn connect(picked: &mut Picked, timer: &Timer) -> Result<TcpStream, Fault> {
+    let tries = picked.upstream.addresses(picked.target).clamp(1, MAX_ADDRESSES);
+    let mut fault = Reason::UpstreamConnectFailed;
+    for _ in 0..tries {
+        timer.set(Some(picked.upstream.spec().connect_timeout));
+        // Boxed: most requests find a connection in the pool, and idle clients should not pay for this state.
+        let mut connecting = Box::pin(pool::connect(picked.address));
+        let outcome = poll_fn(|cx| match connecting.as_mut().poll(cx) {
+            Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
+            Poll::Pending if timer.expired() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await;
+        match outcome {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(error)) => {
+                tracing::debug!(upstream = %picked.upstream.spec().name, address = %picked.address, %error, "cannot connect");
+                fault = Reason::UpstreamConnectFailed;
+            }
+            None => fault = Reason::UpstreamTimeout,
+        }
+        match picked.upstream.another(picked) {
+            Some(other) => *picked = other,
+            None => break,
+        }
+    }
+    Err(Fault::Target(fault))
+}
+
+/// Sends the request and waits for the head of the final response, which is left in the target's buffer.
+pub(crate) async fn await_head<C: Client>(
+    forwarding: &mut Forwarding<'_, C>,
+    picked: &mut Picked,
+    parsed: &mut ResponseHead,
+    scratch: &mut HeadParts,
+) -> Result<(), Fault> {
+    loop {
+        let fault = match poll_fn(|cx| forwarding.poll_head(cx, parsed, scratch)).await {
+            Ok(()) => return Ok(()),
+            Err(fault) => fault,
+        };
+        if fault != Fault::Target(Reason::UpstreamReset) || !forwarding.attempt().may_repeat() {
+            return Err(fault);
+        }
+        let stream = connect(picked, forwarding.timer).await?;
+        parsed.reset();
+        forwarding.target.restart(stream);
+        forwarding.upload.restart();
+        forwarding.state = State { half_closed: forwarding.state.half_closed, ..State::default() };
+    }
+}
+
+impl<C: Client> Forwarding<'_, C> {
+    fn attempt(&self) -> Attempt {
+        Attempt {
+            reused: self.state.reused,
+            heard: self.state.heard,
+            untouched: self.target.is_untouched(),
+            replayable: self.target.is_replayable(),
+            idempotent: self.method.is_idempotent(),
+        }
+    }
+
+    /// The target's connection is at the start of the next request.
+    pub(crate) fn is_target_reusable(&self) -> bool {
+        self.upload.is_done() && !self.state.refused && self.target.is_body_read() && self.target.buffer.is_empty()
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        parsed: &mut ResponseHead,
+        scratch: &mut HeadParts,
+    ) -> Poll<Result<(), Fault>> {
+        if self.timer.expired() {
+            return Poll::Ready(Err(self.late()));
+        }
+        self.poll_upload(cx)?;
+        loop {
+            if !self.target.buffer.is_empty() {
+                match response::parse(self.target.buffer.filled(), &LIMITS, self.method, parsed) {
+                    Ok(Status::Complete) if parsed.interim => {
+                        self.pass_interim(parsed, scratch)?;
+                        continue;
+                    }
+                    Ok(Status::Complete) => return Poll::Ready(Ok(())),
+                    Ok(Status::Partial) => {}
+                    Err(error) => {
+                        tracing::debug!(%error, "a target's response head is refused");
+                        return Poll::Ready(Err(Fault::Target(Reason::UpstreamProtocol)));
+                    }
+                }
+            }
+            let room = if self.target.buffer.is_full() && !self.target.buffer.is_empty() {
+                buffer::LARGE
+            } else {
+                buffer::SMALL
+            };
+            match self.target.poll_fill(cx, room) {
+                Poll::Ready(Ok(1..)) => self.state.heard = true,
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Fault::Target(Reason::UpstreamReset))),
+                Poll::Pending => break,
+            }
+        }
+        self.watch_client(cx)?;
+        Poll::Pending
+    }
+
+    /// Moves the response's body, and what is left of the request's.
+    pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
+        if self.timer.expired() {
+            // Who does not take the response has lost interest.
+            let client = self.state.half_closed || self.download.waiting() == Waiting::Sink;
+            let fault = if client { Fault::ClientGone } else { Fault::Target(Reason::UpstreamTimeout) };
+            return Poll::Ready(Err(fault));
+        }
+        let before = self.client.progress() + self.target.progress();
+        if !self.state.uploaded && self.poll_upload(cx).is_err() {
+            // The response goes on by itself; the connections cannot be used again.
+            self.state.uploaded = true;
+            self.state.refused = true;
+        }
+        match self.download.poll(cx, &mut self.target, self.client) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(Broken::Sink)) => return Poll::Ready(Err(Fault::ClientGone)),
+            Poll::Ready(Err(Broken::Source(error))) => {
+                let reason =
+                    if wire::is_cut_short(&error) { Reason::UpstreamReset } else { Reason::UpstreamProtocol };
+                return Poll::Ready(Err(Fault::Target(reason)));
+            }
+            // There is no limit on this side.
+            Poll::Ready(Err(Broken::TooLarge)) => return Poll::Ready(Err(Fault::Target(Reason::UpstreamProtocol))),
+            Poll::Pending => {}
+        }
+        if self.client.progress() + self.target.progress() != before {
+            self.timer.set(if self.state.half_closed { Some(GRACE) } else { self.timeouts.idle });
+        }
+        self.watch_client(cx)?;
+        Poll::Pending
+    }
+
+    fn poll_upload(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if self.state.uploaded {
+            return Ok(());
+        }
+        let before = self.client.progress() + self.target.progress();
+        match self.upload.poll(cx, self.client, &mut self.target) {
+            Poll::Ready(Ok(())) => self.end_upload(),
+            // It may have answered before it stopped listening: the answer decides.
+            Poll::Ready(Err(Broken::Sink)) => {
+                self.state.refused = true;
+                self.end_upload();
+            }
+            Poll::Ready(Err(Broken::TooLarge)) => return Err(Fault::Client(Reason::BodyTooLarge)),
+            Poll::Ready(Err(Broken::Source(SourceError::Io(_)))) => return Err(Fault::ClientGone),
+            Poll::Ready(Err(Broken::Source(error))) if wire::is_cut_short(&error) => return Err(Fault::ClientGone),
+            Poll::Ready(Err(Broken::Source(_))) => return Err(Fault::Client(Reason::BadRequest)),
+            Poll::Pending if self.client.progress() + self.target.progress() != before => {
+                self.timer.set(self.timeouts.idle);
+            }
+            Poll::Pending => {}
+        }
+        Ok(())
+    }
+
+    fn end_upload(&mut self) {
+        self.state.uploaded = true;
+        self.timer.set(self.timeouts.request);
+    }
+
+    fn pass_interim(&mut self, parsed: &mut ResponseHead, scratch: &mut HeadParts) -> Result<(), Fault> {
+        const MALFORMED: Fault = Fault::Target(Reason::UpstreamProtocol);
+        self.state.interims += 1;
+        if self.state.interims > MAX_INTERIM {
+            return Err(MALFORMED);
+        }
+        heads::fill_response(parsed, scratch);
+        let wire = self.target.buffer.filled();
+        self.client.interim(&Head::new(wire, scratch), wire).map_err(|_unsendable| MALFORMED)?;
+        self.target.buffer.consume(parsed.len);
+        parsed.reset();
+        Ok(())
+    }
+
+    /// Once nothing is expected from the client: notices that it went away.
+    fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
+        if self.state.interims > 0 && matches!(self.client.poll_flush(cx), Poll::Ready(Err(_))) {
+            return Err(Fault::ClientGone);
+        }
+        if !self.state.uploaded || self.state.half_closed {
+            return Ok(());
+        }
+        match self.client.poll_gone(cx) {
+            Poll::Ready(Gone::Dead) => Err(Fault::ClientGone),
+            Poll::Ready(Gone::HalfClosed) => {
+                self.state.half_closed = true;
+                self.timer.set(Some(GRACE));
+                Ok(())
+            }
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Whose fault it is that no response came in time.
+    fn late(&self) -> Fault {
+        if self.state.half_closed {
+            Fault::ClientGone
+        } else if !self.state.uploaded && self.upload.waiting() == Waiting::Source {
+            Fault::Client(Reason::ClientTimeout)
+        } else {
+            Fault::Target(Reason::UpstreamTimeout)
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! The plan for a request: normal form, route, policies, action. All of it is decided here, before anything is sent,
+//! from the head and one pinned snapshot; nothing waits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_engine::action::{Action, Forward, HostHeader, Redirect, Respond};
+use gateway_engine::context::{Ctx, Notes, Param};
+use gateway_engine::head::{Head, HeadParts};
+use gateway_engine::path;
+use gateway_engine::policy::Flow;
+use gateway_engine::policy::chain::Chain;
+use gateway_engine::reject::Reason;
+use gateway_engine::route::{Lookup, Match, RequestView, Route};
+use gateway_http1::{Framing, KnownField, Method};
+use smallvec::SmallVec;
+
+use super::client::Asked;
+use super::heads::{self, Hop};
+use super::identity::{self, Origin};
+use super::{Exchange, Job};
+use crate::runtime::Worker;
+use crate::server::listener::View;
+use crate::upstream::Picked;
+
+/// What to do.
+#[derive(Debug)]
+pub(crate) enum Plan {
+    /// Ask a target; the request's head is written.
+    Forward(Picked),
+    /// Send the response that the exchange holds.
+    Answer,
+    /// Refuse it.
+    Refuse(Reason),
+}
+
+/// What holds for the request from here on.
+#[derive(Debug)]
+pub(crate) struct Course<'v> {
+    /// The policies.
+    chain: Chain<'v>,
+    /// The route; `None` if there is none.
+    pub(crate) route: Option<&'v Arc<Route>>,
+    listener: &'v str,
+    /// The client.
+    pub(crate) origin: Origin,
+    /// Largest request body.
+    pub(crate) max_body: u64,
+    /// From the end of the request's body to the response's head.
+    pub(crate) request_timeout: Option<Duration>,
+    /// Without a byte either way.
+    pub(crate) idle_timeout: Option<Duration>,
+}
+
+/// Makes the plan. `wire` holds the bytes that the request head's wire texts point into.
+pub(crate) fn plan<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8]) -> (Course<'v>, Plan) {
+    job.exchange.response.clear();
+    let mut head = Head::new(wire, &mut job.exchange.request);
+    head.add("x-request-id", job.exchange.id.as_bytes());
+    let origin = identity::introduce(&mut head, job.asked.peer, &view.listener.http, job.asked.trusted);
+    let mut course = Course::without_route(view, origin);
+    let plan = match locate(job, view, wire, origin) {
+        Ok(found) => {
+            course.take(view, found.route);
+            pass(job, view, wire, &mut course, &found)
+        }
+        Err(reason) => {
+            course.note(job, wire);
+            Plan::Refuse(reason)
+        }
+    };
+    (course, plan)
+}
+
+/// Brings host and path into the one form and finds the route.
+fn locate<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8], origin: Origin) -> Result<Match<'v>, Reason> {
+    let Exchange { request, response, host, path, scratch, .. } = &mut *job.exchange;
+    if job.asked.method == Method::Connect {
+        return Err(Reason::NotImplemented);
+    }
+    let mut head = Head::new(wire, request);
+    normalize(&mut head, host, path, scratch)?;
+    let sought = RequestView {
+        method: sought_method(&head, job.asked.method),
+        host,
+        path,
+        query: head.query().unwrap_or_default(),
+        source: origin.ip,
+        headers: &head,
+    };
+    match view.snapshot.engine.find(&view.listener, &sought) {
+        Lookup::Found(found) => Ok(found),
+        Lookup::NotFound => Err(Reason::NoRoute),
+        Lookup::MethodNotAllowed(allow) => {
+            Head::new(b"", response).add("allow", allow.to_string().as_bytes());
+            Err(Reason::MethodNotAllowed)
+        }
+    }
+}
+
+fn normalize(head: &mut Head<'_>, host: &mut String, path: &mut String, scratch: &mut Vec<u8>) -> Result<(), Reason> {
+    host.clear();
+    host.push_str(path::host(head.authority(), scratch).map_err(|_bad| Reason::BadRequest)?);
+    path.clear();
+    if head.path() == b"*" {
+        // About the server as a whole (RFC 9110 §9.3.7): no route has that path.
+        return Err(Reason::NoRoute);
+    }
+    let normal = path::normalize(head.path(), scratch).map_err(|_bad| Reason::BadRequest)?;
+    path.push_str(normal);
+    if path.as_bytes() != head.path() {
+        head.set_path(path.as_bytes());
+    }
+    Ok(())
+}
+
+/// A CORS preflight is routed by the method it asks about (contract, "Matching").
+fn sought_method<'h>(head: &'h Head<'_>, method: Method) -> &'h [u8] {
+    if method == Method::Options && head.contains("origin") {
+        return head.get("access-control-request-method").unwrap_or_else(|| head.method());
+    }
+    head.method()
+}
+
+/// What the route's action works with.
+struct Scene<'s, 'h> {
+    ctx: Ctx<'s>,
+    head: Head<'h>,
+    wire: &'h [u8],
+    response: &'s mut HeadParts,
+    scratch: &'s mut Vec<u8>,
+    body: &'s mut Vec<u8>,
+    to_target: &'s mut Vec<u8>,
+}
+
+/// Runs the request side of the policies, then the action.
+fn pass(job: &mut Job<'_>, view: &View, wire: &[u8], course: &mut Course<'_>, found: &Match<'_>) -> Plan {
+    let Exchange { request, response, notes, id, path, scratch, body, to_target, .. } = &mut *job.exchange;
+    let params: SmallVec<[Param<'_>; 8]> = found.params(path).collect();
+    let ctx = Ctx {
+        request_id: id,
+        client_ip: course.origin.ip,
+        scheme: course.origin.scheme,
+        listener: &view.listener.name,
+        route: &found.route.name,
+        params: &params,
+        matched_prefix: found.matched_prefix(),
+        elapsed: Duration::ZERO,
+        notes,
+    };
+    let mut scene = Scene { ctx, head: Head::new(wire, request), wire, response, scratch, body, to_target };
+    if !course.chain.is_empty() {
+        match course.chain.request(&mut scene.ctx, &mut scene.head) {
+            Flow::Continue => {}
+            Flow::Reject(reason) => return Plan::Refuse(reason),
+            Flow::Respond(status) => {
+                scene.response.set_status(status);
+                return Plan::Answer;
+            }
+        }
+    }
+    course.max_body = course.chain.max_body_bytes(view.listener.http.max_body_bytes);
+    if matches!(job.asked.framing, Framing::Length(length) if length > course.max_body) {
+        return Plan::Refuse(Reason::BodyTooLarge);
+    }
+    match &found.route.action {
+        Action::Forward(forward) => scene.forward(job.worker, view, found.route, forward, &job.asked),
+        Action::Redirect(redirect) => scene.redirect(redirect),
+        Action::Respond(respond) => scene.respond(respond),
+    }
+}
+
+impl Scene<'_, '_> {
+    /// Picks a target and writes the head of the request to it.
+    fn forward(&mut self, worker: &Worker, view: &View, route: &Route, forward: &Forward, asked: &Asked) -> Plan {
+        let turn = if forward.backends().len() > 1 { worker.turn(route.slot) } else { 0 };
+        // Compile saw to it that the upstream is there.
+        let spec = view.snapshot.engine.upstream(forward.pick(turn));
+        let Some(picked) = spec.and_then(|spec| worker.upstreams.get(spec).pick()) else {
+            return Plan::Refuse(Reason::NoHealthyTarget);
+        };
+        let label = picked.upstream.label(picked.target).as_bytes();
+        let host = match &forward.host {
+            // An HTTP/1.0 client need not name a host; HTTP/1.1 does not go without.
+            HostHeader::Preserve if self.head.authority().is_empty() => label,
+            HostHeader::Preserve => self.head.authority(),
+            HostHeader::Upstream => label,
+            HostHeader::Literal(host) => host.as_bytes(),
+        };
+        let hop = Hop {
+            host,
+            framing: asked.framing,
+            trailers: asked.trailers,
+            upgrade: asked.upgrade.map(|protocol| self.head.bytes(protocol)),
+        };
+        self.to_target.clear();
+        match heads::write_request(&self.head, self.wire, hop, self.to_target) {
+            Ok(()) => Plan::Forward(picked),
+            Err(_) => Plan::Refuse(Reason::BadRequest),
+        }
+    }
+
+    fn redirect(&mut self, redirect: &Redirect) -> Plan {
+        self.scratch.clear();
+        if let Err(reason) = redirect.location(&self.ctx, &mut self.head, self.scratch) {
+            return Plan::Refuse(reason);
+        }
+        let mut answer = Head::new(b"", self.response);
+        answer.set_status(redirect.status());
+        answer.add("location", self.scratch);
+        Plan::Answer
+    }
+
+    fn respond(&mut self, respond: &Respond) -> Plan {
+        respond.render(&self.ctx, &self.head, &mut Head::new(b"", self.response), self.body);
+        Plan::Answer
+    }
+}
+
+impl<'v> Course<'v> {
+    /// For a request that no route takes, as far as is known.
+    fn without_route(view: &'v View, origin: Origin) -> Self {
+        let (engine, listener) = (&view.snapshot.engine, &*view.listener);
+        Course {
+            chain: Chain::new(engine.levels_without_route(listener)),
+            route: None,
+            listener: &listener.name,
+            origin,
+            max_body: u64::MAX,
+            request_timeout: None,
+            idle_timeout: Some(listener.http.idle_timeout).filter(|timeout| !timeout.is_zero()),
+        }
+    }
+
+    fn take(&mut self, view: &'v View, route: &'v Arc<Route>) {
+        self.chain = Chain::new(view.snapshot.engine.levels(&view.listener, route));
+        self.route = Some(route);
+        self.request_timeout = route.request_timeout;
+        self.idle_timeout = route.idle_timeout;
+    }
+
+    /// Lets the policies note what the response pass needs, of a request that is refused before they run.
+    fn note(&self, job: &mut Job<'_>, wire: &[u8]) {
+        if self.chain.is_empty() {
+            return;
+        }
+        let Exchange { request, notes, id, .. } = &mut *job.exchange;
+        self.chain.begin(&mut self.ctx(id, notes, Duration::ZERO), &Head::new(wire, request));
+    }
+
+    /// The response side: the gateway's own fields, then the policies. `wire` holds the bytes that the response
+    /// head's wire texts point into.
+    pub(crate) fn pass_back(&self, job: &mut Job<'_>, wire: &[u8]) {
+        let Exchange { response, notes, id, .. } = &mut *job.exchange;
+        let mut head = Head::new(wire, response);
+        head.add("x-request-id", id.as_bytes());
+        if head.fields().all(|field| field.tag != KnownField::Date as u8) {
+            job.worker.date.with(|date| head.add("date", date));
+        }
+        if !self.chain.is_empty() {
+            self.chain.response(&mut self.ctx(id, notes, job.asked.started.elapsed()), &mut head);
+        }
+    }
+
+    fn ctx<'a>(&'a self, id: &'a str, notes: &'a mut Notes, elapsed: Duration) -> Ctx<'a> {
+        Ctx {
+            request_id: id,
+            client_ip: self.origin.ip,
+            scheme: self.origin.scheme,
+            listener: self.listener,
+            route: self.route.map_or("", |route| &route.name),
+            params: &[],
+            matched_prefix: None,
+            elapsed,
+            notes,
+        }
+    }
+}

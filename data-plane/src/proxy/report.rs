@@ -1,0 +1,113 @@
+//! What a request leaves behind: metrics and a line in the request log, once, when its last byte is gone.
+
+use std::rc::Rc;
+
+use gateway_engine::reject::Reason;
+use gateway_http1::Method;
+use tokio::time::Instant;
+
+use super::Job;
+use super::forward::Fault;
+use super::plan::Course;
+use crate::server::listener::View;
+use crate::telemetry::metrics::{self, Finished, Slot};
+use crate::telemetry::request_log::Record;
+use crate::upstream::Picked;
+
+/// Filled along the way.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    /// Status sent; 0: none could be.
+    pub(crate) status: u16,
+    /// Set when the gateway made the response, or broke one off.
+    pub(crate) reason: Option<Reason>,
+    /// The last target asked.
+    pub(crate) target: Option<Picked>,
+}
+
+impl Ledger {
+    /// A response that had begun was not completed.
+    pub(crate) fn broke_off(&mut self, fault: Fault) {
+        self.reason = match fault {
+            Fault::ClientGone => None,
+            Fault::Client(reason) | Fault::Target(reason) => Some(reason),
+        };
+    }
+}
+
+/// An attempt on a target is over: its response head came, or nothing will.
+pub(crate) fn attempt(job: &Job<'_>, picked: &Picked, answered: Option<u16>) {
+    let upstream = picked.upstream.spec();
+    job.worker.metrics.upstream_finished(
+        Slot { index: upstream.slot.0, name: &upstream.name },
+        Slot { index: picked.target as u32, name: picked.upstream.label(picked.target) },
+        answered,
+        job.asked.started.elapsed(),
+    );
+}
+
+/// The request is over.
+pub(crate) fn finish(job: &Job<'_>, view: &Rc<View>, course: &Course<'_>, bytes: (u64, u64), ledger: &Ledger) {
+    let (received, sent) = bytes;
+    let duration = Instant::now().duration_since(job.asked.started);
+    let metrics = &job.worker.metrics;
+    metrics.bytes(received, sent);
+    metrics.request_finished(&Finished {
+        route: course.route.map(|route| Slot { index: route.slot.0, name: &route.name }),
+        method: label(job.asked.method),
+        status: ledger.status,
+        reason: ledger.reason,
+        duration,
+    });
+    let log = &job.worker.shared.request_log;
+    if !log.enabled() {
+        return;
+    }
+    let target = ledger.target.as_ref();
+    log.write(&Record {
+        request_id: &job.exchange.id,
+        revision: view.snapshot.revision,
+        listener: &view.listener.name,
+        route: course.route.map(|route| &*route.name),
+        method: &job.exchange.method,
+        host: &job.exchange.host,
+        path: &job.exchange.path,
+        status: ledger.status,
+        reason: ledger.reason,
+        bytes_received: received,
+        bytes_sent: sent,
+        duration,
+        upstream: target.map(|picked| &*picked.upstream.spec().name),
+        target: target.map(|picked| &**picked.upstream.label(picked.target)),
+        client: course.origin.ip,
+    });
+}
+
+/// Something that was no request is over.
+pub(crate) fn finish_unread(job: &Job<'_>, bytes: (u64, u64), reason: Reason) {
+    let metrics = &job.worker.metrics;
+    metrics.bytes(bytes.0, bytes.1);
+    metrics.request_finished(&Finished {
+        route: None,
+        method: metrics::Method::Other,
+        status: reason.status(),
+        reason: Some(reason),
+        duration: job.asked.started.elapsed(),
+    });
+}
+
+/// The method as a metric's label.
+pub(crate) const fn label(method: Method) -> metrics::Method {
+    match method {
+        Method::Get => metrics::Method::Get,
+        Method::Head => metrics::Method::Head,
+        Method::Post => metrics::Method::Post,
+        Method::Put => metrics::Method::Put,
+        Method::Patch => metrics::Method::Patch,
+        Method::Delete => metrics::Method::Delete,
+        Method::Options => metrics::Method::Options,
+        Method::Connect => metrics::Method::Connect,
+        Method::Trace => metrics::Method::Trace,
+        Method::Other => metrics::Method::Other,
+    }
+}

@@ -1,0 +1,369 @@
+//! A client's HTTP/1.1 connection: one small task that waits without a buffer, reads a head, has it served, and
+//! begins anew. A connection whose first bytes are the HTTP/2 preface is handed to [`super::http2`] with those bytes.
+//!
+//! Invariant: after anything that leaves the position of the next request unknown the connection is closed.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use gateway_engine::head::{Head, Text};
+use gateway_engine::reject::Reason;
+use gateway_http1::field::list;
+use gateway_http1::request::{self, RequestHead};
+use gateway_http1::write::{announce, has_body};
+use gateway_http1::{Framing, Limits, Method, ParseError, Status, Version};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::http2;
+use crate::buffer;
+use crate::proxy::client::{After, Asked, Client, Gone, Opening, Unsendable};
+use crate::proxy::exchange::Exchange;
+use crate::proxy::heads::{self, Reply};
+use crate::proxy::relay::{Sink, Source, SourceError, Step};
+use crate::proxy::wire::Wire;
+use crate::proxy::{self, Job, identity};
+use crate::runtime::{Phase, Worker};
+use crate::server::listener::{Door, View};
+use crate::wheel::Timer;
+
+/// What an HTTP/2 client sends first (RFC 9113 §3.4).
+pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Fields of a request.
+const MAX_FIELDS: usize = 128;
+/// How long a connection that is closed with bytes unread is kept, so that the client can read what it was told.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes thrown away meanwhile.
+const MAX_LINGER_BYTES: usize = 1 << 20;
+
+/// Serves a connection until either side ends it.
+pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
+    let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
+    let wire = Wire::new(stream, worker.buffers.none(), Vec::new());
+    let mut connection = Connection { wire, head_len: 0, method: Method::Get, version: Version::Http11, next: Next::Serve };
+    let mut first = true;
+    while connection.next == Next::Serve {
+        let Some(view) = wait(&mut connection.wire, worker, door, &timer, first).await else { break };
+        let mut exchange = worker.take_exchange();
+        connection.wire.lend(std::mem::take(&mut exchange.to_client));
+        let job = Job { worker, door, timer: &timer, exchange: &mut exchange, asked: Asked::nothing(peer.ip()) };
+        serve_one(&mut connection, job, view, first).await;
+        exchange.to_client = connection.wire.take_back();
+        worker.return_exchange(exchange);
+        first = false;
+    }
+    match connection.next {
+        Next::Http2 => Box::pin(http2::serve(worker, door, connection.wire, peer, timer)).await,
+        Next::Linger => Box::pin(linger(connection.wire, &timer)).await,
+        Next::Serve | Next::Close => {}
+    }
+}
+
+/// What to do with the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// The next request.
+    Serve,
+    /// Nothing is unread.
+    Close,
+    /// Close, but let the client read first.
+    Linger,
+    /// It speaks HTTP/2.
+    Http2,
+}
+
+/// Waits for a request without holding memory. `None`: the connection is over.
+async fn wait(wire: &mut Wire, worker: &Rc<Worker>, door: &Rc<Door>, timer: &Timer, first: bool) -> Option<Rc<View>> {
+    if wire.buffer.is_empty() {
+        let http = &door.view(worker)?.listener.http;
+        let patience = if first { http.header_timeout } else { http.idle_timeout };
+        timer.set(Some(patience).filter(|patience| !patience.is_zero()));
+        let readable = poll_fn(|cx| match wire.poll_readable(cx) {
+            Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
+            Poll::Pending if timer.expired() || door.is_closing() || worker.phase() == Phase::Closing => {
+                Poll::Ready(false)
+            }
+            Poll::Pending => Poll::Pending,
+        });
+        if !readable.await {
+            return None;
+        }
+    }
+    door.view(worker)
+}
+
+/// Reads one request head and has the request served.
+async fn serve_one(connection: &mut Connection, mut job: Job<'_>, view: Rc<View>, first: bool) {
+    let http = &view.listener.http;
+    job.timer.set(Some(http.header_timeout).filter(|timeout| !timeout.is_zero()));
+    let limits = Limits {
+        max_head_bytes: http.max_header_bytes as usize,
+        max_target_bytes: http.max_uri_bytes as usize,
+        max_fields: MAX_FIELDS,
+    };
+    let parsed = &mut job.exchange.parsed_request;
+    let timer = job.timer;
+    let read = poll_fn(|cx| poll_head(cx, &mut connection.wire, &limits, parsed, timer, first)).await;
+    match read {
+        Ok(Read::Head(started)) => {
+            connection.begin(&mut job, &view, started);
+            proxy::handle(job, view, connection).await;
+            // A response that came early has been announced as the last. Should anything slip through: where the
+            // next request begins is known only after the body of this one.
+            if connection.next == Next::Serve && !connection.wire.is_body_read() {
+                connection.next = Next::Linger;
+            }
+        }
+        Ok(Read::Nothing) => connection.next = Next::Close,
+        Ok(Read::Preface) => connection.next = Next::Http2,
+        Err(reason) => {
+            // The head that was begun, if any, is the client's affair; nothing of it is known.
+            (connection.method, connection.head_len) = (Method::Get, 0);
+            proxy::refuse_unread(&mut job, reason, connection).await;
+            connection.next = Next::Linger;
+        }
+    }
+}
+
+/// What was read.
+enum Read {
+    /// A whole request head; its first byte was there at this time.
+    Head(Instant),
+    /// The client closed instead.
+    Nothing,
+    /// The HTTP/2 preface.
+    Preface,
+}
+
+fn poll_head(
+    cx: &mut Context<'_>,
+    wire: &mut Wire,
+    limits: &Limits,
+    parsed: &mut RequestHead,
+    timer: &Timer,
+    first: bool,
+) -> Poll<Result<Read, Reason>> {
+    loop {
+        if !wire.buffer.is_empty() {
+            let filled = wire.buffer.filled();
+            let common = filled.len().min(PREFACE.len());
+            let may_be_http2 = first && common > 3 && filled[..common] == PREFACE[..common];
+            if may_be_http2 && common == PREFACE.len() {
+                return Poll::Ready(Ok(Read::Preface));
+            }
+            match request::parse(filled, limits, parsed) {
+                _ if may_be_http2 => {}
+                Ok(Status::Complete) => return Poll::Ready(Ok(Read::Head(Instant::now()))),
+                Ok(Status::Partial) => {}
+                Err(error) => return Poll::Ready(Err(reason(error))),
+            }
+        }
+        // A head that does not fit moves to the next size, at last to one that the limit cannot exceed.
+        let room = match wire.buffer.capacity() {
+            buffer::SMALL if wire.buffer.is_full() => buffer::LARGE,
+            buffer::LARGE if wire.buffer.is_full() => limits.max_head_bytes + buffer::SMALL,
+            size => size.max(buffer::SMALL),
+        };
+        match wire.poll_fill(cx, room) {
+            Poll::Ready(Ok(1..)) => {}
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Read::Nothing)),
+            Poll::Pending if timer.expired() && wire.buffer.is_empty() => return Poll::Ready(Ok(Read::Nothing)),
+            Poll::Pending if timer.expired() => return Poll::Ready(Err(Reason::ClientTimeout)),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+const fn reason(error: ParseError) -> Reason {
+    match error.status() {
+        414 => Reason::UriTooLong,
+        431 => Reason::HeadTooLarge,
+        501 => Reason::NotImplemented,
+        505 => Reason::VersionNotSupported,
+        _ => Reason::BadRequest,
+    }
+}
+
+/// Ends our side and throws away what still comes: a close with bytes unread would be a reset, and could take the
+/// response from the client before it is read (RFC 9112 §9.6).
+async fn linger(mut wire: Wire, timer: &Timer) {
+    timer.set(Some(LINGER));
+    let mut left = MAX_LINGER_BYTES;
+    poll_fn(|cx| {
+        if timer.expired() || wire.poll_shutdown(cx).map(|ended| ended.is_err()) == Poll::Ready(true) {
+            return Poll::Ready(());
+        }
+        loop {
+            let unread = wire.buffer.filled().len();
+            wire.buffer.consume(unread);
+            match wire.poll_fill(cx, buffer::SMALL) {
+                Poll::Ready(Ok(count @ 1..)) if count < left => left -= count,
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
+}
+
+/// A connection and the request that it is at.
+#[derive(Debug)]
+struct Connection {
+    wire: Wire,
+    /// Bytes of the request head that are still in the buffer.
+    head_len: usize,
+    method: Method,
+    version: Version,
+    next: Next,
+}
+
+impl Connection {
+    /// Takes up the request whose head was parsed.
+    fn begin(&mut self, job: &mut Job<'_>, view: &View, started: Instant) {
+        let Exchange { parsed_request: parsed, request, id, method, .. } = &mut *job.exchange;
+        let wire = self.wire.buffer.filled();
+        let trusted = view.listener.http.trusts(job.asked.peer);
+        heads::fill_request(parsed, trusted, request);
+        id.clear();
+        match heads::request_id(parsed, wire).and_then(identity::sane_id) {
+            Some(given) => id.push_str(given),
+            None => job.worker.ids.next(id),
+        }
+        if job.worker.shared.request_log.enabled() {
+            method.clear();
+            method.push_str(&String::from_utf8_lossy(parsed.method_span.of(wire)));
+        }
+        // A client that would like h2c keeps what it has: the upgrade is refused by ignoring it (RFC 9110 §7.8).
+        let upgrade = parsed
+            .upgrade
+            .filter(|protocol| !list(protocol.of(wire)).any(|name| name.eq_ignore_ascii_case(b"h2c")))
+            .map(|span| Text::wire(span.start() as u32, span.len() as u32));
+        job.asked = Asked {
+            method: parsed.method,
+            framing: parsed.framing,
+            trailers: parsed.accepts_trailers,
+            upgrade,
+            peer: job.asked.peer,
+            trusted,
+            started,
+        };
+        self.method = parsed.method;
+        self.version = parsed.version;
+        self.head_len = parsed.len;
+        self.wire.expect_body(parsed.framing);
+        self.next = if parsed.keep_alive { Next::Serve } else { Next::Close };
+    }
+}
+
+impl Client for Connection {
+    fn head_bytes(&self) -> &[u8] {
+        self.wire.buffer.filled()
+    }
+
+    fn release_head(&mut self) {
+        self.wire.buffer.consume(self.head_len);
+        self.head_len = 0;
+    }
+
+    fn interim(&mut self, head: &Head<'_>, wire: &[u8]) -> Result<(), Unsendable> {
+        // RFC 9110 §15.2: not to a client that speaks 1.0.
+        if self.version == Version::Http10 {
+            return Ok(());
+        }
+        let reply = Reply { announce: Framing::None, connection: None, upgrade: None };
+        heads::write_response(head, wire, reply, self.wire.gather()).map_err(|_| Unsendable)
+    }
+
+    fn open(&mut self, head: &Head<'_>, opening: Opening<'_>) -> Result<(), Unsendable> {
+        let status = head.status();
+        let announced = announce(self.method, status, self.version, opening.length);
+        if opening.after == After::Close && self.next == Next::Serve {
+            self.next = Next::Linger;
+        }
+        if announced == Framing::UntilClose {
+            self.next = Next::Close;
+        }
+        let connection: Option<&[u8]> = match (opening.upgrade, self.next, self.version) {
+            (Some(_), ..) => Some(b"upgrade"),
+            (None, Next::Serve, Version::Http11) => None,
+            (None, Next::Serve, Version::Http10) => Some(b"keep-alive"),
+            (None, ..) => Some(b"close"),
+        };
+        let reply = Reply { announce: announced, connection, upgrade: opening.upgrade };
+        heads::write_response(head, opening.wire, reply, self.wire.gather()).map_err(|_| Unsendable)?;
+        self.wire.announce_body(if has_body(self.method, status) { announced } else { Framing::None });
+        Ok(())
+    }
+
+    fn become_tunnel(&mut self) {
+        self.next = Next::Close;
+        self.wire.expect_body(Framing::UntilClose);
+        self.wire.announce_body(Framing::UntilClose);
+    }
+
+    fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wire.poll_shutdown(cx).map(drop)
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
+        // Pipelined requests wait in the buffer; once it is full the client is not listened to until they are served.
+        while !self.wire.buffer.is_full() || self.wire.buffer.is_empty() {
+            match self.wire.poll_fill(cx, buffer::SMALL) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Gone::HalfClosed),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Gone::Dead),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Pending
+    }
+
+    fn abort(&mut self) {
+        self.next = Next::Close;
+        self.wire.reset();
+    }
+
+    fn progress(&self) -> u64 {
+        self.wire.progress()
+    }
+
+    fn take_counts(&mut self) -> (u64, u64) {
+        self.wire.take_counts()
+    }
+}
+
+impl Source for Connection {
+    fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, SourceError>> {
+        self.wire.poll_step(cx)
+    }
+
+    fn data(&self) -> &[u8] {
+        self.wire.data()
+    }
+
+    fn consume(&mut self, count: usize) {
+        Source::consume(&mut self.wire, count);
+    }
+
+    fn trailers(&self) -> &[u8] {
+        Source::trailers(&self.wire)
+    }
+}
+
+impl Sink for Connection {
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        self.wire.poll_send(cx, data)
+    }
+
+    fn end(&mut self, trailers: &[u8]) -> io::Result<()> {
+        self.wire.end(trailers)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.wire.poll_flush(cx)
+    }
+}
