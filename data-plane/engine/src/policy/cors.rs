@@ -1,4 +1,4 @@
-//! cors: the server side of the Fetch standard's CORS protocol (https://fetch.spec.whatwg.org/#http-cors-protocol).
+//! cors: the server side of the Fetch standard's CORS protocol (<https://fetch.spec.whatwg.org/#http-cors-protocol>).
 //!
 //! A preflight is answered here, before any later policy; browsers read from the answer whether they may go on, so
 //! one of an origin that is not allowed gets the same status without the permission. An actual request goes on; the

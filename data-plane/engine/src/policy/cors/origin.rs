@@ -1,5 +1,5 @@
 //! Which origins `cors` allows: exact, any subdomain, by expression, or all of them. An origin is compared as the
-//! browser serialises it (https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin): scheme, host in lower
+//! browser serialises it (<https://html.spec.whatwg.org/#ascii-serialisation-of-an-origin>): scheme, host in lower
 //! case, port unless it is the scheme's own, nothing after.
 
 use gateway_proto::field::{FieldPath, ViolationCode};
