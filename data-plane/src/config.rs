@@ -125,6 +125,9 @@ pub enum ConfigError {
     /// No source of configuration, or two.
     #[error("give exactly one of --control-plane and --manifests: where shall the configuration come from?")]
     Source,
+    /// A setting of the stream without a stream.
+    #[error("{0} has no effect with --manifests: leave it out, or give --control-plane")]
+    OnlyStreamed(&'static str),
     /// No place for the state.
     #[error("no state directory: give --state-dir (neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set)")]
     NoStateDir,
@@ -294,6 +297,14 @@ impl Args {
             (None, Some(path)) => Source::Manifests(path),
             _ => return Err(ConfigError::Source),
         };
+        let tls_ca = self.tls_ca.or(file.tls_ca);
+        let snapshot_key_file = self.snapshot_key_file.or(file.snapshot_key_file);
+        if let Source::Manifests(_) = source {
+            let idle = [("--tls-ca", tls_ca.is_some()), ("--snapshot-key-file", snapshot_key_file.is_some())];
+            if let Some((name, _)) = idle.into_iter().find(|(_, is_given)| *is_given) {
+                return Err(ConfigError::OnlyStreamed(name));
+            }
+        }
         let state_dir = match self.state_dir.or(file.state_dir) {
             Some(dir) => dir,
             None => default_state_dir(|name| std::env::var_os(name)).ok_or(ConfigError::NoStateDir)?,
@@ -307,7 +318,7 @@ impl Args {
             labels: labels.or(file.labels).unwrap_or_default(),
             zone: self.zone.or(file.zone.map(|word| word.0)).unwrap_or_default(),
             admin_listen: self.admin_listen.or(file.admin_listen).unwrap_or(DEFAULT_ADMIN),
-            snapshot_key_file: self.snapshot_key_file.or(file.snapshot_key_file),
+            snapshot_key_file,
             workers: self.workers.or(file.workers.map(|workers| workers.0)),
             drain_delay: self.drain_delay.or(file.drain_delay).map_or(base.drain_delay, |span| span.0),
             drain_timeout: self
@@ -315,7 +326,7 @@ impl Args {
                 .or(file.drain_timeout)
                 .map_or(base.drain_timeout, |span| span.0),
             access_log: self.access_log.or(file.access_log).unwrap_or(base.access_log),
-            tls_ca: self.tls_ca.or(file.tls_ca),
+            tls_ca,
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             source: base.source,
             state_dir: base.state_dir,

@@ -158,6 +158,14 @@ fn exactly_one_source_is_taken() {
 }
 
 #[test]
+fn a_setting_of_the_stream_is_refused_without_one() {
+    for flag in ["--tls-ca=/ca", "--snapshot-key-file=/k"] {
+        let error = standalone(&[flag]).expect_err("no effect");
+        assert!(matches!(&error, ConfigError::OnlyStreamed(name) if flag.starts_with(name)), "{error}");
+    }
+}
+
+#[test]
 fn nothing_is_open_off_loopback_unless_it_is_said_aloud() {
     let admin = "--admin-listen=0.0.0.0:9002";
     assert!(matches!(standalone(&[admin]), Err(ConfigError::OpenAdmin(_))));

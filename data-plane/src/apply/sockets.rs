@@ -1,0 +1,117 @@
+//! Which listeners of a configuration this data plane has sockets for. Binding comes before the swap, opening and
+//! closing after it, so that a connection finds its listener in the live snapshot.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use gateway_engine::engine::Engine;
+use gateway_proto::field::{Violation, ViolationCode};
+use gateway_proto::kind::{Key, Kind};
+
+use crate::runtime::Workers;
+use crate::server::listener::{BindError, Bound, bind, bind_beside};
+
+/// The sockets of one data plane.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    group: String,
+    workers: NonZeroUsize,
+    open: BTreeMap<Arc<str>, Open>,
+    /// Bound for the next swap.
+    fresh: BTreeMap<Arc<str>, (SocketAddr, Bound)>,
+    /// To be closed after the next swap.
+    leaving: Vec<Arc<str>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Open {
+    /// As configured: the port may be 0.
+    asked: SocketAddr,
+    /// As it is.
+    bound: SocketAddr,
+}
+
+impl Sockets {
+    /// None yet.
+    pub(super) fn new(group: &str, workers: NonZeroUsize) -> Self {
+        Sockets {
+            group: group.to_owned(),
+            workers,
+            open: BTreeMap::new(),
+            fresh: BTreeMap::new(),
+            leaving: Vec::new(),
+        }
+    }
+
+    /// What is bound, by `namespace/name`.
+    pub(super) fn bound(&self) -> BTreeMap<String, SocketAddr> {
+        self.open.iter().map(|(name, open)| (name.to_string(), open.bound)).collect()
+    }
+
+    /// Binds what a configuration needs and this process does not have. Returns what could not be bound, per
+    /// listener; the rest is kept for [`Sockets::switch`] or the next call.
+    pub(super) fn bind(&mut self, engine: &Engine) -> Vec<Violation> {
+        let takes = |group: &Option<Arc<str>>| group.as_deref().is_none_or(|group| group == self.group);
+        let wanted: BTreeMap<Arc<str>, SocketAddr> = engine
+            .listeners()
+            .filter(|listener| takes(&listener.group))
+            .map(|listener| (Arc::clone(&listener.name), listener.address))
+            .collect();
+        self.fresh.retain(|name, (asked, _)| wanted.get(name) == Some(asked));
+        let stays = |(name, open): &(&Arc<str>, &Open)| wanted.get(*name) == Some(&open.asked);
+        self.leaving = self.open.iter().filter(|it| !stays(it)).map(|(name, _)| Arc::clone(name)).collect();
+        let mut failed = Vec::new();
+        for (name, address) in wanted {
+            let has = self.open.get(&name).is_some_and(|open| open.asked == address);
+            if has || self.fresh.contains_key(&name) {
+                continue;
+            }
+            match self.bind_one(address) {
+                Ok(bound) => drop(self.fresh.insert(name, (address, bound))),
+                Err(error) => failed.push(violation(&name, &error)),
+            }
+        }
+        failed
+    }
+
+    /// Opens what was bound and closes what is not configured any more. To be called after the swap.
+    pub(super) async fn switch(&mut self, workers: &Workers) {
+        for name in std::mem::take(&mut self.leaving) {
+            workers.close(&name).await;
+            if let Some(open) = self.open.remove(&name) {
+                tracing::info!(listener = %name, address = %open.bound, "closing listener");
+            }
+        }
+        for (name, (asked, bound)) in std::mem::take(&mut self.fresh) {
+            let open = Open { asked, bound: bound.address() };
+            workers.open(&name, bound).await;
+            tracing::info!(listener = %name, address = %open.bound, "listening");
+            self.open.insert(name, open);
+        }
+    }
+
+    fn bind_one(&self, address: SocketAddr) -> Result<Bound, BindError> {
+        // Our own sockets on that port go away with this change (compile has checked that no two stay there): a
+        // listener that changes its name or widens its address keeps its port without a gap.
+        let ours = |open: &Open| address.port() != 0 && open.bound.port() == address.port();
+        if self.open.values().any(ours) {
+            bind_beside(address, self.workers)
+        } else {
+            bind(address, self.workers)
+        }
+    }
+}
+
+fn violation(name: &str, error: &BindError) -> Violation {
+    let (namespace, name) = name.split_once('/').unwrap_or_default();
+    let code = if error.is_taken() { ViolationCode::PortInUse } else { ViolationCode::BindFailed };
+    let advice = if error.is_taken() { ": another process has this port" } else { "" };
+    Violation {
+        object: Key::new(Kind::Listener, namespace, name),
+        field: "spec.port".to_owned(),
+        code,
+        message: format!("{error}{advice}, trying again every 5 s"),
+    }
+}

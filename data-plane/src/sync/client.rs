@@ -1,0 +1,415 @@
+//! The stream to a control plane: connect, say Hello, apply what comes, acknowledge, keep alive, reconnect. Decisions
+//! of the protocol are `session`'s; this file moves messages and time.
+//!
+//! Invariant: whatever happens here, what serves goes on serving; a lost stream only means no news.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_engine::compile::Change;
+use gateway_proto::kind::Key;
+use gateway_proto::{SYNC_PROTOCOL, wire};
+use rand::RngExt as _;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+use tonic::{Status, Streaming};
+use wire::ack_outcome::Value as Outcome;
+use wire::data_plane_message::Message;
+use wire::sync_mode::Value as Mode;
+
+use super::decode::decode;
+use super::last_good::Saver;
+use super::session::{ProtocolError, Session, Step, Transaction};
+use crate::admin::Identity;
+use crate::apply::{Applier, OnViolation, RETRY_EVERY, Scope, Update};
+use crate::config::ControlPlane;
+use crate::telemetry::Metrics;
+
+/// Longest pause before the first and before any later attempt to reconnect; the pause itself is random below that.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// For connecting, and again for the first word of the server.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Nothing heard for so many heartbeats: the stream is dead.
+const SILENT_HEARTBEATS: u32 = 3;
+/// Messages that may wait to be sent; a server that takes none is dead too.
+const MAX_OUTBOUND: usize = 16;
+/// Largest message taken: a chunk of one resource of 1 MiB, with room.
+const MAX_MESSAGE: usize = 4 << 20;
+
+/// Why the stream cannot be set up at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The file given by `--tls-ca` cannot be read.
+    #[error("cannot read the certificates in {path}: {source}")]
+    Certificates {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The URL or the certificates do not do.
+    #[error("cannot connect to {url}: {source}")]
+    Endpoint {
+        /// The control plane.
+        url: String,
+        /// Why.
+        source: tonic::transport::Error,
+    },
+}
+
+/// Why a stream ended.
+#[derive(Debug, thiserror::Error)]
+enum Lost {
+    #[error("cannot connect: {0}")]
+    Connect(#[from] tonic::transport::Error),
+    #[error("{}", .0.message())]
+    Status(#[from] Status),
+    #[error("the control plane closed the stream")]
+    Closed,
+    #[error("nothing heard for {0:?}")]
+    Silent(Duration),
+    #[error("the control plane takes no messages")]
+    Stuck,
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+}
+
+/// A data plane's side of the stream.
+#[derive(Debug)]
+pub(crate) struct Client {
+    endpoints: Vec<(ControlPlane, Endpoint)>,
+    identity: Identity,
+    metrics: Arc<Metrics>,
+    saver: Saver,
+}
+
+/// An open stream that has been welcomed.
+struct Stream {
+    url: String,
+    outbound: mpsc::Sender<wire::DataPlaneMessage>,
+    inbound: Streaming<wire::ControlPlaneMessage>,
+    session: Session,
+    heartbeat: Duration,
+}
+
+impl Client {
+    /// Checks what can be checked without connecting.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub(crate) fn new(
+        urls: &[ControlPlane],
+        tls_ca: Option<&PathBuf>,
+        identity: Identity,
+        metrics: Arc<Metrics>,
+        saver: Saver,
+    ) -> Result<Self, ClientError> {
+        let mut tls = ClientTlsConfig::new();
+        tls = match tls_ca {
+            None => tls.with_native_roots(),
+            Some(path) => {
+                let read = std::fs::read(path);
+                let pem = read.map_err(|source| ClientError::Certificates { path: path.clone(), source })?;
+                tls.ca_certificate(Certificate::from_pem(pem))
+            }
+        };
+        let endpoint = |url: &ControlPlane| {
+            let endpoint = Endpoint::from(url.uri().clone()).connect_timeout(ANSWER_WITHIN).tcp_nodelay(true);
+            let endpoint = if url.is_tls() { endpoint.tls_config(tls.clone()) } else { Ok(endpoint) };
+            endpoint
+                .map(|endpoint| (url.clone(), endpoint))
+                .map_err(|source| ClientError::Endpoint { url: url.to_string(), source })
+        };
+        let endpoints = urls.iter().map(endpoint).collect::<Result<_, _>>()?;
+        metrics.control_plane_connected(false);
+        Ok(Client { endpoints, identity, metrics, saver })
+    }
+
+    /// Follows the control planes. Never returns.
+    pub(crate) async fn run(self, mut applier: Applier) {
+        let mut backoff = Backoff::default();
+        // Data planes spread over the control planes.
+        let mut turn = rand::rng().random_range(0..self.endpoints.len());
+        // A stream that is being left stays open until its successor is.
+        let mut left = None;
+        loop {
+            let (url, endpoint) = &self.endpoints[turn % self.endpoints.len()];
+            let end = match self.open(url, endpoint, &applier).await {
+                Ok(stream) => {
+                    drop(left.take());
+                    backoff = Backoff::default();
+                    self.metrics.control_plane_connected(true);
+                    self.follow(stream, &mut applier).await
+                }
+                Err(lost) => Err(lost),
+            };
+            match end {
+                Ok(stream) => left = Some(stream),
+                Err(lost) => {
+                    left = None;
+                    self.metrics.control_plane_connected(false);
+                    tracing::warn!(control_plane = %url, error = %lost, "no stream to the control plane: serving on with what there is");
+                    // One that tells us something is wrong is no better at once: wait before the next, too.
+                    pause(backoff.next(), &mut applier).await;
+                }
+            }
+            turn += 1;
+        }
+    }
+
+    async fn open(&self, url: &ControlPlane, endpoint: &Endpoint, applier: &Applier) -> Result<Stream, Lost> {
+        let channel = endpoint.connect().await?;
+        let mut client = wire::sync_client::SyncClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
+        let (outbound, messages) = mpsc::channel(MAX_OUTBOUND);
+        send(&outbound, Message::Hello(self.hello(applier)))?;
+        let opened = async {
+            let mut inbound = client.stream(ReceiverStream::new(messages)).await?.into_inner();
+            let first = inbound.message().await?.ok_or(Lost::Closed)?;
+            Ok((inbound, first))
+        };
+        let (inbound, first) =
+            timeout(ANSWER_WITHIN, opened).await.unwrap_or(Err(Lost::Silent(ANSWER_WITHIN)))?;
+        let mut session = Session::default();
+        let url = url.to_string();
+        match session.receive(first, applier.cursor(), refuses(applier))? {
+            Step::Welcome { mode, heartbeat } => {
+                let revision = applier.cursor().revision;
+                if mode == Mode::Behind {
+                    tracing::warn!(
+                        control_plane = url,
+                        revision,
+                        "the control plane is older than what is served: keeping that"
+                    );
+                }
+                tracing::info!(
+                    control_plane = url,
+                    revision,
+                    mode = mode.as_str_name(),
+                    "connected to the control plane"
+                );
+                Ok(Stream { url, outbound, inbound, session, heartbeat })
+            }
+            Step::Wait | Step::Apply(_) | Step::Leave(_) => Err(Lost::Protocol(ProtocolError::NotWelcomed)),
+        }
+    }
+
+    /// Serves one stream; returns it when the server wants it left.
+    async fn follow(&self, mut stream: Stream, applier: &mut Applier) -> Result<Stream, Lost> {
+        let mut heartbeat = interval_at(Instant::now() + stream.heartbeat, stream.heartbeat);
+        heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut retry = interval(RETRY_EVERY);
+        retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let silence = stream.heartbeat * SILENT_HEARTBEATS;
+        let mut heard = Instant::now();
+        let mut leave_at = None;
+        loop {
+            tokio::select! {
+                message = stream.inbound.message() => {
+                    heard = Instant::now();
+                    let message = message?.ok_or(Lost::Closed)?;
+                    match stream.session.receive(message, applier.cursor(), refuses(applier))? {
+                        Step::Wait | Step::Welcome { .. } => {}
+                        Step::Apply(transaction) => {
+                            self.apply(transaction, applier, &stream.outbound).await?;
+                            // Applying may have taken long: what arrived meanwhile was not heard.
+                            heard = Instant::now();
+                        }
+                        Step::Leave(within) => {
+                            let within = rand::rng().random_range(Duration::ZERO..=within);
+                            tracing::info!(control_plane = stream.url, "the control plane goes away: moving on");
+                            leave_at = Some(Instant::now() + within);
+                        }
+                    }
+                }
+                _ = heartbeat.tick() => {
+                    let parked = parked(applier);
+                    let cursor = cursor(applier);
+                    send(&stream.outbound, Message::Heartbeat(wire::Heartbeat { cursor, parked }))?;
+                }
+                _ = retry.tick(), if applier.has_retryable() => {
+                    if applier.retry().await {
+                        send(&stream.outbound, Message::Status(status(applier)))?;
+                        self.saver.save(applier);
+                    }
+                }
+                () = sleep_until(heard + silence) => return Err(Lost::Silent(silence)),
+                () = sleep_until(leave_at.unwrap_or(heard)), if leave_at.is_some() => return Ok(stream),
+            }
+        }
+    }
+
+    async fn apply(
+        &self,
+        transaction: Transaction,
+        applier: &mut Applier,
+        outbound: &mpsc::Sender<wire::DataPlaneMessage>,
+    ) -> Result<(), Lost> {
+        let number = transaction.number;
+        let expected = transaction.target.root;
+        let decoded = decode(transaction.upserts, transaction.tombstones);
+        let update = Update {
+            scope: if transaction.is_full { Scope::Full } else { Scope::Delta },
+            epoch: transaction.target.epoch,
+            revision: transaction.target.revision,
+            changes: decoded.changes,
+            unreadable: decoded.unreadable,
+            on_violation: OnViolation::Park,
+        };
+        let mut ack = wire::Ack { transaction: number, ..Default::default() };
+        let mut released = false;
+        match applier.apply(update).await {
+            Ok(applied) => {
+                released = applied.released;
+                ack.rejects = applier.rejects().iter().map(Into::into).collect();
+                ack.set_outcome(if ack.rejects.is_empty() { Outcome::Applied } else { Outcome::Partial });
+                ack.apply_us = u64::try_from(applied.took.as_micros()).unwrap_or(u64::MAX);
+                self.report(applier, expected);
+                self.saver.save(applier);
+            }
+            Err(error) => {
+                tracing::error!(transaction = number, %error, "transaction refused");
+                let (code, message) = (error.code().to_owned(), error.to_string());
+                ack.set_outcome(Outcome::Rejected);
+                ack.rejects = vec![wire::Reject { code, message, ..Default::default() }];
+            }
+        }
+        ack.cursor = cursor(applier);
+        ack.listeners = listeners(applier);
+        send(outbound, Message::Ack(ack))?;
+        if released {
+            // The server would go on counting them as refused.
+            send(outbound, Message::Status(status(applier)))?;
+        }
+        Ok(())
+    }
+
+    fn report(&self, applier: &Applier, expected: gateway_proto::digest::RootHash) {
+        let revision = applier.cursor().revision;
+        let rejects = applier.rejects();
+        for reject in &rejects {
+            let object = format!("{} {}/{}", reject.object.kind, reject.object.namespace, reject.object.name);
+            tracing::error!(revision, object, field = reject.field, "{}", reject.message);
+        }
+        if rejects.is_empty() && applier.cursor().root != expected {
+            tracing::error!(revision, "what is held is not what was announced: the next heartbeat will tell");
+        }
+        tracing::info!(revision, rejects = rejects.len(), "configuration applied");
+    }
+
+    fn hello(&self, applier: &Applier) -> wire::Hello {
+        wire::Hello {
+            node: self.identity.node.clone(),
+            group: self.identity.group.clone(),
+            labels: self.identity.labels.clone(),
+            zone: self.identity.zone.clone(),
+            build: self.identity.version.to_owned(),
+            protocol: SYNC_PROTOCOL,
+            features: Vec::new(),
+            cursor: cursor(applier),
+            parked: parked(applier),
+            listeners: listeners(applier),
+        }
+    }
+}
+
+/// Queues a message; a full queue means that the server has stopped reading.
+fn send(outbound: &mpsc::Sender<wire::DataPlaneMessage>, message: Message) -> Result<(), Lost> {
+    let message = wire::DataPlaneMessage { message: Some(message) };
+    outbound.try_send(message).map_err(|error| match error {
+        mpsc::error::TrySendError::Full(_) => Lost::Stuck,
+        mpsc::error::TrySendError::Closed(_) => Lost::Closed,
+    })
+}
+
+/// What is held; `None` before anything is.
+fn cursor(applier: &Applier) -> Option<wire::Cursor> {
+    let cursor = applier.cursor();
+    (!cursor.epoch.is_empty()).then(|| cursor.into())
+}
+
+fn refuses(applier: &Applier) -> bool {
+    applier.parked().next().is_some() || !applier.rejects().is_empty()
+}
+
+fn parked(applier: &Applier) -> Vec<wire::Parked> {
+    let of = |(change, held): (&Change, Option<gateway_proto::digest::ItemHash>)| {
+        let key: Key = change.key();
+        let refused = match change {
+            Change::Upsert(resource) => resource.hash().0.to_vec(),
+            Change::Delete(_) => Vec::new(),
+        };
+        wire::Parked {
+            object: Some((&key).into()),
+            refused,
+            held: held.map(|hash| hash.0.to_vec()).unwrap_or_default(),
+        }
+    };
+    applier.parked().map(of).collect()
+}
+
+fn listeners(applier: &Applier) -> Vec<wire::BoundListener> {
+    let of = |(name, address): (String, std::net::SocketAddr)| wire::BoundListener {
+        name,
+        address: address.to_string(),
+    };
+    applier.listeners().into_iter().map(of).collect()
+}
+
+fn status(applier: &Applier) -> wire::Status {
+    wire::Status {
+        cursor: cursor(applier),
+        rejects: applier.rejects().iter().map(Into::into).collect(),
+        listeners: listeners(applier),
+    }
+}
+
+/// Waits, and meanwhile tries again what may have become possible.
+async fn pause(pause: Duration, applier: &mut Applier) {
+    let until = Instant::now() + pause;
+    let mut retry = interval_at(Instant::now() + RETRY_EVERY, RETRY_EVERY);
+    loop {
+        tokio::select! {
+            () = sleep_until(until) => return,
+            _ = retry.tick() => { applier.retry().await; }
+        }
+    }
+}
+
+/// Full-jitter backoff: random below a bound that doubles.
+#[derive(Debug, Default)]
+struct Backoff {
+    attempts: u32,
+}
+
+impl Backoff {
+    fn next(&mut self) -> Duration {
+        let bound = self.bound();
+        self.attempts += 1;
+        rand::rng().random_range(Duration::ZERO..=bound)
+    }
+
+    fn bound(&self) -> Duration {
+        BACKOFF.0.saturating_mul(2_u32.saturating_pow(self.attempts)).min(BACKOFF.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_before_reconnecting_is_random_below_a_bound_that_grows_to_30_s() {
+        let mut backoff = Backoff::default();
+        let mut bounds = Vec::new();
+        for _ in 0..40 {
+            let bound = backoff.bound();
+            assert!(backoff.next() <= bound);
+            bounds.push(bound);
+        }
+        assert_eq!(bounds[..4], [100, 200, 400, 800].map(Duration::from_millis));
+        assert_eq!(bounds.last(), Some(&BACKOFF.1));
+    }
+}

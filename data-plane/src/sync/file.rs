@@ -1,0 +1,169 @@
+//! Standalone: the configuration is a file, or the manifests of a folder, loaded again when they change and on SIGHUP.
+//! A load is taken whole or not at all; what is wrong is logged with file, line and column, and the old serves on.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_engine::compile::Change;
+use gateway_engine::manifest::{self, Class, Document, ManifestError, ManifestErrors, Resolver};
+use gateway_proto::field::Violation;
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, interval, timeout_at};
+
+use crate::apply::{Applied, Applier, ApplyError, OnViolation, RETRY_EVERY, Scope, Update};
+
+/// Editors and mounts change files in several steps: load when nothing has moved for this long ...
+const QUIET: Duration = Duration::from_millis(50);
+/// ... or when it does not stop moving.
+const AT_MOST: Duration = Duration::from_secs(1);
+
+/// A configuration in files.
+#[derive(Debug)]
+pub(crate) struct Files {
+    path: PathBuf,
+    loads: u64,
+    /// Told by SIGHUP.
+    reload: Arc<Notify>,
+    changed: mpsc::Receiver<()>,
+    /// Kept for as long as changes are wanted; `None`: the system cannot watch.
+    _watcher: Option<RecommendedWatcher>,
+}
+
+impl Files {
+    /// Watches from now on, so that no change between the first load and the first wait is missed.
+    pub(crate) fn watch(path: PathBuf, reload: Arc<Notify>) -> Self {
+        // One that waits is as good as many.
+        let (tell, changed) = mpsc::channel(1);
+        let watcher = watcher(&path, tell)
+            .inspect_err(|error| {
+                tracing::warn!(path = %path.display(), %error, "cannot watch the manifests: they are loaded again on SIGHUP only");
+            })
+            .ok();
+        Files { path, loads: 0, reload, changed, _watcher: watcher }
+    }
+
+    /// Loads once.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with positions; nothing was applied.
+    pub(crate) async fn load(&mut self, applier: &mut Applier) -> Result<Applied, ManifestErrors> {
+        let path = self.path.clone();
+        let read = move || manifest::load(&[path], false, &Resolver::environment());
+        let documents = tokio::task::spawn_blocking(read).await.expect("reading manifests does not panic")?;
+        let changes = documents.iter().map(|it| Change::Upsert(it.resource.clone().canonical())).collect();
+        let update = Update {
+            scope: Scope::Full,
+            epoch: Arc::default(),
+            revision: self.loads + 1,
+            changes,
+            unreadable: Vec::new(),
+            on_violation: OnViolation::Refuse,
+        };
+        match applier.apply(update).await {
+            Ok(applied) => {
+                self.loads += 1;
+                report(applier);
+                Ok(applied)
+            }
+            Err(ApplyError::Violations(violations)) => Err(located(&documents, &violations)),
+            Err(error @ (ApplyError::Backwards { .. } | ApplyError::EpochShrink { .. })) => {
+                unreachable!("loads count up in one epoch: {error}")
+            }
+        }
+    }
+
+    /// Loads again whenever there is cause to. Never returns.
+    pub(crate) async fn run(mut self, mut applier: Applier) {
+        let mut retry = interval(RETRY_EVERY);
+        loop {
+            let asked = tokio::select! {
+                () = self.reload.notified() => true,
+                Some(()) = self.changed.recv() => false,
+                _ = retry.tick(), if applier.has_retryable() => {
+                    applier.retry().await;
+                    continue;
+                }
+            };
+            self.settle().await;
+            match self.load(&mut applier).await {
+                Ok(applied) if asked || !applied.changed.is_empty() => {
+                    let changed = &applied.changed;
+                    tracing::info!(
+                        revision = applier.cursor().revision,
+                        added = changed.added.len(),
+                        updated = changed.updated.len(),
+                        removed = changed.removed.len(),
+                        "manifests loaded"
+                    );
+                }
+                Ok(_) => {}
+                Err(errors) => {
+                    tracing::error!("manifests not taken, the old configuration serves on:\n{errors}")
+                }
+            }
+        }
+    }
+
+    /// Waits until the files have come to rest.
+    async fn settle(&mut self) {
+        let end = Instant::now() + AT_MOST;
+        while timeout_at(end.min(Instant::now() + QUIET), self.changed.recv())
+            .await
+            .is_ok_and(|more| more.is_some())
+        {
+            if Instant::now() >= end {
+                return;
+            }
+        }
+    }
+}
+
+/// What is done without although the load was taken: listeners whose port is not to be had.
+fn report(applier: &Applier) {
+    for reject in applier.rejects() {
+        let object = &reject.object;
+        tracing::error!(object = %format_args!("{} {}/{}", object.kind, object.namespace, object.name), "{}", reject.message);
+    }
+}
+
+fn watcher(path: &Path, tell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading the files is an event too.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // Full: one is waiting already.
+            let _waiting = tell.try_send(());
+        }
+    })?;
+    // A file is often replaced by another one under its name, which only its folder notices.
+    let folder = match path.parent() {
+        _ if path.is_dir() => path,
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    watcher.watch(folder, RecursiveMode::NonRecursive)?;
+    Ok(watcher)
+}
+
+/// The violations as errors in the files.
+fn located(documents: &[Document], violations: &[Violation]) -> ManifestErrors {
+    let kept = &violations[..violations.len().min(manifest::MAX_ERRORS)];
+    let errors = kept.iter().map(|violation| {
+        let document = documents.iter().find(|document| document.key() == violation.object);
+        let at = document.map(|document| {
+            let place = document.locate(&violation.field);
+            (document.source().name().to_owned(), document.source().excerpt(place.span))
+        });
+        let (file, at) = at.unzip();
+        ManifestError {
+            class: Class::Invalid,
+            file: file.unwrap_or_else(|| violation.object.to_string()),
+            at,
+            message: violation.to_string(),
+            help: None,
+            note: None,
+        }
+    });
+    ManifestErrors { errors: errors.collect(), more: violations.len() - kept.len() }
+}

@@ -1,0 +1,281 @@
+//! The last good configuration on disk, so that a restart does not depend on the control plane. Two generations are
+//! kept; each is encrypted (AES-256-GCM, a fresh nonce each time), carries a checksum that tells damage from a wrong
+//! key, and is written whole or not at all, after the change was applied, by a task of its own that skips what it has
+//! no time for.
+//!
+//! Layout: magic (8) · SHA-256 of the rest (32) · nonce (12) · sealed: two length-delimited `Chunk`s, what is held
+//! and what is parked. The group is authenticated too: another group's configuration is not ours.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
+use aes_gcm::{Aes256Gcm, Nonce};
+use gateway_engine::Engine;
+use gateway_engine::compile::Change;
+use gateway_proto::wire;
+use prost::Message as _;
+use rand::RngExt as _;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+use zeroize::Zeroizing;
+
+use super::decode::{Decoded, decode};
+use crate::apply::{Applier, Cursor, OnViolation, Scope, Update};
+use crate::state_dir::{StateDir, StateDirError};
+use crate::task::Task;
+
+/// The newest generation and the one before it.
+const FILES: [&str; 2] = ["last-good", "last-good.previous"];
+/// The key that is made when none is given.
+const KEY_FILE: &str = "snapshot-key";
+const MAGIC: &[u8; 8] = b"GWSNAP01";
+const CHECKSUM: usize = 32;
+const NONCE: usize = 12;
+
+/// Why the key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// It cannot be read.
+    #[error("cannot read the snapshot key {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// It is no key.
+    #[error("the snapshot key {0} is not a key: expected 32 bytes, or 64 hex digits")]
+    Malformed(String),
+    /// The state directory fails.
+    #[error(transparent)]
+    StateDir(#[from] StateDirError),
+}
+
+/// Where copies are kept, and what seals them.
+#[derive(Clone)]
+pub(crate) struct LastGood {
+    state_dir: Arc<StateDir>,
+    cipher: Aes256Gcm,
+    group: String,
+}
+
+impl LastGood {
+    /// With the key of a file, or with one in the state directory that is made when missing.
+    ///
+    /// # Errors
+    /// [`KeyError`].
+    pub(crate) fn open(
+        state_dir: Arc<StateDir>,
+        key_file: Option<&Path>,
+        group: &str,
+    ) -> Result<Self, KeyError> {
+        let (name, text) = match key_file {
+            Some(path) => {
+                let name = path.display().to_string();
+                let read = std::fs::read(path);
+                (name.clone(), read.map_err(|source| KeyError::Unreadable { path: name, source })?)
+            }
+            None => match state_dir.read(KEY_FILE)? {
+                Some(text) => (KEY_FILE.to_owned(), text),
+                None => {
+                    let key: [u8; 32] = rand::rng().random();
+                    state_dir.write(KEY_FILE, &key)?;
+                    (KEY_FILE.to_owned(), key.to_vec())
+                }
+            },
+        };
+        let text = Zeroizing::new(text);
+        let key = key(&text).ok_or(KeyError::Malformed(name))?;
+        let cipher = Aes256Gcm::new_from_slice(&*key).expect("32 bytes");
+        Ok(LastGood { state_dir, cipher, group: group.to_owned() })
+    }
+
+    /// Puts the newest sound copy into service. A copy that is damaged or not ours is reported and passed over.
+    /// Returns whether there was one.
+    pub(crate) async fn restore(&self, applier: &mut Applier) -> bool {
+        for file in FILES {
+            let kept = match self.state_dir.read(file) {
+                Ok(None) => continue,
+                Ok(Some(sealed)) => self.unseal(sealed),
+                Err(error) => Err(error.to_string()),
+            };
+            match kept {
+                Ok(kept) => {
+                    let (held, parked) = kept.into_updates();
+                    let revision = held.revision;
+                    // Into an empty applier: nothing goes back, nothing shrinks.
+                    let restored = applier.apply(held).await.is_ok();
+                    if let Some(parked) = parked {
+                        let _still_parked = applier.apply(parked).await;
+                    }
+                    tracing::info!(file, revision, "serving the last good configuration from disk");
+                    return restored;
+                }
+                Err(why) => tracing::warn!(file, why, "a kept configuration cannot be used"),
+            }
+        }
+        false
+    }
+
+    fn save(&self, copy: &Copy) -> Result<(), StateDirError> {
+        let sealed = self.seal(copy);
+        let path = |file: &str| self.state_dir.path().join(file);
+        match std::fs::rename(path(FILES[0]), path(FILES[1])) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "cannot keep the previous configuration");
+            }
+            _ => {}
+        }
+        self.state_dir.write(FILES[0], &sealed)
+    }
+
+    fn seal(&self, copy: &Copy) -> Vec<u8> {
+        let mut body = copy.held().encode_length_delimited_to_vec();
+        body.extend(copy.parked().encode_length_delimited_to_vec());
+        let nonce: [u8; NONCE] = rand::rng().random();
+        self.cipher
+            .encrypt_in_place(&Nonce::from(nonce), &self.associated(), &mut body)
+            .expect("far below the 64 GiB that AES-GCM takes");
+        let checksum = Sha256::new().chain_update(nonce).chain_update(&body).finalize();
+        [&MAGIC[..], &checksum[..], &nonce[..], &body].concat()
+    }
+
+    fn unseal(&self, mut sealed: Vec<u8>) -> Result<Kept, String> {
+        const START: usize = MAGIC.len() + CHECKSUM + NONCE;
+        if sealed.len() < START || !sealed.starts_with(MAGIC) {
+            return Err("it is not a configuration copy of this version".to_owned());
+        }
+        let mut body = sealed.split_off(START);
+        let (head, nonce) = sealed.split_at(MAGIC.len() + CHECKSUM);
+        let checksum = Sha256::new().chain_update(nonce).chain_update(&body).finalize();
+        if head[MAGIC.len()..] != checksum[..] {
+            return Err("it is damaged: the checksum does not fit".to_owned());
+        }
+        let nonce: [u8; NONCE] = nonce.try_into().expect("cut to that length");
+        self.cipher
+            .decrypt_in_place(&Nonce::from(nonce), &self.associated(), &mut body)
+            .map_err(|_| "it was sealed with another key or for another group".to_owned())?;
+        let mut rest = bytes::Bytes::from(body);
+        let mut next = || wire::Chunk::decode_length_delimited(&mut rest).map_err(|error| error.to_string());
+        let (held, parked) = (next()?, next()?);
+        Ok(Kept { held, parked })
+    }
+
+    fn associated(&self) -> Vec<u8> {
+        [MAGIC, self.group.as_bytes()].concat()
+    }
+}
+
+/// 32 bytes as they are, or in hex with white space around.
+fn key(text: &[u8]) -> Option<Zeroizing<[u8; 32]>> {
+    if let Ok(raw) = <[u8; 32]>::try_from(text) {
+        return Some(Zeroizing::new(raw));
+    }
+    let digits = text.trim_ascii();
+    let mut key = Zeroizing::new([0; 32]);
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return None;
+    }
+    for (byte, pair) in key.iter_mut().zip(digits.chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(key)
+}
+
+/// What is to be kept: shares everything with what serves.
+#[derive(Clone, Debug)]
+struct Copy {
+    cursor: Cursor,
+    engine: Engine,
+    parked: Vec<Change>,
+}
+
+impl Copy {
+    fn held(&self) -> wire::Chunk {
+        let upserts = self.engine.objects().into_iter().map(|stored| wire::Upsert {
+            kind: stored.key.kind.as_str().to_owned(),
+            body: stored.body.clone(),
+        });
+        wire::Chunk {
+            target: Some((&self.cursor).into()),
+            upserts: upserts.collect(),
+            last: true,
+            ..Default::default()
+        }
+    }
+
+    fn parked(&self) -> wire::Chunk {
+        let mut chunk = wire::Chunk { target: Some((&self.cursor).into()), last: true, ..Default::default() };
+        for change in &self.parked {
+            match change {
+                Change::Upsert(resource) => chunk.upserts.push(wire::Upsert {
+                    kind: resource.kind().as_str().to_owned(),
+                    body: resource.encode(),
+                }),
+                Change::Delete(key) => chunk.tombstones.push(key.into()),
+            }
+        }
+        chunk
+    }
+}
+
+/// What was kept.
+#[derive(Debug)]
+struct Kept {
+    held: wire::Chunk,
+    parked: wire::Chunk,
+}
+
+impl Kept {
+    fn into_updates(self) -> (Update, Option<Update>) {
+        let target = self.held.target.unwrap_or_default();
+        let update = |scope, decoded: Decoded| Update {
+            scope,
+            epoch: target.epoch.as_str().into(),
+            revision: target.revision,
+            changes: decoded.changes,
+            unreadable: decoded.unreadable,
+            on_violation: OnViolation::Park,
+        };
+        let parked = decode(self.parked.upserts, self.parked.tombstones);
+        let parked = (!parked.changes.is_empty()).then(|| update(Scope::Delta, parked));
+        (update(Scope::Full, decode(self.held.upserts, self.held.tombstones)), parked)
+    }
+}
+
+/// Hands copies to the task that writes them.
+#[derive(Debug)]
+pub(crate) struct Saver(watch::Sender<Option<Arc<Copy>>>);
+
+impl Saver {
+    /// Starts the writer; it ends, with everything written, once the `Saver` is dropped.
+    pub(crate) fn start(last_good: LastGood) -> (Self, Task) {
+        let (sender, mut receiver) = watch::channel(None::<Arc<Copy>>);
+        let last_good = Arc::new(last_good);
+        let task = Task::spawn(async move {
+            while receiver.changed().await.is_ok() {
+                let Some(copy) = receiver.borrow_and_update().clone() else { continue };
+                let last_good = Arc::clone(&last_good);
+                let saved = tokio::task::spawn_blocking(move || last_good.save(&copy)).await;
+                if let Ok(Err(error)) = saved {
+                    tracing::error!(%error, "cannot keep the configuration on disk: a restart would start from an older one");
+                }
+            }
+        });
+        (Saver(sender), task)
+    }
+
+    /// Keeps what serves now; replaces a copy that still waits to be written.
+    pub(crate) fn save(&self, applier: &Applier) {
+        self.0.send_replace(Some(Arc::new(Copy {
+            cursor: applier.cursor().clone(),
+            engine: applier.engine().clone(),
+            parked: applier.parked().map(|(change, _)| change.clone()).collect(),
+        })));
+    }
+}
+
+#[cfg(test)]
+mod tests;

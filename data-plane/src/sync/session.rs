@@ -1,0 +1,174 @@
+//! One stream's side of the protocol as pure state: messages in, what to do out. No I/O and no clock.
+//!
+//! Invariants: a transaction is handed out whole and once, only on the base that is held; what is assembled is
+//! bounded; a message out of place ends the stream (the next one starts with a fresh Hello and, if need be, a full
+//! transfer).
+
+use std::time::Duration;
+
+use gateway_proto::digest::RootHash;
+use gateway_proto::wire;
+use wire::control_plane_message::Message;
+use wire::sync_mode::Value as Mode;
+
+use crate::apply::Cursor;
+
+/// Most bytes of objects in one transaction.
+const MAX_BYTES: usize = 1 << 30;
+/// Most objects in one transaction.
+const MAX_OBJECTS: usize = 4_000_000;
+/// Shortest and longest interval between heartbeats that we go along with.
+const HEARTBEAT: (u32, u32) = (100, 60_000);
+
+/// What to do next.
+#[derive(Debug, PartialEq)]
+pub(super) enum Step {
+    /// Wait for more.
+    Wait,
+    /// The server says how it goes on.
+    Welcome { mode: Mode, heartbeat: Duration },
+    /// A whole transaction: apply and acknowledge it.
+    Apply(Transaction),
+    /// Leave within this time, the new stream first.
+    Leave(Duration),
+}
+
+/// A change, complete.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Transaction {
+    /// Its number on the stream.
+    pub(super) number: u64,
+    /// Everything: what is not named goes.
+    pub(super) is_full: bool,
+    /// What holds after it.
+    pub(super) target: Cursor,
+    pub(super) upserts: Vec<wire::Upsert>,
+    pub(super) tombstones: Vec<wire::ObjectRef>,
+}
+
+/// A message that has no place there.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum ProtocolError {
+    #[error("expected a welcome first")]
+    NotWelcomed,
+    #[error("welcomed twice")]
+    WelcomedTwice,
+    #[error("a cursor is missing or malformed")]
+    BadCursor,
+    #[error("transaction {got} does not follow {last}")]
+    OutOfOrder { got: u64, last: u64 },
+    #[error("the pieces of transaction {0} do not belong together")]
+    Mixed(u64),
+    #[error("transaction {number} starts from revision {base}, which is not what is held")]
+    WrongBase { number: u64, base: u64 },
+    #[error("transaction {0} is over {MAX_OBJECTS} objects or {MAX_BYTES} bytes")]
+    TooLarge(u64),
+    #[error("same revision {revision}, other content: asking for everything anew")]
+    Diverged { revision: u64 },
+}
+
+/// One stream.
+#[derive(Debug, Default)]
+pub(super) struct Session {
+    welcomed: bool,
+    last: u64,
+    open: Option<Assembly>,
+}
+
+#[derive(Debug)]
+struct Assembly {
+    base: Option<wire::Cursor>,
+    bytes: usize,
+    transaction: Transaction,
+}
+
+impl Session {
+    /// Takes a message. `held` is what is held now, `refuses` whether something is done without.
+    ///
+    /// # Errors
+    /// [`ProtocolError`]: close the stream.
+    pub(super) fn receive(
+        &mut self,
+        message: wire::ControlPlaneMessage,
+        held: &Cursor,
+        refuses: bool,
+    ) -> Result<Step, ProtocolError> {
+        // Nothing in it: a message of a later version of the protocol.
+        let Some(message) = message.message else { return Ok(Step::Wait) };
+        match message {
+            Message::Welcome(_) if self.welcomed => Err(ProtocolError::WelcomedTwice),
+            Message::Welcome(welcome) => {
+                self.welcomed = true;
+                let heartbeat = welcome.heartbeat_ms.clamp(HEARTBEAT.0, HEARTBEAT.1);
+                Ok(Step::Welcome { mode: welcome.mode(), heartbeat: Duration::from_millis(heartbeat.into()) })
+            }
+            _ if !self.welcomed => Err(ProtocolError::NotWelcomed),
+            Message::Chunk(chunk) => self.chunk(chunk, held),
+            Message::Heartbeat(heartbeat) => {
+                let head = heartbeat.cursor.as_ref().map(cursor).transpose()?;
+                match head {
+                    Some(head) if !refuses && diverges(&head, held) && self.open.is_none() => {
+                        Err(ProtocolError::Diverged { revision: held.revision })
+                    }
+                    _ => Ok(Step::Wait),
+                }
+            }
+            Message::Drain(drain) => Ok(Step::Leave(Duration::from_millis(drain.within_ms.into()))),
+            // Discovery is not in this version, and without it a server has none to send.
+            Message::Endpoints(_) => Ok(Step::Wait),
+        }
+    }
+
+    fn chunk(&mut self, chunk: wire::Chunk, held: &Cursor) -> Result<Step, ProtocolError> {
+        let number = chunk.transaction;
+        let target = cursor(chunk.target.as_ref().ok_or(ProtocolError::BadCursor)?)?;
+        let base = chunk.base.filter(|base| !base.epoch.is_empty());
+        let mut open = match self.open.take() {
+            Some(open) if open.transaction.number == number => {
+                if open.base != base || open.transaction.target != target {
+                    return Err(ProtocolError::Mixed(number));
+                }
+                open
+            }
+            None if number > self.last => {
+                if let Some(base) = &base
+                    && cursor(base)? != *held
+                {
+                    return Err(ProtocolError::WrongBase { number, base: base.revision });
+                }
+                let is_full = base.is_none();
+                let transaction = Transaction { number, is_full, target, ..Transaction::default() };
+                Assembly { base, bytes: 0, transaction }
+            }
+            _ => return Err(ProtocolError::OutOfOrder { got: number, last: self.last }),
+        };
+        self.last = number;
+        open.bytes += chunk.upserts.iter().map(|upsert| upsert.body.len()).sum::<usize>();
+        open.transaction.upserts.extend(chunk.upserts);
+        open.transaction.tombstones.extend(chunk.tombstones);
+        let objects = open.transaction.upserts.len() + open.transaction.tombstones.len();
+        if open.bytes > MAX_BYTES || objects > MAX_OBJECTS {
+            return Err(ProtocolError::TooLarge(number));
+        }
+        if chunk.last {
+            return Ok(Step::Apply(open.transaction));
+        }
+        self.open = Some(open);
+        Ok(Step::Wait)
+    }
+}
+
+fn diverges(head: &Cursor, held: &Cursor) -> bool {
+    head.epoch == held.epoch && head.revision == held.revision && head.root != held.root
+}
+
+fn cursor(cursor: &wire::Cursor) -> Result<Cursor, ProtocolError> {
+    let root = RootHash::from_slice(&cursor.root_hash).ok_or(ProtocolError::BadCursor)?;
+    if cursor.epoch.is_empty() {
+        return Err(ProtocolError::BadCursor);
+    }
+    Ok(Cursor { epoch: cursor.epoch.as_str().into(), revision: cursor.revision, root })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+use super::*;
+
+fn at(revision: u64) -> Cursor {
+    Cursor { epoch: "e".into(), revision, root: RootHash::default() }
+}
+
+fn rooted(revision: u64, root: u8) -> Cursor {
+    Cursor { root: RootHash::from_slice(&[root; 16]).unwrap(), ..at(revision) }
+}
+
+fn message(message: Message) -> wire::ControlPlaneMessage {
+    wire::ControlPlaneMessage { message: Some(message) }
+}
+
+fn welcome() -> wire::ControlPlaneMessage {
+    message(Message::Welcome(wire::Welcome { mode: Mode::Delta.into(), head: None, heartbeat_ms: 5 }))
+}
+
+fn heartbeat(head: &Cursor) -> wire::ControlPlaneMessage {
+    message(Message::Heartbeat(wire::Heartbeat { cursor: Some(head.into()), parked: Vec::new() }))
+}
+
+fn chunk(
+    number: u64,
+    base: Option<&Cursor>,
+    target: &Cursor,
+    body: &[u8],
+    last: bool,
+) -> wire::ControlPlaneMessage {
+    let upsert = wire::Upsert { kind: "Route".into(), body: body.to_vec().into() };
+    message(Message::Chunk(wire::Chunk {
+        transaction: number,
+        base: base.map(Into::into),
+        target: Some(target.into()),
+        upserts: vec![upsert],
+        tombstones: Vec::new(),
+        last,
+    }))
+}
+
+fn welcomed() -> Session {
+    let mut session = Session::default();
+    let step = session.receive(welcome(), &at(1), false).unwrap();
+    let heartbeat = Duration::from_millis(100);
+    assert_eq!(step, Step::Welcome { mode: Mode::Delta, heartbeat }, "a heartbeat of 5 ms is bounded");
+    session
+}
+
+#[test]
+fn the_pieces_of_a_transaction_are_handed_out_whole_and_in_order() {
+    let mut session = welcomed();
+    assert_eq!(session.receive(chunk(1, Some(&at(1)), &at(2), b"a", false), &at(1), false), Ok(Step::Wait));
+    let Ok(Step::Apply(whole)) = session.receive(chunk(1, Some(&at(1)), &at(2), b"b", true), &at(1), false)
+    else {
+        panic!("the last piece completes it")
+    };
+    let bodies: Vec<_> = whole.upserts.iter().map(|upsert| upsert.body.to_vec()).collect();
+    assert_eq!((whole.number, whole.is_full, whole.target), (1, false, at(2)));
+    assert_eq!(bodies, [b"a", b"b"]);
+    // And the next one.
+    let next = session.receive(chunk(2, Some(&at(2)), &at(3), b"c", true), &at(2), false);
+    assert!(matches!(next, Ok(Step::Apply(Transaction { number: 2, .. }))));
+}
+
+#[test]
+fn without_a_base_it_is_everything() {
+    let step = welcomed().receive(chunk(1, None, &at(9), b"a", true), &at(1), false);
+    assert!(matches!(step, Ok(Step::Apply(Transaction { is_full: true, .. }))));
+}
+
+#[test]
+fn a_message_out_of_place_ends_the_stream() {
+    let full = |number, last| chunk(number, None, &at(2), b"a", last);
+    let unwelcomed = Session::default().receive(full(1, true), &at(1), false);
+    assert_eq!(unwelcomed, Err(ProtocolError::NotWelcomed));
+    assert_eq!(welcomed().receive(welcome(), &at(1), false), Err(ProtocolError::WelcomedTwice));
+
+    let mut again = welcomed();
+    again.receive(full(1, true), &at(1), false).unwrap();
+    assert_eq!(
+        again.receive(full(1, true), &at(1), false),
+        Err(ProtocolError::OutOfOrder { got: 1, last: 1 })
+    );
+
+    let mut interrupted = welcomed();
+    interrupted.receive(full(1, false), &at(1), false).unwrap();
+    assert_eq!(
+        interrupted.receive(full(2, true), &at(1), false),
+        Err(ProtocolError::OutOfOrder { got: 2, last: 1 })
+    );
+
+    let mut mixed = welcomed();
+    mixed.receive(full(1, false), &at(1), false).unwrap();
+    let other_target = chunk(1, None, &at(3), b"a", true);
+    assert_eq!(mixed.receive(other_target, &at(1), false), Err(ProtocolError::Mixed(1)));
+
+    for base in [at(5), rooted(1, 7)] {
+        let foreign = welcomed().receive(chunk(1, Some(&base), &at(6), b"a", true), &at(1), false);
+        assert_eq!(foreign, Err(ProtocolError::WrongBase { number: 1, base: base.revision }));
+    }
+    let mut no_target = chunk(1, None, &at(2), b"a", true);
+    if let Some(Message::Chunk(chunk)) = &mut no_target.message {
+        chunk.target = None;
+    }
+    assert_eq!(welcomed().receive(no_target, &at(1), false), Err(ProtocolError::BadCursor));
+}
+
+#[test]
+fn the_same_revision_with_other_content_is_a_divergence_unless_something_is_refused() {
+    let held = rooted(4, 1);
+    let diverged = Err(ProtocolError::Diverged { revision: 4 });
+    assert_eq!(welcomed().receive(heartbeat(&rooted(4, 2)), &held, false), diverged);
+    assert_eq!(welcomed().receive(heartbeat(&rooted(4, 2)), &held, true), Ok(Step::Wait));
+    assert_eq!(welcomed().receive(heartbeat(&rooted(4, 1)), &held, false), Ok(Step::Wait));
+    assert_eq!(
+        welcomed().receive(heartbeat(&rooted(5, 2)), &held, false),
+        Ok(Step::Wait),
+        "a change is on its way"
+    );
+}
+
+#[test]
+fn a_server_that_goes_away_says_within_which_time_to_leave() {
+    let drain = message(Message::Drain(wire::Drain { within_ms: 1_500 }));
+    assert_eq!(welcomed().receive(drain, &at(1), false), Ok(Step::Leave(Duration::from_millis(1_500))));
+}
+
+#[test]
+fn what_a_later_version_sends_is_passed_over() {
+    let empty = wire::ControlPlaneMessage { message: None };
+    assert_eq!(welcomed().receive(empty, &at(1), false), Ok(Step::Wait));
+}
