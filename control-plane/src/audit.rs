@@ -67,3 +67,57 @@ async fn write(store: Arc<dyn Store>, mut incoming: mpsc::Receiver<AuditRecord>,
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use gateway_proto::admin::Role;
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::auth::new_token;
+    use crate::store::{PageRequest, open};
+
+    fn attempt(number: usize) -> AuditRecord {
+        AuditRecord {
+            at: Timestamp::UNIX_EPOCH,
+            who: "ann".into(),
+            from: "192.0.2.1".into(),
+            action: "apply".into(),
+            object: number.to_string(),
+            status: 403,
+        }
+    }
+
+    async fn store(directory: &std::path::Path) -> Arc<dyn Store> {
+        let (_, token) = new_token("admin", Role::Admin, Vec::new(), None);
+        open(&format!("sqlite://{}/gateway.db", directory.display()), &token).await.expect("opens").store
+    }
+
+    #[tokio::test]
+    async fn refused_attempts_are_written_in_order_before_the_log_ends() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = store(directory.path()).await;
+        let (log, writer) = AuditLog::start(Arc::clone(&store));
+        log.clone().refused(attempt(1));
+        log.refused(attempt(2));
+        drop(log);
+        writer.await.expect("it ends");
+        let page = store.audit(PageRequest { before: None, limit: 10 }).await.expect("answers");
+        let records = page.items.into_iter().map(|entry| (entry.record, entry.revision)).collect::<Vec<_>>();
+        assert_eq!(records, [(attempt(2), None), (attempt(1), None)]);
+    }
+
+    #[tokio::test]
+    async fn a_flood_is_cut_to_the_queue_and_never_waits() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let store = store(directory.path()).await;
+        let (log, writer) = AuditLog::start(Arc::clone(&store));
+        // The writer runs on this thread and gets no turn in between.
+        (0..4 * PER_SECOND).for_each(|number| log.refused(attempt(number)));
+        drop(log);
+        writer.await.expect("it ends");
+        let page = store.audit(PageRequest { before: None, limit: 1_000 }).await.expect("answers");
+        assert_eq!(page.items.len(), PER_SECOND);
+        assert_eq!(page.items[0].record, attempt(PER_SECOND - 1));
+    }
+}

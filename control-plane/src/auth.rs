@@ -221,3 +221,6 @@ fn prefix(digest: &[u8; 32]) -> [u8; 8] {
     prefix.copy_from_slice(&digest[..8]);
     prefix
 }
+
+#[cfg(test)]
+mod tests;

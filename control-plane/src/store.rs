@@ -112,8 +112,8 @@ pub struct Difference {
 pub type Visit<'a> = dyn FnMut(Stored) + Send + 'a;
 
 /// The store. Every call has a bounded duration: when the database does not answer, it fails with
-/// [`StoreError::Unavailable`] within about three seconds (thirty for a large commit or load), and works again by
-/// itself when the database is back.
+/// [`StoreError::Unavailable`] within about three seconds (a minute if it stops in the middle of a large commit or load),
+/// and works again by itself when the database is back.
 ///
 /// Dropping a future abandons its transaction: the write is then either whole or absent, as after a crash.
 #[async_trait]

@@ -4,7 +4,9 @@
 use std::time::{Duration, Instant};
 
 use gateway_control_plane::auth;
-use gateway_control_plane::store::{self, Commit, CommitError, Opened, Precondition, StoreError, Write, conformance};
+use gateway_control_plane::store::{
+    self, Commit, CommitError, Opened, Precondition, StoreError, Write, conformance,
+};
 use gateway_proto::admin::Role;
 use gateway_proto::wire;
 use gateway_tests::services::Postgres;

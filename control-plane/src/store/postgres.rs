@@ -46,9 +46,8 @@ const CONNECTIONS: u32 = 10;
 /// sqlx would log a wait as a warning of its own; the caller gets an error when it is too long.
 const NEVER: Duration = Duration::from_secs(3600);
 
-/// The server ends what a lost client left behind, and what takes longer than any caller waits.
-const SESSION: &str = "SET statement_timeout = '30s'; SET lock_timeout = '5s'; \
-                       SET idle_in_transaction_session_timeout = '15s'";
+/// The server ends what takes longer than any caller waits, and what a lost client left behind in a transaction.
+const SESSION: &str = "SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '15s'";
 
 /// Connects to the database that a `postgres:` URL names.
 pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened, StoreError> {

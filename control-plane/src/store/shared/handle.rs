@@ -21,10 +21,11 @@ use crate::store::{
     failure,
 };
 
-/// For what touches a few rows; longer than the time to wait for a connection.
+/// For reads of a few rows; longer than the time to wait for a connection.
 const SHORT: Duration = Duration::from_secs(5);
-/// For what may touch every object.
-const LONG: Duration = Duration::from_secs(30);
+/// For what may touch every object, and for writes, which may have to wait for one that does. A server that is gone or
+/// hangs is found out when a connection is asked for, long before that.
+const LONG: Duration = Duration::from_secs(60);
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -266,7 +267,7 @@ impl Store for Handle {
         token: TokenRecord,
         audit: Option<AuditRecord>,
     ) -> std::result::Result<(), TokenError> {
-        within(SHORT, async {
+        within(LONG, async {
             let mut transaction = self.write().await?;
             let version = records::move_tokens_version(&mut transaction).await?;
             records::create_token(&mut transaction, &token).await?;
@@ -279,7 +280,7 @@ impl Store for Handle {
     }
 
     async fn put_token(&self, token: TokenRecord) -> Result<()> {
-        within(SHORT, async {
+        within(LONG, async {
             let mut transaction = self.write().await?;
             let version = records::move_tokens_version(&mut transaction).await?;
             if !records::put_token(&mut transaction, &token).await? {
@@ -291,7 +292,7 @@ impl Store for Handle {
     }
 
     async fn delete_token(&self, name: &str, audit: Option<AuditRecord>) -> Result<bool> {
-        within(SHORT, async {
+        within(LONG, async {
             let mut transaction = self.write().await?;
             let version = records::move_tokens_version(&mut transaction).await?;
             if !records::delete_token(&mut transaction, name).await? {
@@ -308,7 +309,7 @@ impl Store for Handle {
     }
 
     async fn append_audit(&self, entries: Vec<AuditRecord>) -> Result<()> {
-        within(SHORT, async {
+        within(LONG, async {
             let mut transaction = self.write().await?;
             for entry in &entries {
                 records::append_audit(&mut transaction, entry, None).await?;
@@ -323,7 +324,7 @@ impl Store for Handle {
     }
 
     async fn put_nodes(&self, nodes: Vec<NodeSeen>) -> Result<()> {
-        within(SHORT, async { records::put_nodes(&mut *self.writer.acquire().await?, nodes).await }).await
+        within(LONG, async { records::put_nodes(&mut *self.writer.acquire().await?, nodes).await }).await
     }
 
     async fn nodes(&self) -> Result<Vec<Node>> {
@@ -331,7 +332,7 @@ impl Store for Handle {
     }
 
     async fn forget_nodes(&self, unseen_for: Duration) -> Result<u64> {
-        within(SHORT, async { records::forget_nodes(&mut *self.writer.acquire().await?, unseen_for).await })
+        within(LONG, async { records::forget_nodes(&mut *self.writer.acquire().await?, unseen_for).await })
             .await
     }
 
