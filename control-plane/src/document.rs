@@ -157,7 +157,7 @@ mod tests {
                 ViolationCode::Unknown,
                 "Route",
             ),
-            ("[]".to_owned(), "", ViolationCode::Invalid, ""),
+            ("[]".to_owned(), "apiVersion", ViolationCode::Required, "missing"),
             ("{} {}".to_owned(), "", ViolationCode::Invalid, "trailing"),
             ("{".to_owned(), "", ViolationCode::Invalid, "line 1"),
         ] {

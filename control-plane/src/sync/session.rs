@@ -38,8 +38,8 @@ pub struct Session {
 /// An object that the data plane refused and does without.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Parked {
-    /// Content that it refused.
-    refused: ItemHash,
+    /// Content that it refused; `None`: it refused to let go of it.
+    refused: Option<ItemHash>,
     /// Older content that still serves there.
     held: Option<ItemHash>,
 }
@@ -189,11 +189,9 @@ impl Session {
         }
         let cursor =
             cursor.filter(|cursor| cursor.epoch == open.target.epoch).ok_or(ProtocolError::BadCursor)?;
-        for changed in open.sent.changes() {
-            self.parked.remove(&changed.key);
-        }
         let refused = !rejected.is_empty();
-        self.parked.extend(rejected);
+        // Everything it does without, also from before: with each change it tries again what it had refused.
+        self.parked = rejected;
         self.held = Some(cursor);
         self.stalled_at = None;
         Ok(match (refused, cursor == open.target) {
@@ -289,21 +287,17 @@ impl Session {
 
     /// What it will hold at the head: what is parked stays parked as long as its content is the refused one.
     fn target(&self, view: &View) -> Cursor {
-        let still = |key: &Key, parked: &Parked| {
-            view.items().get(key).is_some_and(|stored| stored.hash == parked.refused)
-        };
+        let still =
+            |key: &Key, parked: &Parked| view.items().get(key).map(|stored| stored.hash) == parked.refused;
         let parked = self.parked.iter().filter(|(key, parked)| still(key, parked));
-        let root =
-            parked.fold(view.head().root, |root, (_, parked)| parked.replace(root, Some(parked.refused)));
+        let root = parked.fold(view.head().root, |root, (_, parked)| parked.replace(root, parked.refused));
         Cursor { root, ..view.head() }
     }
 
     fn without_parked(&self, delta: &Arc<Delta>) -> Content {
         let refused = |changed: &&Changed| {
-            let parked = self.parked.get(&changed.key);
-            parked.is_some_and(|parked| {
-                changed.after.as_ref().is_some_and(|after| after.hash == parked.refused)
-            })
+            let content = changed.after.as_ref().map(|after| after.hash);
+            self.parked.get(&changed.key).is_some_and(|parked| parked.refused == content)
         };
         if self.parked.is_empty() || !delta.changes.iter().any(|changed| refused(&changed)) {
             return Content::Shared(Arc::clone(delta));
@@ -311,11 +305,16 @@ impl Session {
         Content::Own(encode::pieces(delta.changes.iter().filter(|changed| !refused(changed))))
     }
 
+    /// How many objects it does without.
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
     /// Refusals as parked objects: what serves in their place is what was there before the transaction.
     fn rejected(&self, rejects: &[wire::Reject], changes: &[Changed]) -> BTreeMap<Key, Parked> {
         let read = |reject: &wire::Reject| {
             let key = Key::try_from(reject.object.as_ref()?).ok()?;
-            let refused = ItemHash::from_slice(&reject.hash)?;
+            let refused = ItemHash::from_slice(&reject.hash);
             let held = match self.parked.get(&key) {
                 Some(parked) => parked.held,
                 None => {
@@ -347,7 +346,7 @@ impl Parked {
 fn read_parked(list: &[wire::Parked]) -> BTreeMap<Key, Parked> {
     let read = |parked: &wire::Parked| {
         let key = Key::try_from(parked.object.as_ref()?).ok()?;
-        let refused = ItemHash::from_slice(&parked.refused)?;
+        let refused = ItemHash::from_slice(&parked.refused);
         Some((key, Parked { refused, held: ItemHash::from_slice(&parked.held) }))
     };
     list.iter().filter_map(read).collect()

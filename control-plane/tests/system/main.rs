@@ -4,7 +4,9 @@
 mod apply;
 mod auth;
 mod client;
+mod data_plane;
 mod history;
 mod limits;
 mod process;
 mod resources;
+mod stream;

@@ -259,11 +259,15 @@ impl Talk<'_> {
         if self.sending.is_some() {
             return Err(Status::failed_precondition("acknowledged a transaction that was not sent whole"));
         }
+        let before = self.session.parked();
         let what = self.session.ack(ack).map_err(|error| Status::failed_precondition(error.to_string()))?;
         self.streams.metrics.ack_seconds.observe(self.sent.elapsed().as_secs_f64());
         match what {
             Acknowledged::InSync => {}
-            Acknowledged::Refused => self.streams.metrics.rejects.inc_by(ack.rejects.len() as u64),
+            Acknowledged::Refused => {
+                let more = self.session.parked().saturating_sub(before);
+                self.streams.metrics.rejects.inc_by(more as u64);
+            }
             Acknowledged::Diverged => self.diverged("said by its acknowledgement"),
         }
         self.streams.nodes.refused(&self.ticket, &ack.rejects);

@@ -8,7 +8,7 @@ use crate::publish::testing::{EPOCH, Story, key, listener, route, upstream};
 struct Node {
     cursor: Option<Cursor>,
     items: BTreeMap<Key, ItemHash>,
-    parked: BTreeMap<Key, (ItemHash, Option<ItemHash>)>,
+    parked: BTreeMap<Key, (Option<ItemHash>, Option<ItemHash>)>,
 }
 
 impl Node {
@@ -32,10 +32,11 @@ impl Node {
     }
 
     fn wire_parked(&self) -> Vec<wire::Parked> {
-        let read = |(key, (refused, held)): (&Key, &(ItemHash, Option<ItemHash>))| wire::Parked {
+        let bytes = |hash: &Option<ItemHash>| hash.map(|hash| hash.0.to_vec()).unwrap_or_default();
+        let read = |(key, (refused, held)): (&Key, &(Option<ItemHash>, Option<ItemHash>))| wire::Parked {
             object: Some(key.into()),
-            refused: refused.0.to_vec(),
-            held: held.map(|held| held.0.to_vec()).unwrap_or_default(),
+            refused: bytes(refused),
+            held: bytes(held),
         };
         self.parked.iter().map(read).collect()
     }
@@ -64,15 +65,9 @@ impl Node {
                 pieces.iter().flat_map(read_piece).collect()
             }
         };
-        let mut rejects = Vec::new();
         for (key, hash) in changes {
-            if let (true, Some(hash)) = (refuse.contains(&key), hash) {
+            if refuse.contains(&key) {
                 self.parked.insert(key.clone(), (hash, self.items.get(&key).copied()));
-                rejects.push(wire::Reject {
-                    object: Some((&key).into()),
-                    hash: hash.0.to_vec(),
-                    ..Default::default()
-                });
                 continue;
             }
             self.parked.remove(&key);
@@ -81,6 +76,12 @@ impl Node {
                 None => self.items.remove(&key),
             };
         }
+        let reject = |(key, (refused, _)): (&Key, &(Option<ItemHash>, _))| wire::Reject {
+            object: Some(key.into()),
+            hash: refused.map(|hash| hash.0.to_vec()).unwrap_or_default(),
+            ..Default::default()
+        };
+        let rejects: Vec<_> = self.parked.iter().map(reject).collect();
         let root = self.items.values().copied().collect();
         self.cursor = Some(Cursor { root, ..transaction.target });
         let outcome = if rejects.is_empty() { Outcome::Applied } else { Outcome::Partial };
@@ -234,7 +235,7 @@ fn a_refused_object_is_parked_until_its_content_changes() {
     // Another change goes out without it, and the target is what the data plane will really hold.
     story.commit(&[route("t", &[], "a", &[])], &[]);
     let next = session.next(&story.view).expect("a delta");
-    assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
+    assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::Refused));
     assert_eq!(node.cursor, Some(next.target));
 
     // A new stream says it again, and nothing is sent.
@@ -267,7 +268,8 @@ fn a_parked_content_that_comes_back_is_left_out() {
         Content::Full(_) => panic!("everything"),
     };
     assert_eq!(names, [key(Kind::Route, "s")]);
-    assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
+    assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::Refused));
+    assert_eq!(node.cursor, Some(next.target));
 }
 
 #[test]
@@ -281,6 +283,22 @@ fn a_parked_object_that_is_deleted_is_forgotten() {
     let next = session.next(&story.view).expect("a delta");
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
     assert!(session.is_in_sync(&story.view));
+}
+
+#[test]
+fn a_refused_deletion_is_parked_too() {
+    let mut story = story();
+    let (mut session, mut node) = synced(&story);
+    let stays = key(Kind::Route, "r");
+    story.commit(&[], std::slice::from_ref(&stays));
+    let next = session.next(&story.view).expect("a delta");
+    assert_eq!(session.ack(&node.apply(&next, std::slice::from_ref(&stays))), Ok(Acknowledged::Refused));
+    assert!(!session.heartbeat(&node.heartbeat(), &story.view), "what it holds is as it says");
+    assert!(session.next(&story.view).is_none());
+    story.commit(&[upstream("b", 1), route("s", &[], "b", &[])], &[]);
+    let next = session.next(&story.view).expect("a delta");
+    session.ack(&node.apply(&next, &[])).expect("open");
+    assert_eq!(node.cursor, Some(next.target));
 }
 
 #[test]
@@ -304,11 +322,13 @@ fn a_transaction_refused_whole_goes_out_again_without_what_was_refused() {
         ..Default::default()
     };
     assert_eq!(session.ack(&ack), Ok(Acknowledged::Refused));
-    node.parked.insert(key(Kind::Upstream, "a"), (bad, node.items.get(&key(Kind::Upstream, "a")).copied()));
+    node.parked
+        .insert(key(Kind::Upstream, "a"), (Some(bad), node.items.get(&key(Kind::Upstream, "a")).copied()));
     let next = session.next(&story.view).expect("the rest");
     let Content::Own(pieces) = &next.content else { panic!("{next:?}") };
     assert_eq!(pieces.iter().flat_map(read_piece).count(), 1);
-    assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
+    assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::Refused));
+    assert_eq!(node.cursor, Some(next.target));
 }
 
 #[test]
