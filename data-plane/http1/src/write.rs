@@ -108,14 +108,6 @@ impl<'a> HeadWriter<'a> {
         }
     }
 
-    /// Appends a field whose text was vetted already: it was parsed (and kept somewhere else than in
-    /// the parsed buffer), or checked when the configuration was compiled. Never for text that
-    /// contains something from a request. Checked in debug builds.
-    pub fn vetted(&mut self, name: &[u8], value: &[u8]) {
-        debug_assert!(is_token(name) && is_value(value) && !KnownField::classify(name).is_framing());
-        push_line(name, value, self.out);
-    }
-
     /// Appends the field that announces `framing`; `None` and `UntilClose` have none.
     pub fn framing(&mut self, framing: Framing) {
         match framing {

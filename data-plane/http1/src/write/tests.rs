@@ -8,7 +8,7 @@ fn a_request_is_written_line_by_line() {
     let mut head = HeadWriter::request(&mut out, b"POST", b"/a", Some(b"b=c")).unwrap();
     head.field(b"Host", b"example.org").unwrap();
     head.field(b"X-Empty", b"").unwrap();
-    head.vetted(b"x-request-id", b"7");
+    head.field(b"x-request-id", b"7").unwrap();
     head.framing(Framing::Length(1234567890));
     head.finish();
     let want = "POST /a?b=c HTTP/1.1\r\nHost: example.org\r\nX-Empty: \r\nx-request-id: 7\r\n\
