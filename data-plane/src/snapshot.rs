@@ -78,13 +78,17 @@ pub struct Reader {
 
 /// A snapshot held by one worker; cloning it touches no shared memory. Neither `Send` nor `Sync`.
 #[derive(Clone, Debug)]
-pub struct Pinned(Rc<Arc<Snapshot>>);
+pub struct Pinned(Rc<Held>);
+
+/// This worker's one share of a snapshot.
+#[derive(Debug)]
+struct Held(Arc<Snapshot>);
 
 impl Deref for Pinned {
     type Target = Snapshot;
 
     fn deref(&self) -> &Snapshot {
-        &self.0
+        &self.0.0
     }
 }
 
@@ -92,7 +96,7 @@ impl Reader {
     /// A view for the calling worker.
     pub fn new(live: Arc<Live>) -> Self {
         let version = live.version.load(Ordering::Acquire);
-        let held = Pinned(Rc::new(live.load()));
+        let held = Pinned(Rc::new(Held(live.load())));
         Reader { live, version: Cell::new(version), held: RefCell::new(held) }
     }
 
@@ -108,7 +112,7 @@ impl Reader {
         let version = self.live.version.load(Ordering::Acquire);
         if version != self.version.get() {
             // Loaded after the version: at worst this is newer, and the next look loads it once more.
-            *self.held.borrow_mut() = Pinned(Rc::new(self.live.load()));
+            *self.held.borrow_mut() = Pinned(Rc::new(Held(self.live.load())));
             self.version.set(version);
         }
     }

@@ -100,7 +100,7 @@ impl Files {
                 }
                 Ok(_) => {}
                 Err(errors) => {
-                    tracing::error!("manifests not taken, the old configuration serves on:\n{errors}")
+                    tracing::error!("manifests not taken, the old configuration serves on:\n{errors}");
                 }
             }
         }

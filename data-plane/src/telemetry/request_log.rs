@@ -213,7 +213,7 @@ impl Sink {
             match open(path) {
                 Ok(new) => *file = new,
                 Err(error) => {
-                    tracing::error!(path = %path.display(), %error, "cannot reopen the request log: writing on to the old file")
+                    tracing::error!(path = %path.display(), %error, "cannot reopen the request log: writing on to the old file");
                 }
             }
         }

@@ -271,7 +271,13 @@ impl ListenerCells {
 
 /// A worker's own list by slot. A slot that now belongs to another name gets a new entry.
 #[derive(Debug)]
-pub(super) struct Slots<T>(Vec<Option<Box<(Arc<str>, T)>>>);
+pub(super) struct Slots<T>(Vec<Option<Box<Entry<T>>>>);
+
+#[derive(Debug)]
+struct Entry<T> {
+    name: Arc<str>,
+    value: T,
+}
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
@@ -284,7 +290,7 @@ impl<T> Slots<T> {
     pub(super) fn get(
         &mut self,
         slot: Slot<'_>,
-        live: impl Fn(&T) -> bool,
+        is_live: impl Fn(&T) -> bool,
         make: impl FnOnce(&Arc<str>) -> T,
     ) -> &mut T {
         let index = slot.index as usize;
@@ -292,18 +298,19 @@ impl<T> Slots<T> {
             self.0.resize_with(index + 1, || None);
         }
         let place = &mut self.0[index];
-        let sound = match place {
-            Some(entry) if Arc::ptr_eq(&entry.0, slot.name) => live(&entry.1),
+        let usable = match place {
+            Some(entry) if Arc::ptr_eq(&entry.name, slot.name) => is_live(&entry.value),
             // Compiled anew under the same name: the next look is by pointer again.
-            Some(entry) if entry.0 == *slot.name => {
-                entry.0 = Arc::clone(slot.name);
-                live(&entry.1)
+            Some(entry) if entry.name == *slot.name => {
+                entry.name = Arc::clone(slot.name);
+                is_live(&entry.value)
             }
             _ => false,
         };
-        if !sound {
+        if !usable {
             *place = None;
         }
-        &mut place.get_or_insert_with(|| Box::new((Arc::clone(slot.name), make(slot.name)))).1
+        let entry = || Box::new(Entry { name: Arc::clone(slot.name), value: make(slot.name) });
+        &mut place.get_or_insert_with(entry).value
     }
 }
