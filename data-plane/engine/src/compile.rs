@@ -28,6 +28,7 @@ use draft::Draft;
 
 /// One change of a batch.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly every change is an upsert, and none lives long")]
 pub enum Change {
     /// The object is to be this, whatever it was.
     Upsert(Resource),

@@ -21,15 +21,18 @@ pub(crate) mod check;
 mod condition;
 mod explain;
 mod find;
+mod host;
 mod pattern;
+mod slot;
 pub(crate) mod table;
+mod trie;
 
 pub use check::{MAX_CONDITION_BYTES, MAX_CONDITIONS, MAX_HOSTS, MAX_LISTENERS, MAX_MATCHES, MAX_SOURCES};
 pub use condition::Allow;
 pub use explain::ExplainError;
 pub(crate) use pattern::{HostPattern, PathPattern};
 pub use pattern::{MAX_PATTERN_BYTES, MAX_SEGMENTS};
-pub(crate) use table::{Alike, Candidate};
+pub(crate) use slot::{Alike, Candidate, Slot};
 
 /// A route's number: stable over compiles as long as the route exists, then reused. State indexed by it checks
 /// identity by [`Route::name`].

@@ -116,7 +116,7 @@ impl Draft {
             }
             (Checked::Upstream(upstream), _) => state.upstreams.set(upstream.slot.0, Arc::clone(upstream)),
             (Checked::Policy(_), Some(Checked::Policy(former))) => {
-                self.former_policies.push(Arc::clone(former))
+                self.former_policies.push(Arc::clone(former));
             }
             (Checked::Policy(_), _) => {}
             (Checked::Route(route), former) => {

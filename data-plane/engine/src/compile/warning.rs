@@ -11,8 +11,8 @@ use gateway_proto::kind::{Key, Kind};
 use super::object::Checked;
 use crate::engine::Engine;
 use crate::listener::Listener;
-use crate::route::table::{Slot, Table};
-use crate::route::{Alike, Candidate, HostPattern, Reach, Route};
+use crate::route::table::Table;
+use crate::route::{Alike, Candidate, HostPattern, Reach, Route, Slot};
 use crate::violations::Violations;
 
 /// The warnings about these objects, and about routes that they put in the shade. Sorted.
@@ -120,6 +120,7 @@ impl<'e> Warner<'e> {
     }
 
     /// The candidates of a table that ask for the same on the same host.
+    #[expect(clippy::mutable_key_type, reason = "patterns are hashed and compared by their text")]
     fn group(
         &mut self,
         table: &'e Table,

@@ -9,8 +9,8 @@ use std::sync::Arc;
 
 use super::condition::Method;
 use super::pattern::HostLevel;
-use super::table::{Seed, Slot, Table, Visit};
-use super::{Allow, Candidate, Fields, Lookup, Match, RequestView};
+use super::table::{Seed, Table, Visit};
+use super::{Allow, Candidate, Fields, Lookup, Match, RequestView, Slot};
 use crate::engine::Engine;
 use crate::listener::Listener;
 

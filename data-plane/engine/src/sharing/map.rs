@@ -146,7 +146,7 @@ mod tests {
     /// Few distinct hashes, so that values collide in every way.
     fn weak(key: &[u8]) -> u64 {
         let sum: u64 = key.iter().map(|&b| u64::from(b)).sum();
-        sum % 7 << 32 | sum % 3
+        ((sum % 7) << 32) | (sum % 3)
     }
 
     impl Keyed for Item {

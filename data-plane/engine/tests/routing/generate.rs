@@ -21,19 +21,6 @@ pub(crate) trait Choose {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
-pub(crate) struct Rng(pub(crate) u64);
-
-impl Choose for Rng {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) % n as u64) as usize
-    }
-}
-
 /// The listeners that generated routes are reached through.
 pub(crate) const LISTENERS: [&str; 3] = ["default/one", "default/two", "team/three"];
 

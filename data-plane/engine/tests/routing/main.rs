@@ -3,16 +3,16 @@
 
 mod generate;
 mod model;
+#[path = "../../fuzz/src/oracle.rs"]
+mod oracle;
 mod steps;
-
-use std::collections::BTreeSet;
 
 use gateway_engine::Engine;
 use gateway_engine::compile::{Change, compile};
 use gateway_engine::path;
-use gateway_engine::route::{Lookup, RequestView};
-use generate::{Choose as _, Rng};
-use model::{Decision, Model, Request};
+use generate::Choose;
+use model::{Decision, Model};
+use oracle::decide;
 
 /// So many cases by default, ten times as many in the full profile.
 #[allow(clippy::disallowed_methods, reason = "the profile is no setting of a program")]
@@ -24,27 +24,16 @@ fn cases(default: usize) -> usize {
     }
 }
 
-/// What the engine decides on a request as it comes.
-fn decide(engine: &Engine, listener: &str, request: &Request) -> Decision {
-    let listener = engine.listener(listener).expect("generated");
-    let (mut host_scratch, mut path_scratch) = (Vec::new(), Vec::new());
-    let host = path::host(request.host.as_bytes(), &mut host_scratch);
-    let path = path::normalize(request.path.as_bytes(), &mut path_scratch);
-    let (Ok(host), Ok(path)) = (host, path) else { return Decision::BadRequest };
-    let view = RequestView {
-        method: request.method.as_bytes(),
-        host,
-        path,
-        query: request.query.as_bytes(),
-        source: request.source.parse().expect("address"),
-        headers: &*request.headers,
-    };
-    match engine.find(listener, &view) {
-        Lookup::Found(found) => Decision::Route(found.route.name.to_string(), found.index()),
-        Lookup::MethodNotAllowed(allow) => {
-            Decision::Allow(allow.iter().map(str::to_owned).collect::<BTreeSet<_>>())
-        }
-        Lookup::NotFound => Decision::None,
+/// SplitMix64 (Steele, Lea, Flood 2014): small, and the same everywhere.
+pub(crate) struct Rng(pub(crate) u64);
+
+impl Choose for Rng {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) % n as u64) as usize
     }
 }
 
@@ -102,4 +91,21 @@ fn the_form_of_paths_is_that_of_the_naive_model() {
         let form = path::normalize(&text, &mut scratch).ok().map(str::to_owned);
         assert_eq!(form, model::normalize(&text), "{:?}", String::from_utf8_lossy(&text));
     }
+}
+
+/// Runs an oracle over the committed seeds of its target.
+fn replay(target: &str, oracle: fn(&[u8])) {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
+    let seeds: Vec<_> = std::fs::read_dir(folder).expect("seeds are committed").collect();
+    assert!(seeds.len() >= 4, "{target}");
+    for seed in seeds {
+        oracle(&std::fs::read(seed.expect("an entry").path()).expect("readable"));
+    }
+}
+
+#[test]
+fn what_the_fuzzers_began_with_and_found_holds() {
+    replay("compile", oracle::compile);
+    replay("route", oracle::route);
+    replay("normalize", oracle::normalize);
 }

@@ -10,8 +10,9 @@ use gateway_proto::admin::ExplainRequest;
 use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::wire::{self, policy_entry, route_spec};
 
-use crate::generate::{self, Choose, LISTENERS, Rng, metadata};
-use crate::{cases, decide};
+use crate::generate::{self, Choose, LISTENERS, metadata};
+use crate::oracle::decide;
+use crate::{Rng, cases};
 
 const ROUTES: [&str; 6] = ["default/r", "team/r", "team/a", "default/b", "team-x/r", "default/c"];
 const UPSTREAMS: [&str; 3] = ["default/u", "team/u", "team-x/u"];
