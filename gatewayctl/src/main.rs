@@ -1,2 +1,10 @@
-//! Entry point.
-fn main() {}
+//! Entry point of `gatewayctl`.
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    gatewayctl::main(std::env::args_os())
+}

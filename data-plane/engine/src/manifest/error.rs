@@ -116,13 +116,15 @@ impl Excerpt {
     }
 }
 
-/// Whether the text was bad or could not be had at all.
+/// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// A file or folder could not be read.
     Unreadable,
     /// The content is wrong.
     Invalid,
+    /// The content is accepted but looks wrong. Never of a manifest's form; for what compile and the server say.
+    Warning,
 }
 
 /// One thing that is wrong with one manifest.
@@ -144,7 +146,8 @@ pub struct ManifestError {
 
 impl fmt::Display for ManifestError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.message)?;
+        let label = if self.class == Class::Warning { "warning" } else { "error" };
+        writeln!(f, "{label}: {}", self.message)?;
         let gutter = match &self.at {
             None => {
                 write!(f, "  --> {}", self.file)?;

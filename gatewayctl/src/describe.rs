@@ -1,0 +1,19 @@
+//! `describe`: one object as YAML, and where it serves.
+
+use gateway_proto::admin::ObjectStatus;
+use gateway_proto::kind::Key;
+
+use crate::cli::ObjectArgs;
+use crate::client::Client;
+use crate::output::Output;
+use crate::report::Failure;
+use crate::{objects, status};
+
+/// Runs it.
+pub(crate) async fn run(args: &ObjectArgs, client: &Client, output: &Output) -> Result<(), Failure> {
+    let object = objects::get(client, args.kind, &args.namespace, &args.name).await?;
+    let key = Key::new(args.kind, &args.namespace, &args.name);
+    let status: ObjectStatus = status::of(client, &key).await?;
+    output.raw(&objects::yaml(&object))?;
+    output.raw(&format!("\n{}", status::object(&status)))
+}

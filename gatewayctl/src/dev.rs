@@ -1,0 +1,232 @@
+//! `dev`: everything in one process, for the first five minutes and for working on manifests. The only file that
+//! reaches the planes, through the same `run()` that their programs call.
+//!
+//! What is applied here carries a label, and is pruned by it when it is no longer in the manifests, also after a
+//! restart. Objects that were applied by other means are left alone.
+
+mod echo;
+mod sample;
+mod watch;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use gateway_control_plane as control_plane;
+use gateway_data_plane as data_plane;
+use gateway_engine::manifest::Document;
+use gateway_proto::admin::{DataPlaneList, MAX_DOCUMENTS, Prune};
+use gateway_proto::kind::Key;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::apply::Terms;
+use crate::cli::{DevArgs, Manifests};
+use crate::client::Client;
+use crate::context::Endpoint;
+use crate::output::Output;
+use crate::report::Failure;
+use crate::{apply, context, manifests, wait};
+
+/// Name of the data plane, and of the saved context.
+const DEV: &str = "dev";
+/// How long the data plane has to take a change.
+const APPLIED_WITHIN: Duration = Duration::from_secs(30);
+/// How long requests in flight may take at the end.
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+
+/// Runs it until Ctrl-C or SIGTERM.
+pub(crate) async fn run(args: &DevArgs, output: &Output) -> Result<(), Failure> {
+    log();
+    let stopped = stopped()?;
+    let echo = echo::start()
+        .await
+        .map_err(|error| Failure::runtime(format!("cannot start the echo upstream: {error}")))?;
+    let mut control = Box::pin(control_plane::run(control_config(args))).await.map_err(|error| {
+        Failure::runtime(format!("cannot start the control plane: {error}")).help(
+            "is another `gatewayctl dev` running here? try --admin-listen 127.0.0.1:0 and --state-dir DIR",
+        )
+    })?;
+    let plane = Box::pin(data_plane::run(data_config(args, control.stream)?)).await;
+    let plane = plane.map_err(|error| Failure::runtime(format!("cannot start the data plane: {error}")))?;
+
+    let token = token(&args.state_dir.join("control-plane"))?;
+    let endpoint =
+        Endpoint { server: format!("http://{}", control.admin), token: Some(token.clone()), ca_file: None };
+    let session = Session { client: Client::new(&endpoint)?, args, echo };
+    let outcome = tokio::select! {
+        outcome = serve(&session, endpoint, output) => outcome,
+        () = stopped => Ok(()),
+        error = control.failed() => Err(Failure::runtime(format!("the control plane failed: {error}"))),
+    };
+    output.note("draining");
+    plane.shutdown().await;
+    control.shutdown().await;
+    outcome
+}
+
+/// What a running `dev` applies to.
+struct Session<'a> {
+    client: Client,
+    args: &'a DevArgs,
+    echo: SocketAddr,
+}
+
+/// Applies, says what there is, and applies again on changes; ends only with an error.
+async fn serve(session: &Session<'_>, endpoint: Endpoint, output: &Output) -> Result<(), Failure> {
+    let args = session.args;
+    // Before the first reading, so that no change in between is missed.
+    let changes = args.watch.then(|| watch::Changes::of(&args.files, args.recursive)).transpose();
+    let changes =
+        changes.map_err(|error| Failure::runtime(format!("cannot watch the manifests: {error}")))?;
+    match (session.apply(output).await, &changes) {
+        (Ok(()), _) => {}
+        // While they are watched, broken manifests are what the next change mends.
+        (Err(failure), Some(_)) => output.failure(&failure),
+        (Err(failure), None) => return Err(failure),
+    }
+    context::save(DEV, endpoint.clone())?;
+    session.introduce(&endpoint, output).await?;
+    loop {
+        match &changes {
+            None => std::future::pending::<()>().await,
+            Some(changes) => changes.next().await,
+        }
+        if let Err(failure) = session.apply(output).await {
+            output.failure(&failure);
+        }
+    }
+}
+
+impl Session<'_> {
+    fn documents(&self, output: &Output) -> Result<Vec<Document>, Failure> {
+        let args = self.args;
+        let mut documents = if args.files.is_empty() {
+            sample::documents(args.listen, self.echo)?
+        } else {
+            let files = Manifests { files: args.files.clone(), recursive: args.recursive, namespace: None };
+            manifests::read(&files, output)?
+        };
+        sample::mark(&mut documents);
+        Ok(documents)
+    }
+
+    /// Brings the store and the data plane to what the manifests say.
+    async fn apply(&self, output: &Output) -> Result<(), Failure> {
+        let documents = self.documents(output)?;
+        let labels = [(sample::MARK.0.to_owned(), sample::MARK.1.to_owned())].into();
+        let prune = Prune { labels, max_delete: u32::try_from(MAX_DOCUMENTS).ok() };
+        let terms = Terms { prune: Some(prune), message: Some("gatewayctl dev"), ..Terms::default() };
+        let response = apply::send(&self.client, &documents, &terms, output).await?;
+        apply::show(&response, &documents, false, output)?;
+        self.connected().await?;
+        let objects: Vec<Key> = documents.iter().map(Document::key).collect();
+        wait::until_applied(&self.client, response.revision, &objects, APPLIED_WITHIN, output).await
+    }
+
+    /// Waits for our own data plane: it starts at the same time and must not be missed.
+    async fn connected(&self) -> Result<DataPlaneList, Failure> {
+        let look = async {
+            loop {
+                let list: DataPlaneList = self.client.get("/v1/data-planes", &[]).await?;
+                if list.items.iter().any(|plane| plane.id == DEV && plane.connected) {
+                    return Ok(list);
+                }
+                tokio::time::sleep(Duration::from_millis(25)).await;
+            }
+        };
+        let late =
+            |_| Failure::runtime("the data plane does not connect").help("its log lines above say why");
+        tokio::time::timeout(APPLIED_WITHIN, look).await.map_err(late)?
+    }
+
+    /// Addresses, token and three lines to try.
+    async fn introduce(&self, endpoint: &Endpoint, output: &Output) -> Result<(), Failure> {
+        let list = self.connected().await?;
+        let plane = list.items.iter().find(|plane| plane.id == DEV);
+        let listeners: Vec<(&String, &String)> =
+            plane.into_iter().flat_map(|plane| &plane.listeners).collect();
+        let token = endpoint.token.as_deref().unwrap_or_default();
+        output.line(format!("\nadmin API   {}\ntoken       {token}", endpoint.server))?;
+        for (name, address) in &listeners {
+            output.line(format!("listener    http://{address}  ({name})"))?;
+        }
+        output.line(format!(
+            "echo        http://{}\ncontext     {DEV} (used by other gatewayctl commands)\n",
+            self.echo
+        ))?;
+        let gateway = listeners
+            .first()
+            .map_or_else(|| "http://127.0.0.1:8080".to_owned(), |(_, at)| format!("http://{at}"));
+        output.line("try:")?;
+        output.line(format!("  curl -i {gateway}/"))?;
+        output.line(format!("  curl {gateway}/hello/you"))?;
+        output.line(format!("  curl -H 'Authorization: Bearer {token}' {}/v1/routes", endpoint.server))?;
+        output.line("\nCtrl-C ends it.")
+    }
+}
+
+fn control_config(args: &DevArgs) -> control_plane::config::Config {
+    control_plane::config::Config {
+        admin_listen: args.admin_listen,
+        stream_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        database_url: None,
+        state_dir: args.state_dir.join("control-plane"),
+        admin_token_file: None,
+        tls: None,
+        insecure: false,
+    }
+}
+
+fn data_config(args: &DevArgs, stream: SocketAddr) -> Result<data_plane::config::Config, Failure> {
+    let url =
+        format!("http://{stream}").parse().map_err(|error| Failure::runtime(format!("{stream}: {error}")))?;
+    Ok(data_plane::config::Config {
+        source: data_plane::config::Source::ControlPlane(vec![url]),
+        node: Some(DEV.to_owned()),
+        group: "default".to_owned(),
+        labels: Default::default(),
+        zone: String::new(),
+        admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        state_dir: args.state_dir.join("data-plane"),
+        snapshot_key_file: None,
+        workers: None,
+        drain_delay: Duration::ZERO,
+        drain_timeout: DRAIN_WITHIN,
+        access_log: data_plane::config::AccessLog::Stdout,
+        tls_ca: None,
+        insecure: false,
+    })
+}
+
+/// The token that the control plane made with its store, now or at an earlier start.
+fn token(state_dir: &Path) -> Result<String, Failure> {
+    let path = state_dir.join("admin-token");
+    let token = std::fs::read_to_string(&path);
+    let token = token.map_err(|error| {
+        Failure::runtime(format!("cannot read {}: {error}", path.display()))
+            .help("remove the state folder to begin anew, or name another with --state-dir")
+    })?;
+    Ok(token.trim().to_owned())
+}
+
+/// Warnings and errors of both planes go to standard error.
+fn log() {
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    if subscriber.try_init().is_err() {
+        tracing::debug!("somebody else logs already");
+    }
+}
+
+/// Ends with Ctrl-C or SIGTERM.
+fn stopped() -> Result<impl Future<Output = ()>, Failure> {
+    let on =
+        |kind| signal(kind).map_err(|error| Failure::runtime(format!("cannot listen for signals: {error}")));
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}

@@ -1,0 +1,48 @@
+//! `nodes`: the data planes, what they serve and how far behind they are.
+
+use gateway_proto::admin::{DataPlane, DataPlaneList};
+
+use crate::cli::{NodesArgs, Plain};
+use crate::client::Client;
+use crate::output::{Output, table};
+use crate::report::Failure;
+
+/// Runs it.
+pub(crate) async fn run(args: &NodesArgs, client: &Client, output: &Output) -> Result<(), Failure> {
+    let list: DataPlaneList = client.get("/v1/data-planes", &[]).await?;
+    if args.output == Plain::Json {
+        let text =
+            serde_json::to_string_pretty(&list).map_err(|error| Failure::runtime(error.to_string()))?;
+        return output.line(text);
+    }
+    if list.items.is_empty() {
+        output
+            .note("no data plane has connected yet; start one with `gateway-data-plane --control-plane URL`");
+    }
+    let rows: Vec<Vec<String>> = list.items.iter().map(row).collect();
+    output.raw(&table(
+        &["ID", "GROUP", "ZONE", "STATE", "REVISION", "LAG", "REFUSED", "LISTENERS", "VERSION", "LAST SEEN"],
+        &rows,
+    ))
+}
+
+fn row(plane: &DataPlane) -> Vec<String> {
+    let state = match (plane.connected, plane.in_sync) {
+        (false, _) => "away",
+        (true, true) => "in sync",
+        (true, false) => "behind",
+    };
+    let listeners: Vec<&str> = plane.listeners.values().map(String::as_str).collect();
+    vec![
+        plane.id.clone(),
+        plane.group.clone(),
+        plane.zone.clone(),
+        state.to_owned(),
+        plane.applied_revision.to_string(),
+        plane.lag.to_string(),
+        plane.rejects.len().to_string(),
+        listeners.join(","),
+        plane.version.clone(),
+        plane.last_seen.clone(),
+    ]
+}

@@ -1,0 +1,42 @@
+//! `validate` and `apply --dry-run=client`: the compiler that the control plane and the data planes use, without them.
+//! Only the manifests are known: a reference to an object that is stored but not among them counts as missing.
+
+use gateway_engine::compile::{Change, compile};
+use gateway_engine::engine::Engine;
+use gateway_engine::manifest::{Class, Document};
+use gateway_proto::field::ViolationCode;
+
+use crate::cli::Manifests;
+use crate::output::Output;
+use crate::report::{Exit, Failure};
+use crate::{manifests, spans};
+
+/// Runs it.
+pub(crate) fn run(args: &Manifests, output: &Output) -> Result<(), Failure> {
+    documents(&manifests::read(args, output)?, output)
+}
+
+/// Checks documents by themselves.
+pub(crate) fn documents(documents: &[Document], output: &Output) -> Result<(), Failure> {
+    let _progress = output.progress(format!("checking {} objects", documents.len()));
+    let changes =
+        documents.iter().map(|document| Change::Upsert(document.resource.clone().canonical())).collect();
+    match compile(&Engine::default(), changes) {
+        Ok(compiled) => {
+            output.warnings(&spans::findings(&compiled.warnings, documents, Class::Warning));
+            output.say(format!("{} objects are valid", documents.len()))
+        }
+        Err(violations) => {
+            let dangling =
+                violations.iter().any(|violation| violation.code == ViolationCode::DanglingReference);
+            let mut failure = Failure::new(Exit::Invalid, "");
+            (failure.findings, failure.more) = spans::findings(&violations, documents, Class::Invalid);
+            if dangling {
+                failure.message = "some references lead to nothing in these manifests".to_owned();
+                failure =
+                    failure.help("check against what is stored with `gatewayctl apply --dry-run=server`");
+            }
+            Err(failure)
+        }
+    }
+}

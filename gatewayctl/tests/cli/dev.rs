@@ -1,0 +1,80 @@
+//! `dev` itself.
+
+use std::time::{Duration, Instant};
+
+use crate::process::{Dev, alone, answering};
+
+const LISTENER: &str = "apiVersion: gateway/v1\nkind: Listener\nmetadata: { name: own }\nspec: { address: 127.0.0.1, port: 0 }\n---\n";
+
+#[test]
+fn it_serves_a_proxied_request_and_drains_on_ctrl_c() {
+    let dev = Dev::start();
+    let (status, body) = dev.get("/some/path?x=1");
+    assert_eq!(status, 200);
+    assert!(
+        body.starts_with("GET /some/path?x=1\n") && body.contains("x-forwarded-for: 127.0.0.1"),
+        "{body}"
+    );
+    assert_eq!(dev.get("/hello/you"), (200, "hello, you\n".to_owned()));
+    // Without flags: the context that it saved.
+    assert_eq!(dev.ok(&["get", "routes", "-o", "name"]), "route/echo\nroute/hello\n");
+    assert_eq!(dev.interrupt(), Some(0));
+}
+
+#[test]
+fn it_applies_manifests_again_when_they_change_and_prunes_what_they_no_longer_hold() {
+    let first = format!("{LISTENER}{}---\n{}", answering("a", "/a", "one"), answering("b", "/b", "two"));
+    let mut dev = Dev::with(&["-f", "manifests", "-R", "--watch"], |home| {
+        std::fs::create_dir_all(home.join("manifests/below")).expect("folder");
+        std::fs::write(home.join("manifests/below/shop.yaml"), &first).expect("file");
+    });
+    assert_eq!(dev.get("/a"), (200, "one".to_owned()));
+    let other = dev.piped(&["apply", "--wait", "-f", "-"], &answering("other", "/other", "kept"));
+    assert_eq!(other.code, Some(0), "{}", other.err);
+
+    dev.write("manifests/below/shop.yaml", &format!("{LISTENER}{}", answering("a", "/a", "changed")));
+    dev.until("dev: applied revision 3");
+    assert_eq!(dev.get("/a"), (200, "changed".to_owned()));
+    assert_eq!(dev.get("/b").0, 404, "it was pruned");
+    assert_eq!(dev.get("/other"), (200, "kept".to_owned()), "it was applied by other means");
+
+    dev.write("manifests/below/shop.yaml", "kind: Rout\n");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !dev.errors().contains("unknown kind \"Rout\"") {
+        assert!(Instant::now() < deadline, "{}", dev.errors());
+        std::thread::yield_now();
+    }
+    assert_eq!(dev.get("/a"), (200, "changed".to_owned()), "broken manifests change nothing");
+    dev.write("manifests/below/shop.yaml", &format!("{LISTENER}{}", answering("a", "/a", "mended")));
+    dev.until("dev: applied revision 4");
+    assert_eq!(dev.get("/a"), (200, "mended".to_owned()));
+}
+
+#[test]
+fn its_state_survives_a_restart_and_is_not_shared() {
+    let dev = Dev::start();
+    let applied = dev.piped(&["apply", "--wait", "-f", "-"], &answering("mine", "/mine", "still here"));
+    assert_eq!(applied.code, Some(0), "{}", applied.err);
+    let second = dev.run(&["dev", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    assert_eq!(second.code, Some(1), "the state folder is taken");
+    assert!(second.err.contains("--state-dir"), "{}", second.err);
+    let kept = tempfile::tempdir().expect("temporary folder");
+    let state = kept.path().join("state");
+    let arguments = ["--listen", "127.0.0.1:0", "--state-dir", state.to_str().expect("text")];
+    let first = Dev::with(&arguments, |_| {});
+    assert_eq!(
+        first.piped(&["apply", "--wait", "-f", "-"], &answering("mine", "/mine", "still here")).code,
+        Some(0)
+    );
+    assert_eq!(first.interrupt(), Some(0));
+    assert_eq!(Dev::with(&arguments, |_| {}).get("/mine"), (200, "still here".to_owned()));
+}
+
+#[test]
+fn bad_manifests_end_it_with_exit_code_3_when_nothing_is_watched() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    std::fs::write(home.path().join("bad.yaml"), "kind: Rout\n").expect("file");
+    let done = alone(home.path(), &["dev", "-f", "bad.yaml", "--admin-listen", "127.0.0.1:0"]);
+    assert_eq!(done.code, Some(3), "{}", done.err);
+    assert!(done.err.contains("bad.yaml:1:7"), "{}", done.err);
+}
