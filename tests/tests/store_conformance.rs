@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use gateway_control_plane::auth;
 use gateway_control_plane::store::{
-    self, Commit, CommitError, Opened, Precondition, StoreError, Write, conformance,
+    self, Commit, CommitError, Opened, PageRequest, Precondition, StoreError, Write, conformance,
 };
 use gateway_proto::admin::Role;
 use gateway_proto::wire;
@@ -52,6 +52,63 @@ async fn a_store_whose_server_is_killed_fails_within_seconds_and_recovers_by_its
     assert_eq!(commit(&writer, "after").await?, 2, "the write that failed left nothing behind");
     let seen = tokio::time::timeout(Duration::from_secs(10), heads.wait_for(|head| head.revision == 2)).await;
     seen.expect("the other replica finds out by itself")?;
+    Ok(())
+}
+
+/// Commits until one fails: the messages that were confirmed, and the failure of the last one.
+async fn write_until_it_fails(opened: Opened, writer: usize) -> (Vec<String>, String, StoreError) {
+    let mut confirmed = Vec::new();
+    loop {
+        let message = format!("writer {writer}, commit {}", confirmed.len());
+        let base = *opened.store.watch().borrow();
+        let writes = put(&format!("w{writer}"));
+        let commit = Commit { base, author: "ann".into(), message: message.clone(), writes, audit: None };
+        match opened.store.commit(commit).await {
+            Ok(_) => confirmed.push(message),
+            // The watch may run behind; reading the head moves it.
+            Err(CommitError::Moved { .. }) => drop(opened.store.head().await),
+            Err(CommitError::Store(error)) => return (confirmed, message, error),
+            Err(other) => panic!("{other}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_confirmed_survives_a_crash_and_what_failed_is_not_there() -> anyhow::Result<()> {
+    let mut postgres = Postgres::start().await?;
+    let url = postgres.database().await?;
+    let observer = open(&url).await?;
+    let mut writers = Vec::new();
+    for writer in 0..4 {
+        writers.push(tokio::spawn(write_until_it_fails(open(&url).await?, writer)));
+    }
+    let mut heads = observer.store.watch();
+    heads.wait_for(|head| head.revision >= 20).await?;
+    postgres.kill().await?;
+    postgres.resume().await?;
+
+    let mut kept = Vec::new();
+    let mut page = PageRequest { before: None, limit: 1_000 };
+    loop {
+        let part = observer.store.revisions(page).await?;
+        kept.extend(part.items.into_iter().map(|revision| revision.message));
+        page.before = part.next;
+        if part.next.is_none() {
+            break;
+        }
+    }
+    assert_eq!(kept.len() as u64, observer.store.head().await?.revision, "no gaps");
+    for writer in writers {
+        let (confirmed, last, error) = writer.await?;
+        for message in confirmed {
+            assert!(kept.contains(&message), "{message} was confirmed and is lost");
+        }
+        match error {
+            StoreError::OutcomeUnknown => {}
+            StoreError::Unavailable(_) => assert!(!kept.contains(&last), "{last} was refused and is there"),
+            other => panic!("{last}: {other}"),
+        }
+    }
     Ok(())
 }
 

@@ -7,9 +7,9 @@ use super::StoreError;
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match error {
-            sqlx::Error::PoolTimedOut => {
-                StoreError::Unavailable("the database gave no connection in time".to_owned())
-            }
+            sqlx::Error::PoolTimedOut => StoreError::Unavailable(
+                "the database gave no connection in time; try again when it is back".to_owned(),
+            ),
             sqlx::Error::PoolClosed => StoreError::Unavailable("it is shutting down".to_owned()),
             sqlx::Error::Io(error) => StoreError::Unavailable(error.to_string()),
             sqlx::Error::Tls(error) => StoreError::Unavailable(error.to_string()),

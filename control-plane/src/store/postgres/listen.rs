@@ -24,32 +24,38 @@ pub(super) async fn follow(pool: PgPool, watching: Arc<Watching>) {
     let mut listener = None;
     let mut down = false;
     loop {
-        if listener.is_none() {
-            listener = listen(&pool).await;
-        }
-        // After the LISTEN, so that nothing falls in between.
-        let position = match tokio::time::timeout(ANSWER, position(&pool)).await {
-            Ok(position) => position,
-            Err(_) => Err(StoreError::Unavailable("no answer from the database within 3 s".to_owned())),
+        let position = match &listener {
+            Some(_) => within(position(&pool)).await,
+            None => match within(listen(&pool)).await {
+                Ok(new) => {
+                    listener = Some(new);
+                    // After the LISTEN, so that nothing falls in between.
+                    within(position(&pool)).await
+                }
+                // No connection to be had: the poll would wait for one just as long.
+                Err(away @ StoreError::Unavailable(_)) => Err(away),
+                Err(_) => within(position(&pool)).await,
+            },
         };
         down = watching.saw_poll(position, down);
         listener = wait(listener).await;
     }
 }
 
+async fn within<T>(work: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let late = || StoreError::Unavailable("no answer from the database within 3 s".to_owned());
+    tokio::time::timeout(ANSWER, work).await.unwrap_or_else(|_| Err(late()))
+}
+
 async fn position(pool: &PgPool) -> Result<Position, StoreError> {
     objects::position(&mut *pool.acquire().await?).await
 }
 
-async fn listen(pool: &PgPool) -> Option<PgListener> {
-    let start = async {
-        let mut listener = PgListener::connect_with(pool).await?;
-        listener.eager_reconnect(false);
-        listener.listen(CHANNEL).await?;
-        Ok::<_, sqlx::Error>(listener)
-    };
-    // Why it failed is told by the poll that follows.
-    tokio::time::timeout(ANSWER, start).await.ok()?.ok()
+async fn listen(pool: &PgPool) -> Result<PgListener, StoreError> {
+    let mut listener = PgListener::connect_with(pool).await?;
+    listener.eager_reconnect(false);
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
 }
 
 /// Waits for a notification or the next poll; gives the listener back if its connection still lives.

@@ -1,11 +1,12 @@
 use std::os::unix::fs::PermissionsExt as _;
 
 use gateway_proto::admin::Role;
+use gateway_proto::wire;
 use sqlx::Connection as _;
 
 use super::*;
 use crate::auth::new_token;
-use crate::store::{self, conformance};
+use crate::store::{self, Commit, Precondition, TokenError, Write, conformance};
 
 fn token() -> TokenRecord {
     new_token("admin", Role::Admin, Vec::new(), None).1
@@ -88,4 +89,44 @@ async fn a_write_transaction_that_is_cut_off_leaves_nothing_behind() {
     sqlx::query("UPDATE meta SET revision = 7").execute(&mut *transaction).await.expect("written");
     drop(transaction);
     assert_eq!(opened.store.head().await.expect("answers").revision, 0);
+}
+
+#[tokio::test]
+async fn labels_can_be_asked_for_in_sql() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let url = format!("sqlite://{}/gateway.db", directory.path().display());
+    let opened = store::open(&url, &token()).await.expect("opens");
+    let labels = |team: &str| [("team".to_owned(), team.to_owned())].into_iter().collect();
+    let upstream = |name: &str, team| wire::Upstream {
+        metadata: Some(wire::Metadata { name: name.to_owned(), labels: labels(team), ..Default::default() }),
+        ..Default::default()
+    };
+    let writes =
+        [upstream("a", "red"), upstream("b", "blue")].map(|it| Write::put(it.into(), Precondition::Any));
+    let base = opened.store.head().await.expect("answers");
+    let commit =
+        Commit { base, author: String::new(), message: String::new(), writes: writes.into(), audit: None };
+    opened.store.commit(commit).await.expect("stored");
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("connects");
+    let found: Vec<String> =
+        sqlx::query_scalar("SELECT name FROM resources WHERE labels ->> 'team' = 'blue'")
+            .fetch_all(&mut connection)
+            .await
+            .expect("answers");
+    assert_eq!(found, ["b"]);
+}
+
+#[tokio::test]
+async fn there_is_a_bound_on_tokens() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let url = format!("sqlite://{}/gateway.db", directory.path().display());
+    let opened = store::open(&url, &token()).await.expect("opens");
+    let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("connects");
+    let fill = "WITH RECURSIVE n(n) AS (SELECT 2 UNION ALL SELECT n + 1 FROM n WHERE n < 9999) \
+                INSERT INTO tokens SELECT 't' || n, zeroblob(32), 'viewer', '[]', 0, NULL FROM n";
+    sqlx::query(fill).execute(&mut connection).await.expect("filled");
+    let named = |name: &str| new_token(name, Role::Viewer, Vec::new(), None).1;
+    opened.store.create_token(named("last"), None).await.expect("one more fits");
+    let error = opened.store.create_token(named("surplus"), None).await.expect_err("full");
+    assert!(matches!(error, TokenError::Full(10_000)), "{error}");
 }
