@@ -13,21 +13,15 @@ const PAGE: usize = 256;
 #[derive(Clone, Debug)]
 pub struct SortedMap<K, V> {
     pages: Vec<Arc<Vec<(K, V)>>>,
-    len: usize,
 }
 
 impl<K, V> Default for SortedMap<K, V> {
     fn default() -> Self {
-        SortedMap { pages: Vec::new(), len: 0 }
+        SortedMap { pages: Vec::new() }
     }
 }
 
 impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
-    /// How many entries.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// The value of a key.
     pub fn get(&self, key: &K) -> Option<&V> {
         let page = self.pages.get(self.page_of(key))?;
@@ -39,7 +33,6 @@ impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
         let at = self.page_of(&key).min(self.pages.len().saturating_sub(1));
         let Some(page) = self.pages.get_mut(at) else {
             self.pages.push(Arc::new(vec![(key, value)]));
-            self.len = 1;
             return None;
         };
         let page = Arc::make_mut(page);
@@ -47,7 +40,6 @@ impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
             Ok(found) => Some(std::mem::replace(&mut page[found].1, value)),
             Err(place) => {
                 page.insert(place, (key, value));
-                self.len += 1;
                 if page.len() > PAGE {
                     let upper = page.split_off(PAGE / 2);
                     self.pages.insert(at + 1, Arc::new(upper));
@@ -66,7 +58,6 @@ impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
         if page.is_empty() {
             self.pages.remove(at);
         }
-        self.len -= 1;
         Some(value)
     }
 
@@ -211,7 +202,6 @@ mod tests {
             apply(&mut map, &mut model, &second);
             for (map, model) in [(&old, &old_model), (&map, &model)] {
                 prop_assert!(map.iter().eq(model.iter()));
-                prop_assert_eq!(map.len(), model.len());
                 prop_assert!(map.range_from(&from).eq(model.range(from..)));
                 prop_assert_eq!(map.get(&from), model.get(&from));
             }

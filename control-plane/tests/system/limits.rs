@@ -94,3 +94,23 @@ async fn a_batch_of_ten_thousand_is_one_revision() {
     assert_eq!(plane.admin.apply(&documents).await, 1);
     assert_eq!(plane.admin.get("/v1/upstreams/u9999").await.status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn watchers_beyond_the_bound_are_told_to_come_back() {
+    let plane = Plane::start().await;
+    let mut held = Vec::new();
+    for _ in 0..256 {
+        held.push(plane.admin.events().await);
+    }
+    let answer = plane.admin.get("/v1/watch").await;
+    answer.problem(503, "unavailable");
+    assert_eq!(answer.headers["retry-after"], "1");
+    held.pop();
+    loop {
+        // The server notices the closed connection in its own time.
+        if plane.admin.try_events().await.is_some() {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}

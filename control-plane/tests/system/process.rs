@@ -89,6 +89,21 @@ async fn with_a_certificate_the_admin_api_speaks_tls_only() {
     let mut answer = Vec::new();
     let _ = plain.read_to_end(&mut answer).await;
     assert!(!answer.starts_with(b"HTTP/1.1 200"));
+
+    // So does the stream.
+    let trust = tonic::transport::Certificate::from_pem(made.cert.pem());
+    let tls = tonic::transport::ClientTlsConfig::new().ca_certificate(trust).domain_name("localhost");
+    let endpoint =
+        tonic::transport::Endpoint::from_shared(format!("https://{}", running.stream)).expect("an address");
+    let channel = endpoint.tls_config(tls).expect("settings").connect().await.expect("a handshake");
+    let mut client = gateway_proto::wire::sync_client::SyncClient::new(channel);
+    let hello = crate::data_plane::hello("one", "default", &crate::data_plane::Held::default());
+    let hello = gateway_proto::wire::DataPlaneMessage {
+        message: Some(gateway_proto::wire::data_plane_message::Message::Hello(hello)),
+    };
+    let mut inbound = client.stream(tokio_stream::once(hello)).await.expect("taken").into_inner();
+    assert!(inbound.message().await.expect("an answer").is_some());
+    drop((inbound, client));
     running.shutdown().await;
 }
 
