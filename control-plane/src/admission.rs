@@ -7,7 +7,7 @@
 pub mod plan;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use gateway_proto::admin::FieldError;
 use gateway_proto::kind::{Key, Resource};
@@ -21,6 +21,8 @@ pub use plan::{Batch, Document, Expected, Plan, Planned, Refusal};
 
 /// How often a write is tried when other writers move the head under it.
 const TRIES: usize = 5;
+/// Time that the state has to come to a head that another writer made.
+const CATCH_UP: Duration = Duration::from_secs(3);
 
 /// Who wants a change, for history and audit.
 #[derive(Clone, Debug)]
@@ -96,7 +98,8 @@ impl Admission {
                 Err(Missed::Moved(revision)) => {
                     self.metrics.commit_conflicts.inc();
                     // The follower brings the state there; compiling on an old one again would miss again.
-                    self.live.reach(revision).await;
+                    // While the store is away it cannot, and the next try says so.
+                    let _ = tokio::time::timeout(CATCH_UP, self.live.reach(revision)).await;
                 }
             }
         }

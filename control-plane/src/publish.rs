@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use gateway_proto::kind::Key;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -75,13 +76,13 @@ struct Published {
 pub type Edit = (Key, Option<Arc<Stored>>, Option<Arc<Stored>>);
 
 impl Publisher {
-    /// Builds the views of the present state and keeps them until cancelled.
-    pub async fn start(live: Arc<Live>, stop: CancellationToken) -> Arc<Self> {
+    /// Builds the views of the present state, and keeps them in a task until cancelled.
+    pub async fn start(live: Arc<Live>, stop: CancellationToken) -> (Arc<Self>, JoinHandle<()>) {
         let state = live.get();
         let workshop = blocking(move || Workshop::open(state)).await;
         let publisher = Arc::new(Publisher { live, views: watch::Sender::new(workshop.views()) });
-        tokio::spawn(Arc::clone(&publisher).run(workshop, stop));
-        publisher
+        let task = tokio::spawn(Arc::clone(&publisher).run(workshop, stop));
+        (publisher, task)
     }
 
     /// The views, and a signal for each newer set.

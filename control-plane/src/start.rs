@@ -41,8 +41,9 @@ pub struct Running {
     /// The file with the first admin token, if this start created the store.
     pub admin_token_path: Option<PathBuf>,
     stop: CancellationToken,
-    /// Ended last: what other tasks still tell is written down.
+    /// What must not end before `stop`.
     servers: Vec<JoinHandle<Result<(), RunError>>>,
+    /// Ended last: what other tasks still tell is written down.
     writers: Vec<JoinHandle<()>>,
     store: Arc<dyn Store>,
     _state: StateDir,
@@ -82,8 +83,8 @@ pub enum RunError {
     /// The stream's server failed.
     #[error("the stream's server failed: {0}")]
     Stream(#[from] tonic::transport::Error),
-    /// A server ended by itself.
-    #[error("a server ended by itself: {0}")]
+    /// A part that must not end did.
+    #[error("a part ended by itself: {0}")]
     Ended(String),
 }
 
@@ -108,8 +109,8 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
 
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::new());
-    tokio::spawn(Arc::clone(&live).follow(stop.clone()));
-    let publisher = Publisher::start(Arc::clone(&live), stop.clone()).await;
+    let follower = tokio::spawn(Arc::clone(&live).follow(stop.clone()));
+    let (publisher, publishing) = Publisher::start(Arc::clone(&live), stop.clone()).await;
     let (audit, audit_writer) = AuditLog::start(Arc::clone(&store));
     let (nodes, nodes_writer) = Nodes::start(Arc::clone(&store), stop.clone());
     let streams =
@@ -142,6 +143,8 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
             Ok(())
         }),
         tokio::spawn(async move { Ok(serve_streams(stream_listener, streams, pem).await?) }),
+        tokio::spawn(watched("follows the store", follower)),
+        tokio::spawn(watched("publishes", publishing)),
     ];
     let writers = vec![audit_writer, nodes_writer];
     Ok(Running { admin, stream, admin_token_path, stop, servers, writers, store, _state: state })
@@ -202,6 +205,11 @@ async fn open_store(
     let path = state.write_secret(ADMIN_TOKEN, secret.reveal())?;
     tracing::info!(path = %path.display(), "made the store; the first admin token is in this file");
     Ok((opened.store, Some(path)))
+}
+
+/// A task without which the process would serve on and grow stale: its panic ends the process.
+async fn watched(what: &'static str, task: JoinHandle<()>) -> Result<(), RunError> {
+    task.await.map_err(|error| RunError::Ended(format!("the task that {what}: {error}")))
 }
 
 fn pem(files: &TlsFiles) -> Result<Pem, TlsError> {

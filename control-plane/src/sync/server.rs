@@ -4,6 +4,7 @@
 //! Invariants: nothing is queued for a data plane but the piece it is about to get; one that takes or acknowledges
 //! nothing for a minute is cut; a second stream of the same node ends the first.
 
+mod accept;
 mod stream;
 
 use std::collections::HashMap;
@@ -16,7 +17,6 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Status, Streaming};
 
@@ -131,7 +131,7 @@ pub async fn serve(
     if let Some(Pem { cert, key }) = tls {
         server = server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(cert, key)))?;
     }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let incoming = accept::places(listener);
     server
         .add_service(SyncService(streams))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())

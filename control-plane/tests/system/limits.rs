@@ -114,3 +114,14 @@ async fn watchers_beyond_the_bound_are_told_to_come_back() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn a_head_that_does_not_arrive_ends_the_connection() {
+    let plane = Plane::start().await;
+    let mut socket = TcpStream::connect(plane.running.admin).await.expect("connects");
+    socket.write_all(b"GET /livez HTTP/1.1\r\nhost: ").await.expect("sent");
+    let mut rest = Vec::new();
+    let closed =
+        tokio::time::timeout(std::time::Duration::from_secs(20), socket.read_to_end(&mut rest)).await;
+    assert!(closed.is_ok() && !rest.starts_with(b"HTTP/1.1 200"));
+}

@@ -8,5 +8,6 @@ mod data_plane;
 mod history;
 mod limits;
 mod process;
+mod replicas;
 mod resources;
 mod stream;

@@ -282,14 +282,17 @@ impl Talk<'_> {
     }
 
     fn beat(&mut self, has_output: bool) -> Result<(), Status> {
-        if self.heard.elapsed() > SILENCE {
-            return Err(Status::deadline_exceeded("the data plane says nothing any more"));
-        }
-        if has_output && self.progress.elapsed() > STUCK {
-            return Err(Status::deadline_exceeded("the data plane takes nothing any more"));
-        }
-        if self.session.is_waiting() && self.sending.is_none() && self.sent.elapsed() > STUCK {
-            return Err(Status::deadline_exceeded("the data plane does not acknowledge"));
+        let waits = Waits {
+            silent: self.heard.elapsed(),
+            untaken: if has_output { self.progress.elapsed() } else { Duration::ZERO },
+            unacknowledged: if self.session.is_waiting() && self.sending.is_none() {
+                self.sent.elapsed()
+            } else {
+                Duration::ZERO
+            },
+        };
+        if let Some(reason) = waits.over() {
+            return Err(Status::deadline_exceeded(reason));
         }
         if self.small.is_empty() {
             let heartbeat = wire::Heartbeat { cursor: Some(self.view.head().into()), parked: Vec::new() };
@@ -304,6 +307,26 @@ impl Talk<'_> {
     fn report(&self) {
         let revision = self.session.held().map_or(0, |held| held.revision);
         self.streams.nodes.holds(&self.ticket, revision, self.session.is_in_sync(&self.view));
+    }
+}
+
+/// How long a data plane has let us wait.
+struct Waits {
+    silent: Duration,
+    untaken: Duration,
+    unacknowledged: Duration,
+}
+
+impl Waits {
+    /// Why it is cut.
+    fn over(&self) -> Option<&'static str> {
+        [
+            (self.silent > SILENCE, "the data plane says nothing any more"),
+            (self.untaken > STUCK, "the data plane takes nothing any more"),
+            (self.unacknowledged > STUCK, "the data plane does not acknowledge"),
+        ]
+        .into_iter()
+        .find_map(|(over, reason)| over.then_some(reason))
     }
 }
 
@@ -324,6 +347,27 @@ impl Sending {
                 }
                 (piece, last)
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frozen_data_plane_is_cut_by_what_it_owes() {
+        let (ok, late) = (Duration::from_secs(29), Duration::from_secs(61));
+        for (silent, untaken, unacknowledged, expected) in [
+            (ok, ok, ok, None),
+            (late, ok, ok, Some("says nothing")),
+            (ok, late, ok, Some("takes nothing")),
+            (ok, ok, late, Some("does not acknowledge")),
+            (SILENCE, STUCK, STUCK, None),
+        ] {
+            let reason = Waits { silent, untaken, unacknowledged }.over();
+            assert_eq!(reason.is_some(), expected.is_some());
+            assert!(reason.unwrap_or_default().contains(expected.unwrap_or_default()));
         }
     }
 }

@@ -1,0 +1,110 @@
+//! Two control planes on one store: what one writes the other reads, publishes and shows.
+
+use gateway_control_plane::config::Config;
+use gateway_control_plane::{Running, run};
+use http::StatusCode;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::client::{Api, labelled, listener, route, settings, upstream};
+use crate::data_plane::{DataPlane, Held};
+
+struct Pair {
+    one: Running,
+    two: Running,
+    first: Api,
+    second: Api,
+    _dirs: [TempDir; 3],
+}
+
+/// Two on one SQLite file: the trait is the same as with PostgreSQL, only slower to tell.
+async fn pair() -> Pair {
+    let dirs = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
+    let url = format!("sqlite://{}", dirs[2].path().join("shared.db").display());
+    let on = |dir: &TempDir| Config { database_url: Some(url.clone()), ..settings(dir) };
+    let one = run(on(&dirs[0])).await.expect("starts");
+    let two = run(on(&dirs[1])).await.expect("starts");
+    assert!(one.admin_token_path.is_some() && two.admin_token_path.is_none(), "one store, one first token");
+    let token = std::fs::read_to_string(dirs[0].path().join("admin-token")).expect("the token");
+    let (first, second) = (Api::new(one.admin, token.trim()), Api::new(two.admin, token.trim()));
+    Pair { one, two, first, second, _dirs: dirs }
+}
+
+async fn until(api: &Api, path: &str, wanted: impl Fn(&Value) -> bool) -> Value {
+    let wait = async {
+        loop {
+            let answer = api.get(path).await;
+            if answer.status == StatusCode::OK {
+                let answer = answer.expect(StatusCode::OK);
+                if wanted(&answer) {
+                    return answer;
+                }
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.expect("within 30 s")
+}
+
+#[tokio::test]
+async fn a_commit_on_one_is_read_published_and_built_upon_by_the_other() {
+    let pair = pair().await;
+    pair.first.apply(&[listener("public", 8080), upstream("users"), route("users", "users")]).await;
+    until(&pair.second, "/v1/routes/users", |_| true).await;
+    let mut node = DataPlane::connect(pair.two.stream, "one", "default", Held::default()).await;
+    node.reach(1).await;
+    assert_eq!(node.names().len(), 3);
+
+    // The other writes on top, also when it has not heard of the newest head yet.
+    assert_eq!(pair.first.apply(&[labelled("a", "1", upstream("users"))]).await, 2);
+    assert_eq!(pair.second.apply(&[labelled("a", "2", upstream("users"))]).await, 3);
+    node.reach(3).await;
+    until(&pair.first, "/v1/upstreams/users", |it| it["metadata"]["labels"]["a"] == "2").await;
+
+    // Both compute the same hashes: a data plane may go from one to the other and gets nothing.
+    until(&pair.first, "/v1/status/upstreams/users", |it| it["revision"] == 3).await;
+    let moved = DataPlane::connect(pair.one.stream, "one", "default", node.held.clone()).await;
+    assert_eq!(moved.mode(), gateway_proto::wire::sync_mode::Value::InSync);
+    pair.one.shutdown().await;
+    pair.two.shutdown().await;
+}
+
+#[tokio::test]
+async fn data_planes_of_one_are_shown_and_told_of_by_the_other() {
+    let pair = pair().await;
+    pair.first.apply(&[listener("public", 8080)]).await;
+    let mut events = pair.second.events().await;
+    let mut node = DataPlane::connect(pair.one.stream, "far", "default", Held::default()).await;
+    node.reach(1).await;
+    let entry = until(&pair.second, "/v1/data-planes/far", |entry| entry["inSync"] == true).await;
+    assert_eq!((entry["connected"].as_bool(), entry["appliedRevision"].as_u64()), (Some(true), Some(1)));
+    until(&pair.second, "/v1/status/listeners/public", |it| it["dataPlanes"][0]["state"] == "applied").await;
+    drop(node);
+    until(&pair.second, "/v1/data-planes/far", |entry| entry["connected"] == false).await;
+    loop {
+        let (event, data) = events.next().await;
+        if event == "dataPlane" && data["id"] == "far" && data["connected"] == false {
+            break;
+        }
+    }
+    pair.one.shutdown().await;
+    pair.two.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_token_made_or_revoked_on_one_counts_on_the_other() {
+    let pair = pair().await;
+    let wish = serde_json::json!({ "name": "looker", "role": "viewer" });
+    let made = pair.first.post("/v1/tokens", &wish).await.expect(StatusCode::CREATED);
+    let looker = pair.second.with(made["token"].as_str().expect("shown once"));
+    until(&looker, "/v1/routes", |_| true).await;
+    assert_eq!(pair.first.delete("/v1/tokens/looker").await.status, StatusCode::NO_CONTENT);
+    let revoked = async {
+        while looker.get("/v1/routes").await.status != StatusCode::UNAUTHORIZED {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), revoked).await.expect("within 30 s");
+    pair.one.shutdown().await;
+    pair.two.shutdown().await;
+}
