@@ -46,8 +46,12 @@ const CONNECTIONS: u32 = 10;
 /// sqlx would log a wait as a warning of its own; the caller gets an error when it is too long.
 const NEVER: Duration = Duration::from_secs(3600);
 
+/// sqlx would log the server's notices ("relation already exists, skipping") as messages of ours.
+const QUIET: &str = "SET client_min_messages = error";
+
 /// The server ends what takes longer than any caller waits, and what a lost client left behind in a transaction.
-const SESSION: &str = "SET statement_timeout = '60s'; SET idle_in_transaction_session_timeout = '15s'";
+const SESSION: &str = "SET client_min_messages = error; SET statement_timeout = '60s'; \
+                       SET idle_in_transaction_session_timeout = '15s'";
 
 /// Connects to the database that a `postgres:` URL names.
 pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened, StoreError> {
@@ -77,6 +81,7 @@ pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened,
 
 /// Brings the schema up to date, under sqlx's advisory lock, and creates the store if it is empty.
 async fn prepare(connection: &mut PgConnection, first_token: &TokenRecord) -> Result<bool, StoreError> {
+    connection.execute(QUIET).await?;
     migration::run(&MIGRATIONS, connection).await?;
     let mut transaction = connection.begin().await?;
     let created = records::create(&mut transaction, first_token).await?;
