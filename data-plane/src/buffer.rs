@@ -33,11 +33,13 @@ impl Pool {
 
     /// An empty buffer of at least `size` bytes: pooled up to [`LARGE`], made to measure above.
     pub(crate) fn take(self: &Rc<Self>, size: usize) -> Buffer {
-        let bytes = match size {
-            ..=SMALL => self.small.borrow_mut().pop().unwrap_or_else(|| vec![0; SMALL].into_boxed_slice()),
-            ..=LARGE => self.large.borrow_mut().pop().unwrap_or_else(|| vec![0; LARGE].into_boxed_slice()),
-            _ => vec![0; size].into_boxed_slice(),
+        let (free, size) = match size {
+            0..=SMALL => (Some(&self.small), SMALL),
+            size if size <= LARGE => (Some(&self.large), LARGE),
+            size => (None, size),
         };
+        let lent = free.and_then(|free| free.borrow_mut().pop());
+        let bytes = lent.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         Buffer { bytes, start: 0, end: 0, pool: Rc::clone(self) }
     }
 

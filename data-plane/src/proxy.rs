@@ -28,6 +28,7 @@ use std::time::Duration;
 
 use gateway_engine::head::Head;
 use gateway_engine::reject::Reason;
+use gateway_http1::write::has_body;
 use tokio::time::Instant;
 
 use crate::runtime::Worker;
@@ -141,7 +142,11 @@ fn open<C: Client>(
     ledger: &mut Ledger,
 ) -> Result<(), Fault> {
     const MALFORMED: Fault = Fault::Target(Reason::UpstreamProtocol);
-    let upgrade = match (job.exchange.parsed_response.tunnel, job.asked.upgrade, job.exchange.parsed_response.upgrade) {
+    let upgrade = match (
+        job.exchange.parsed_response.tunnel,
+        job.asked.upgrade,
+        job.exchange.parsed_response.upgrade,
+    ) {
         (false, ..) => None,
         (true, Some(_), Some(protocol)) => Some(protocol),
         // Nobody asked for it, or it does not say what it is.
@@ -167,7 +172,13 @@ fn open<C: Client>(
 }
 
 /// Nothing came back that could be passed on.
-async fn fail<C: Client>(job: &mut Job<'_>, course: &Course<'_>, fault: Fault, client: &mut C, ledger: &mut Ledger) {
+async fn fail<C: Client>(
+    job: &mut Job<'_>,
+    course: &Course<'_>,
+    fault: Fault,
+    client: &mut C,
+    ledger: &mut Ledger,
+) {
     let (reason, after) = match fault {
         Fault::ClientGone => {
             ledger.status = 0;
@@ -212,6 +223,7 @@ async fn answer<C: Client>(
     let head = Head::new(b"", response);
     ledger.status = head.status();
     let opening = Opening { wire: b"", length: Some(body.len() as u64), after, upgrade: None };
+    let body = if has_body(job.asked.method, ledger.status) { &**body } else { b"" };
     job.timer.set(course.idle_timeout);
     if client.open(&head, opening).is_err() || response::send(client, body, job.timer).await.is_err() {
         client.abort();

@@ -39,20 +39,20 @@ const MAX_SPARE_EXCHANGES: usize = 512;
 
 /// What the workers have in common: made once by `run()`, read by all.
 #[derive(Debug)]
-pub struct Shared {
+pub(crate) struct Shared {
     /// The configuration in force.
-    pub live: Arc<Live>,
+    pub(crate) live: Arc<Live>,
     /// Hands each worker its cells.
-    pub metrics: Arc<Metrics>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Where finished requests are logged.
-    pub request_log: RequestLog,
+    pub(crate) request_log: RequestLog,
     /// Addresses of the targets that are given by name.
-    pub resolver: Arc<Resolver>,
+    pub(crate) resolver: Arc<Resolver>,
 }
 
 /// The running workers.
 #[derive(Debug)]
-pub struct Workers {
+pub(crate) struct Workers {
     workers: Vec<Handle>,
 }
 
@@ -75,19 +75,21 @@ impl Workers {
     ///
     /// # Errors
     /// When the system refuses a thread or a runtime.
-    pub fn start(count: NonZeroUsize, shared: &Arc<Shared>) -> io::Result<Workers> {
-        let workers = (0..count.get()).map(|index| Handle::start(index, Arc::clone(shared))).collect::<io::Result<_>>()?;
+    pub(crate) fn start(count: NonZeroUsize, shared: &Arc<Shared>) -> io::Result<Workers> {
+        let workers = (0..count.get())
+            .map(|index| Handle::start(index, Arc::clone(shared)))
+            .collect::<io::Result<_>>()?;
         Ok(Workers { workers })
     }
 
     /// How many there are: [`listener::bind`] needs to know.
-    pub fn count(&self) -> NonZeroUsize {
+    pub(crate) fn count(&self) -> NonZeroUsize {
         NonZeroUsize::new(self.workers.len()).expect("started with at least one")
     }
 
     /// Starts accepting on the sockets of `bound`, one per worker. Call it once the snapshot that has the listener of
     /// this name (`namespace/name`) is live; until then connections wait in the backlog.
-    pub async fn open(&self, name: &Arc<str>, bound: Bound) {
+    pub(crate) async fn open(&self, name: &Arc<str>, bound: Bound) {
         for (worker, socket) in self.workers.iter().zip(bound.into_sockets()) {
             worker.send(Command::Open { name: Arc::clone(name), socket }).await;
         }
@@ -95,7 +97,7 @@ impl Workers {
 
     /// Stops accepting on a listener: takes what is queued, closes the sockets, closes idle connections, finishes
     /// what is in flight.
-    pub async fn close(&self, name: &Arc<str>) {
+    pub(crate) async fn close(&self, name: &Arc<str>) {
         for worker in &self.workers {
             worker.send(Command::Close { name: Arc::clone(name) }).await;
         }
@@ -103,7 +105,7 @@ impl Workers {
 
     /// Makes the workers look at the live snapshot now instead of at their next request, so that an idle one does
     /// not keep an old one alive. Call it after each swap.
-    pub async fn refresh(&self) {
+    pub(crate) async fn refresh(&self) {
         for worker in &self.workers {
             worker.send(Command::Refresh).await;
         }
@@ -111,7 +113,7 @@ impl Workers {
 
     /// Ends the workers: `delay` long everything is served, with `Connection: close`; then the sockets close, and
     /// what is in flight has `timeout` to finish. Returns when the last one has ended.
-    pub async fn drain(&self, delay: Duration, timeout: Duration) {
+    pub(crate) async fn drain(&self, delay: Duration, timeout: Duration) {
         for worker in &self.workers {
             worker.send(Command::Drain { delay, timeout }).await;
         }
@@ -177,6 +179,7 @@ pub(crate) struct Worker {
     pub(crate) upstreams: Registry,
     pub(crate) ids: RequestIds,
     pub(crate) date: Date,
+    #[expect(clippy::vec_box, reason = "requests hold the box: taking one up must not copy half a kilobyte")]
     exchanges: RefCell<Vec<Box<Exchange>>>,
     /// Requests seen per route with several backends, by route slot.
     turns: RefCell<Vec<u64>>,
@@ -293,7 +296,10 @@ impl Worker {
             }
         };
         if tokio::time::timeout(timeout, empty).await.is_err() {
-            tracing::warn!(connections = self.connections.get(), "drain timeout: cutting what is still in flight");
+            tracing::warn!(
+                connections = self.connections.get(),
+                "drain timeout: cutting what is still in flight"
+            );
         }
     }
 }

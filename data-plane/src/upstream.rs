@@ -94,7 +94,9 @@ impl Registry {
     fn build(&self, spec: &Arc<Upstream>, old: Option<&Running>) -> Running {
         let member = |target: &Target| {
             let place = match &target.host {
-                Host::Ip(address) => Place::Fixed(*address, old.and_then(|old| old.pool(*address)).unwrap_or_default()),
+                Host::Ip(address) => {
+                    Place::Fixed(*address, old.and_then(|old| old.pool(*address)).unwrap_or_default())
+                }
                 Host::Name(host, port) => Place::Named {
                     name: self.resolver.name(host),
                     port: *port,
@@ -196,7 +198,8 @@ impl Running {
                 Place::Fixed(_, pool) => left |= pool.sweep(now, self.spec.idle_timeout),
                 Place::Named { name, port, pools, .. } => {
                     let addresses = name.addresses();
-                    let known = |address: &SocketAddr| address.port() == *port && addresses.contains(&address.ip());
+                    let known =
+                        |address: &SocketAddr| address.port() == *port && addresses.contains(&address.ip());
                     pools.borrow_mut().retain(|(address, pool)| {
                         let busy = pool.sweep(now, self.spec.idle_timeout);
                         left |= busy;

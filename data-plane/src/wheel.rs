@@ -55,12 +55,18 @@ impl Wheel {
     /// An empty wheel. It stands still until [`Wheel::run`] is polled.
     pub(crate) fn new() -> Rc<Self> {
         let inner = Inner { heads: vec![NIL; SLOTS], entries: Vec::new(), free: NIL, linked: 0 };
-        Rc::new(Wheel { start: Instant::now(), now: Cell::new(0), inner: RefCell::new(inner), armed: Notify::new() })
+        Rc::new(Wheel {
+            start: Instant::now(),
+            now: Cell::new(0),
+            inner: RefCell::new(inner),
+            armed: Notify::new(),
+        })
     }
 
     /// A timer without a deadline, for the task that polls with this waker.
     pub(crate) fn timer(self: &Rc<Self>, waker: &Waker) -> Timer {
-        let entry = Entry { deadline: NEVER, due: NEVER, next: NIL, previous: NIL, waker: Some(waker.clone()) };
+        let entry =
+            Entry { deadline: NEVER, due: NEVER, next: NIL, previous: NIL, waker: Some(waker.clone()) };
         let key = self.inner.borrow_mut().insert(entry);
         Timer { wheel: Rc::clone(self), key }
     }

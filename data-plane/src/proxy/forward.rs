@@ -156,7 +156,10 @@ impl<C: Client> Forwarding<'_, C> {
 
     /// The target's connection is at the start of the next request.
     pub(crate) fn is_target_reusable(&self) -> bool {
-        self.upload.is_done() && !self.state.refused && self.target.is_body_read() && self.target.buffer.is_empty()
+        self.upload.is_done()
+            && !self.state.refused
+            && self.target.is_body_read()
+            && self.target.buffer.is_empty()
     }
 
     fn poll_head(
@@ -222,7 +225,9 @@ impl<C: Client> Forwarding<'_, C> {
                 return Poll::Ready(Err(Fault::Target(reason)));
             }
             // There is no limit on this side.
-            Poll::Ready(Err(Broken::TooLarge)) => return Poll::Ready(Err(Fault::Target(Reason::UpstreamProtocol))),
+            Poll::Ready(Err(Broken::TooLarge)) => {
+                return Poll::Ready(Err(Fault::Target(Reason::UpstreamProtocol)));
+            }
             Poll::Pending => {}
         }
         if self.client.progress() + self.target.progress() != before {
@@ -246,7 +251,9 @@ impl<C: Client> Forwarding<'_, C> {
             }
             Poll::Ready(Err(Broken::TooLarge)) => return Err(Fault::Client(Reason::BodyTooLarge)),
             Poll::Ready(Err(Broken::Source(SourceError::Io(_)))) => return Err(Fault::ClientGone),
-            Poll::Ready(Err(Broken::Source(error))) if wire::is_cut_short(&error) => return Err(Fault::ClientGone),
+            Poll::Ready(Err(Broken::Source(error))) if wire::is_cut_short(&error) => {
+                return Err(Fault::ClientGone);
+            }
             Poll::Ready(Err(Broken::Source(_))) => return Err(Fault::Client(Reason::BadRequest)),
             Poll::Pending if self.client.progress() + self.target.progress() != before => {
                 self.timer.set(self.timeouts.idle);

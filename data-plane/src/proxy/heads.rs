@@ -146,7 +146,9 @@ fn write_fields(writer: &mut HeadWriter<'_>, head: &Head<'_>, wire: &[u8]) -> Re
         }
         if field.name.is_wire() && field.value.is_wire() {
             let (name, value) = (field.name.range(), field.value.range());
-            debug_assert!(wire.get(name.end..).is_some_and(|rest| rest.starts_with(b":")) && SEPARATOR.len() == 2);
+            debug_assert!(
+                wire.get(name.end..).is_some_and(|rest| rest.starts_with(b":")) && SEPARATOR.len() == 2
+            );
             writer.parsed(
                 wire,
                 &Field {

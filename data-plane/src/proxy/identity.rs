@@ -46,7 +46,9 @@ impl RequestIds {
 
 /// An id that a client sent and that is good enough to go on with: short, and nothing that could confuse a log.
 pub(crate) fn sane_id(id: &[u8]) -> Option<&str> {
-    let sound = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=' | b'@');
+    let sound = |b: &u8| {
+        b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.' | b':' | b'/' | b'+' | b'=' | b'@')
+    };
     if id.is_empty() || id.len() > MAX_ID || !id.iter().all(sound) {
         return None;
     }
@@ -130,7 +132,8 @@ fn continue_chain(head: &mut Head<'_>, peer: IpAddr, http: &HttpSettings, origin
 fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?.trim();
     let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
-    let ip = bare.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::SocketAddr| address.ip()));
+    let ip =
+        bare.parse().ok().or_else(|| text.parse().ok().map(|address: std::net::SocketAddr| address.ip()));
     ip.map(|ip: IpAddr| ip.to_canonical())
 }
 
@@ -165,8 +168,10 @@ mod tests {
         for (name, value) in fields {
             head.add(name, value.as_bytes());
         }
-        let http =
-            HttpSettings { trusted_proxies: [cidr("10.0.0.0/8").expect("a block")].into(), ..Default::default() };
+        let http = HttpSettings {
+            trusted_proxies: [cidr("10.0.0.0/8").expect("a block")].into(),
+            ..Default::default()
+        };
         let origin = introduce(&mut head, peer.parse().expect("an address"), &http, trusted);
         let lines = head.iter().map(|(name, value, _)| {
             format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
@@ -204,8 +209,11 @@ mod tests {
     fn a_client_is_introduced_by_its_own_address() {
         let (origin, lines) = introduced(&[], "192.0.2.7", false);
         assert_eq!(origin, Origin { ip: "192.0.2.7".parse().expect("an address"), scheme: Scheme::Http });
-        let expected =
-            ["x-forwarded-for: 192.0.2.7", "x-forwarded-proto: http", "x-forwarded-host: api.example.com:8080"];
+        let expected = [
+            "x-forwarded-for: 192.0.2.7",
+            "x-forwarded-proto: http",
+            "x-forwarded-host: api.example.com:8080",
+        ];
         assert_eq!(lines, expected);
         assert_eq!(introduced(&[], "::ffff:192.0.2.7", false).1[0], "x-forwarded-for: 192.0.2.7");
         assert_eq!(introduced(&[], "2001:db8::1", false).1[0], "x-forwarded-for: 2001:db8::1");

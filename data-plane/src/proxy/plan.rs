@@ -98,7 +98,12 @@ fn locate<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8], origin: Origin) ->
     }
 }
 
-fn normalize(head: &mut Head<'_>, host: &mut String, path: &mut String, scratch: &mut Vec<u8>) -> Result<(), Reason> {
+fn normalize(
+    head: &mut Head<'_>,
+    host: &mut String,
+    path: &mut String,
+    scratch: &mut Vec<u8>,
+) -> Result<(), Reason> {
     host.clear();
     host.push_str(path::host(head.authority(), scratch).map_err(|_bad| Reason::BadRequest)?);
     path.clear();
@@ -172,7 +177,14 @@ fn pass(job: &mut Job<'_>, view: &View, wire: &[u8], course: &mut Course<'_>, fo
 
 impl Scene<'_, '_> {
     /// Picks a target and writes the head of the request to it.
-    fn forward(&mut self, worker: &Worker, view: &View, route: &Route, forward: &Forward, asked: &Asked) -> Plan {
+    fn forward(
+        &mut self,
+        worker: &Worker,
+        view: &View,
+        route: &Route,
+        forward: &Forward,
+        asked: &Asked,
+    ) -> Plan {
         let turn = if forward.backends().len() > 1 { worker.turn(route.slot) } else { 0 };
         // Compile saw to it that the upstream is there.
         let spec = view.snapshot.engine.upstream(forward.pick(turn));

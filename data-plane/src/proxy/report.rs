@@ -47,7 +47,13 @@ pub(crate) fn attempt(job: &Job<'_>, picked: &Picked, answered: Option<u16>) {
 }
 
 /// The request is over.
-pub(crate) fn finish(job: &Job<'_>, view: &Rc<View>, course: &Course<'_>, bytes: (u64, u64), ledger: &Ledger) {
+pub(crate) fn finish(
+    job: &Job<'_>,
+    view: &Rc<View>,
+    course: &Course<'_>,
+    bytes: (u64, u64),
+    ledger: &Ledger,
+) {
     let (received, sent) = bytes;
     let duration = Instant::now().duration_since(job.asked.started);
     let metrics = &job.worker.metrics;

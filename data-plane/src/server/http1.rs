@@ -44,13 +44,15 @@ const MAX_LINGER_BYTES: usize = 1 << 20;
 pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
     let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
     let wire = Wire::new(stream, worker.buffers.none(), Vec::new());
-    let mut connection = Connection { wire, head_len: 0, method: Method::Get, version: Version::Http11, next: Next::Serve };
+    let mut connection =
+        Connection { wire, head_len: 0, method: Method::Get, version: Version::Http11, next: Next::Serve };
     let mut first = true;
     while connection.next == Next::Serve {
         let Some(view) = wait(&mut connection.wire, worker, door, &timer, first).await else { break };
         let mut exchange = worker.take_exchange();
         connection.wire.lend(std::mem::take(&mut exchange.to_client));
-        let job = Job { worker, door, timer: &timer, exchange: &mut exchange, asked: Asked::nothing(peer.ip()) };
+        let job =
+            Job { worker, door, timer: &timer, exchange: &mut exchange, asked: Asked::nothing(peer.ip()) };
         serve_one(&mut connection, job, view, first).await;
         exchange.to_client = connection.wire.take_back();
         worker.return_exchange(exchange);
@@ -77,7 +79,13 @@ enum Next {
 }
 
 /// Waits for a request without holding memory. `None`: the connection is over.
-async fn wait(wire: &mut Wire, worker: &Rc<Worker>, door: &Rc<Door>, timer: &Timer, first: bool) -> Option<Rc<View>> {
+async fn wait(
+    wire: &mut Wire,
+    worker: &Rc<Worker>,
+    door: &Rc<Door>,
+    timer: &Timer,
+    first: bool,
+) -> Option<Rc<View>> {
     if wire.buffer.is_empty() {
         let http = &door.view(worker)?.listener.http;
         let patience = if first { http.header_timeout } else { http.idle_timeout };
@@ -171,7 +179,9 @@ fn poll_head(
         match wire.poll_fill(cx, room) {
             Poll::Ready(Ok(1..)) => {}
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Read::Nothing)),
-            Poll::Pending if timer.expired() && wire.buffer.is_empty() => return Poll::Ready(Ok(Read::Nothing)),
+            Poll::Pending if timer.expired() && wire.buffer.is_empty() => {
+                return Poll::Ready(Ok(Read::Nothing));
+            }
             Poll::Pending if timer.expired() => return Poll::Ready(Err(Reason::ClientTimeout)),
             Poll::Pending => return Poll::Pending,
         }

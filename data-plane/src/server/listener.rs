@@ -233,7 +233,8 @@ mod tests {
     fn port_zero_gives_every_worker_the_same_port() {
         let bound = bind(SocketAddr::from(([127, 0, 0, 1], 0)), TWO).expect("a free port");
         assert_ne!(bound.address().port(), 0);
-        let ports: Vec<_> = bound.into_sockets().iter().map(|socket| socket.local_addr().unwrap().port()).collect();
+        let ports: Vec<_> =
+            bound.into_sockets().iter().map(|socket| socket.local_addr().unwrap().port()).collect();
         assert_eq!(ports.len(), 2);
         assert_eq!(ports[0], ports[1]);
     }

@@ -84,7 +84,8 @@ mod tests {
     #[test]
     fn the_turns_of_a_light_target_are_spread_out() {
         let picks = picks(&[90, 10], 100);
-        let turns: Vec<usize> = picks.iter().enumerate().filter(|(_, pick)| **pick == 1).map(|(at, _)| at).collect();
+        let turns: Vec<usize> =
+            picks.iter().enumerate().filter(|(_, pick)| **pick == 1).map(|(at, _)| at).collect();
         assert!(turns.windows(2).all(|pair| pair[1] - pair[0] == 10), "{turns:?}");
         assert!(!picks.windows(30).all(|window| window.iter().all(|&pick| pick == 0)));
     }

@@ -50,7 +50,11 @@ pub(crate) struct Resolver {
 impl Resolver {
     /// A resolver whose lookups run on `runtime`.
     pub(crate) fn new(runtime: Handle) -> Arc<Self> {
-        Arc::new(Resolver { runtime, names: Mutex::default(), lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)) })
+        Arc::new(Resolver {
+            runtime,
+            names: Mutex::default(),
+            lookups: Arc::new(Semaphore::new(MAX_LOOKUPS)),
+        })
     }
 
     /// Follows the names in these upstreams, and no others. Returns when each has been looked up once, or after two

@@ -48,7 +48,10 @@ async fn connections_to_addresses_that_stay_survive_a_change() {
     picked.pool.put(pool::connect(picked.address).await.expect("connected"), Instant::now());
     let new = registry.get(&spec(3, "default/u", &[(&address, 5), ("127.0.0.1:1", 0)]));
     assert!(new.pick().expect("a target").pool.take().is_some());
-    new.pick().expect("a target").pool.put(pool::connect(picked.address).await.expect("connected"), Instant::now());
+    new.pick()
+        .expect("a target")
+        .pool
+        .put(pool::connect(picked.address).await.expect("connected"), Instant::now());
     let other = registry.get(&spec(3, "default/other", &[(&address, 1)]));
     assert!(other.pick().expect("a target").pool.take().is_none(), "the slot has another upstream now");
 }
@@ -66,7 +69,10 @@ async fn a_target_without_address_passes_its_turn_on() {
     let spec = spec(0, "default/u", &[("no-such-host.invalid:80", 1), ("127.0.0.1:7", 1)]);
     resolver.follow(std::iter::once(&spec)).await;
     let running = Registry::new(resolver).get(&spec);
-    assert_eq!((0..3).filter_map(|_| running.pick()).map(|it| it.address.port()).collect::<Vec<_>>(), [7, 7, 7]);
+    assert_eq!(
+        (0..3).filter_map(|_| running.pick()).map(|it| it.address.port()).collect::<Vec<_>>(),
+        [7, 7, 7]
+    );
 }
 
 #[tokio::test]

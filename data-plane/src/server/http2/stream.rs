@@ -82,7 +82,12 @@ pub(super) async fn serve(
 }
 
 /// The head as policies see it. Everything is copied: hyper's form of a head has no text to point into.
-fn fill(head: &http::request::Parts, trusted: bool, max_uri: usize, parts: &mut HeadParts) -> Result<(), Reason> {
+fn fill(
+    head: &http::request::Parts,
+    trusted: bool,
+    max_uri: usize,
+    parts: &mut HeadParts,
+) -> Result<(), Reason> {
     parts.clear();
     let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
     let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
@@ -264,7 +269,8 @@ impl Client for Stream {
             let name = HeaderName::from_bytes(name).map_err(|_| Unsendable)?;
             headers.append(name, HeaderValue::from_bytes(value).map_err(|_| Unsendable)?);
         }
-        if let Framing::Length(length) = announce(self.method, head.status(), Version::Http11, opening.length) {
+        if let Framing::Length(length) = announce(self.method, head.status(), Version::Http11, opening.length)
+        {
             headers.insert(CONTENT_LENGTH, length.into());
         }
         if has_body(self.method, head.status()) {

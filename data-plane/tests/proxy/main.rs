@@ -1,0 +1,12 @@
+//! The proxy seen from both of its ends, byte by byte: raw clients and raw targets around a data plane on manifests.
+
+mod bodies;
+mod drain;
+mod faults;
+mod forwarding;
+mod http2;
+mod local_answers;
+mod smuggling;
+mod support;
+mod timeouts;
+mod tunnels;

@@ -1,0 +1,97 @@
+//! Upgraded connections.
+
+use crate::support::{Gateway, Target, field};
+
+const UPGRADE: &str = "GET /ws HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: x\r\n\r\n";
+const SWITCH: &str = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: y\r\n\r\n";
+
+#[tokio::test]
+async fn after_an_upgrade_bytes_pass_both_ways_also_those_that_came_early() {
+    let target = Target::bind().await;
+    let gateway = Gateway::before(&target).await;
+    let mut client = gateway.connect().await;
+    client.send(format!("{UPGRADE}early")).await;
+    let mut upstream = target.accept().await;
+    let head = upstream.head().await;
+    assert_eq!((field(&head, "connection"), field(&head, "upgrade")), (Some("upgrade"), Some("websocket")));
+    assert_eq!(field(&head, "sec-websocket-key"), Some("x"));
+    upstream.send(format!("{SWITCH}first")).await;
+    let head = client.head().await;
+    assert!(head.starts_with("HTTP/1.1 101 Switching Protocols\r\n"), "{head}");
+    assert_eq!((field(&head, "connection"), field(&head, "upgrade")), (Some("upgrade"), Some("websocket")));
+    assert_eq!(field(&head, "sec-websocket-accept"), Some("y"));
+    assert_eq!(client.bytes(5).await, b"first");
+    assert_eq!(upstream.bytes(5).await, b"early");
+    let large = "z".repeat(200_000);
+    let ((), got) = tokio::join!(client.send(&large), upstream.bytes(large.len()));
+    assert!(got == large.as_bytes());
+    upstream.send("pong").await;
+    assert_eq!(client.bytes(4).await, b"pong");
+    drop(upstream);
+    assert_eq!(client.rest().await, (Vec::new(), true));
+}
+
+#[tokio::test]
+async fn each_side_of_a_tunnel_may_end_on_its_own() {
+    let target = Target::bind().await;
+    let gateway = Gateway::before(&target).await;
+    let mut client = gateway.connect().await;
+    client.send(UPGRADE).await;
+    let mut upstream = target.accept().await;
+    upstream.head().await;
+    upstream.send(SWITCH).await;
+    client.head().await;
+    client.send("last words").await;
+    tokio::io::AsyncWriteExt::shutdown(&mut client.stream).await.expect("half closed");
+    assert_eq!(upstream.rest().await, (b"last words".to_vec(), true));
+    upstream.send("and an answer").await;
+    drop(upstream);
+    assert_eq!(client.rest().await, (b"and an answer".to_vec(), true));
+}
+
+#[tokio::test]
+async fn a_silent_tunnel_is_cut() {
+    let target = Target::bind().await;
+    let gateway = Gateway::with("{}", "{}", &target, "  timeouts: { idle: 300ms }\n").await;
+    let mut client = gateway.connect().await;
+    client.send(UPGRADE).await;
+    let mut upstream = target.accept().await;
+    upstream.head().await;
+    upstream.send(SWITCH).await;
+    client.head().await;
+    for _ in 0..4 {
+        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+        client.send("x").await;
+    }
+    assert_eq!(upstream.bytes(4).await, b"xxxx");
+    assert!(client.is_closed().await && upstream.is_closed().await);
+}
+
+#[tokio::test]
+async fn a_refused_upgrade_is_an_ordinary_response() {
+    let target = Target::bind().await;
+    let gateway = Gateway::before(&target).await;
+    let mut client = gateway.connect().await;
+    client.send(UPGRADE).await;
+    let mut upstream = target.accept().await;
+    upstream.head().await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nno").await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status(), reply.field("connection"), &*reply.body), ("200", None, "no"));
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert!(field(&upstream.head().await, "upgrade").is_none());
+}
+
+#[tokio::test]
+async fn an_upgrade_to_h2c_is_not_passed_on() {
+    let target = Target::bind().await;
+    let gateway = Gateway::before(&target).await;
+    let mut client = gateway.connect().await;
+    client
+        .send("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n")
+        .await;
+    let head = target.accept().await.head().await;
+    for name in ["upgrade", "connection", "http2-settings"] {
+        assert!(field(&head, name).is_none(), "{head}");
+    }
+}
