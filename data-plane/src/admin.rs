@@ -143,13 +143,7 @@ fn unready(state: &State, draining: bool) -> Option<String> {
     if state.ready {
         return None;
     }
-    let line = |reject: &crate::apply::Reject| {
-        format!(
-            "{} {}/{}: {}\n",
-            reject.object.kind, reject.object.namespace, reject.object.name, reject.message
-        )
-    };
-    Some(state.rejects.iter().map(line).collect())
+    Some(state.rejects.iter().map(|reject| format!("{reject}\n")).collect())
 }
 
 /// The configuration in service, as JSON. No kind of this version has a secret field that would need its mask.

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::runtime::{Shared, Workers};
 use crate::snapshot::Snapshot;
-use quarantine::{Refused, quarantine};
+use quarantine::{Quarantined, Refused, quarantine};
 use sockets::Sockets;
 use tidy::Tidy;
 
@@ -113,7 +113,9 @@ impl ApplyError {
 pub(crate) struct Applied {
     /// What differs now.
     pub(crate) changed: Changed,
-    /// From decoding to the swap.
+    /// What is done without from now on.
+    pub(crate) refused: Vec<Reject>,
+    /// From here to the swap.
     pub(crate) took: Duration,
     /// Objects that were parked before and serve now without having been sent again.
     pub(crate) released: bool,
@@ -197,36 +199,25 @@ impl Applier {
         if update.epoch == self.cursor.epoch && update.revision < self.cursor.revision {
             return Err(ApplyError::Backwards { held: self.cursor.revision, offered: update.revision });
         }
-        let mut changes: BTreeMap<Key, Change> = match update.scope {
-            Scope::Full => self
-                .engine
-                .objects()
-                .iter()
-                .map(|it| (it.key.clone(), Change::Delete(it.key.clone())))
-                .collect(),
-            Scope::Delta => {
-                self.parked.iter().map(|(key, refused)| (key.clone(), refused.change.clone())).collect()
-            }
-        };
+        let before = self.rejects();
         let waiting: BTreeSet<Key> = self.parked.keys().cloned().collect();
         let named: BTreeSet<Key> = update.changes.iter().map(Change::key).collect();
-        changes.extend(update.changes.into_iter().map(|change| (change.key(), change)));
-        let built = self.build(changes, update.on_violation).await?;
+        let built = self.build(update.scope, update.changes, update.on_violation).await?;
         if update.epoch != self.cursor.epoch {
             self.check_shrink(&built.compiled.engine)?;
         }
-        let root = self.root_after(&built.compiled);
-        let refused_anew = built.refused.keys().filter(|key| !self.parked.contains_key(*key)).count();
         let released = waiting.iter().any(|key| !named.contains(key) && !built.refused.contains_key(key));
         self.unreadable = update.unreadable;
-        self.cursor = Cursor { epoch: update.epoch, revision: update.revision, root };
+        self.cursor = Cursor { epoch: update.epoch, revision: update.revision, root: built.root };
         self.parked = built.refused;
         let changed = self.switch(built.compiled).await;
-        self.shared.metrics.rejected((refused_anew + self.unreadable.len()) as u64);
+        let refused: Vec<Reject> =
+            self.rejects().into_iter().filter(|reject| !before.contains(reject)).collect();
+        self.shared.metrics.rejected(refused.len() as u64);
         let took = begun.elapsed();
         self.shared.metrics.applied(self.cursor.revision, took);
         self.publish();
-        Ok(Applied { changed, took, released })
+        Ok(Applied { changed, refused, took, released })
     }
 
     /// Tries the parked changes again when one of them failed for a reason that may pass. Returns whether anything
@@ -247,23 +238,31 @@ impl Applier {
     }
 
     /// Compiles and binds; where a listener cannot be bound, compiles again without that change.
-    async fn build(&mut self, changes: BTreeMap<Key, Change>, on: OnViolation) -> Result<Built, ApplyError> {
+    async fn build(
+        &mut self,
+        scope: Scope,
+        changes: Vec<Change>,
+        on: OnViolation,
+    ) -> Result<Built, ApplyError> {
+        let (engine, parked) = (self.engine.clone(), self.parked.clone());
+        let mut left = blocking(move || candidates(&engine, scope, parked, changes)).await;
         let mut given_up = BTreeMap::new();
-        let mut left = changes;
         loop {
-            let (engine, all) = (self.engine.clone(), left.clone());
-            let refused = given_up.clone();
-            // Compiling 100,000 routes takes a while: not on the thread that answers health checks.
-            let work = tokio::task::spawn_blocking(move || quarantine(&engine, all, refused));
-            let result = work.await.expect("compile does not panic, and the runtime outlives its tasks");
-            if on == OnViolation::Refuse && given_up.is_empty() && !result.refused.is_empty() {
-                let violations = result.refused.into_values().flat_map(|refused| refused.violations);
+            let (engine, root) = (self.engine.clone(), self.cursor.root);
+            let (changes, refused) = (left.clone(), given_up.clone());
+            let built = blocking(move || {
+                let Quarantined { compiled, refused } = quarantine(&engine, changes, refused);
+                Built { root: root_after(root, &engine, &compiled), compiled, refused }
+            })
+            .await;
+            if on == OnViolation::Refuse && given_up.is_empty() && !built.refused.is_empty() {
+                let violations = built.refused.into_values().flat_map(|refused| refused.violations);
                 return Err(ApplyError::Violations(violations.collect()));
             }
-            self.follow_names(&result.compiled).await;
-            let failed = self.sockets.bind(&result.compiled.engine);
+            self.follow_names(&built.compiled).await;
+            let failed = self.sockets.bind(&built.compiled.engine);
             if failed.is_empty() {
-                return Ok(Built { compiled: result.compiled, refused: result.refused });
+                return Ok(built);
             }
             for violation in failed {
                 let Some(change) = left.remove(&violation.object) else { continue };
@@ -290,14 +289,6 @@ impl Applier {
             Some((what, held, left)) => Err(ApplyError::EpochShrink { what, held, left }),
             None => Ok(()),
         }
-    }
-
-    fn root_after(&self, compiled: &Compiled) -> RootHash {
-        let Changed { added, updated, removed, .. } = &compiled.changed;
-        let without = |root: RootHash, key| held(&self.engine, key).map_or(root, |hash| root.minus(hash));
-        let with = |root: RootHash, key| held(&compiled.engine, key).map_or(root, |hash| root.plus(hash));
-        let root = updated.iter().chain(removed).fold(self.cursor.root, without);
-        added.iter().chain(updated).fold(root, with)
     }
 
     /// The swap, and what must come after it.
@@ -331,7 +322,42 @@ impl Applier {
 /// What is to go live.
 struct Built {
     compiled: Compiled,
+    /// Of what is held then.
+    root: RootHash,
     refused: BTreeMap<Key, Refused>,
+}
+
+/// Runs what takes a while with 100,000 routes off the thread that answers health checks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    tokio::task::spawn_blocking(work)
+        .await
+        .expect("compile does not panic, and the runtime outlives its tasks")
+}
+
+/// Everything that is to be tried: the update over what is parked, or over the removal of all there is.
+fn candidates(
+    engine: &Engine,
+    scope: Scope,
+    parked: BTreeMap<Key, Refused>,
+    changes: Vec<Change>,
+) -> BTreeMap<Key, Change> {
+    let mut all: BTreeMap<Key, Change> = match scope {
+        Scope::Full => {
+            engine.objects().iter().map(|it| (it.key.clone(), Change::Delete(it.key.clone()))).collect()
+        }
+        Scope::Delta => parked.into_iter().map(|(key, refused)| (key, refused.change)).collect(),
+    };
+    all.extend(changes.into_iter().map(|change| (change.key(), change)));
+    all
+}
+
+/// The root hash with what a compile changed. Costs the change.
+fn root_after(root: RootHash, previous: &Engine, compiled: &Compiled) -> RootHash {
+    let Changed { added, updated, removed, .. } = &compiled.changed;
+    let without = |root: RootHash, key| held(previous, key).map_or(root, |hash| root.minus(hash));
+    let with = |root: RootHash, key| held(&compiled.engine, key).map_or(root, |hash| root.plus(hash));
+    let root = updated.iter().chain(removed).fold(root, without);
+    added.iter().chain(updated).fold(root, with)
 }
 
 fn is_retryable(refused: &Refused) -> bool {

@@ -7,6 +7,7 @@ mod apply;
 mod buffer;
 pub mod config;
 mod proxy;
+mod relay;
 mod runtime;
 mod server;
 pub mod snapshot;
@@ -16,6 +17,7 @@ mod task;
 pub mod telemetry;
 mod upstream;
 mod wheel;
+mod wire;
 
 use std::io;
 use std::net::SocketAddr;

@@ -1,5 +1,8 @@
 //! Which listeners of a configuration this data plane has sockets for. Binding comes before the swap, opening and
 //! closing after it, so that a connection finds its listener in the live snapshot.
+//!
+//! Invariant: a listener that only changes its name keeps its very sockets, so that no connection waiting in their
+//! queues is reset; that is what the second handle kept of each is for. It is dropped before the workers close theirs.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -20,17 +23,17 @@ pub(super) struct Sockets {
     workers: NonZeroUsize,
     open: BTreeMap<Arc<str>, Open>,
     /// Bound for the next swap.
-    fresh: BTreeMap<Arc<str>, (SocketAddr, Bound)>,
+    fresh: BTreeMap<Arc<str>, (Open, Bound)>,
     /// To be closed after the next swap.
     leaving: Vec<Arc<str>>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Open {
     /// As configured: the port may be 0.
     asked: SocketAddr,
-    /// As it is.
-    bound: SocketAddr,
+    /// As it is, with a handle of each socket.
+    bound: Bound,
 }
 
 impl Sockets {
@@ -47,7 +50,7 @@ impl Sockets {
 
     /// What is bound, by `namespace/name`.
     pub(super) fn bound(&self) -> BTreeMap<String, SocketAddr> {
-        self.open.iter().map(|(name, open)| (name.to_string(), open.bound)).collect()
+        self.open.iter().map(|(name, open)| (name.to_string(), open.bound.address())).collect()
     }
 
     /// Binds what a configuration needs and this process does not have. Returns what could not be bound, per
@@ -59,7 +62,7 @@ impl Sockets {
             .filter(|listener| takes(&listener.group))
             .map(|listener| (Arc::clone(&listener.name), listener.address))
             .collect();
-        self.fresh.retain(|name, (asked, _)| wanted.get(name) == Some(asked));
+        self.fresh.retain(|name, (open, _)| wanted.get(name) == Some(&open.asked));
         let stays = |(name, open): &(&Arc<str>, &Open)| wanted.get(*name) == Some(&open.asked);
         self.leaving = self.open.iter().filter(|it| !stays(it)).map(|(name, _)| Arc::clone(name)).collect();
         let mut failed = Vec::new();
@@ -69,7 +72,7 @@ impl Sockets {
                 continue;
             }
             match self.bind_one(address) {
-                Ok(bound) => drop(self.fresh.insert(name, (address, bound))),
+                Ok(fresh) => drop(self.fresh.insert(name, fresh)),
                 Err(error) => failed.push(violation(&name, &error)),
             }
         }
@@ -79,28 +82,29 @@ impl Sockets {
     /// Opens what was bound and closes what is not configured any more. To be called after the swap.
     pub(super) async fn switch(&mut self, workers: &Workers) {
         for name in std::mem::take(&mut self.leaving) {
-            workers.close(&name).await;
             if let Some(open) = self.open.remove(&name) {
-                tracing::info!(listener = %name, address = %open.bound, "closing listener");
+                tracing::info!(listener = %name, address = %open.bound.address(), "closing listener");
             }
+            workers.close(&name).await;
         }
-        for (name, (asked, bound)) in std::mem::take(&mut self.fresh) {
-            let open = Open { asked, bound: bound.address() };
+        for (name, (open, bound)) in std::mem::take(&mut self.fresh) {
             workers.open(&name, bound).await;
-            tracing::info!(listener = %name, address = %open.bound, "listening");
+            tracing::info!(listener = %name, address = %open.bound.address(), "listening");
             self.open.insert(name, open);
         }
     }
 
-    fn bind_one(&self, address: SocketAddr) -> Result<Bound, BindError> {
-        // Our own sockets on that port go away with this change (compile has checked that no two stay there): a
-        // listener that changes its name or widens its address keeps its port without a gap.
-        let ours = |open: &Open| address.port() != 0 && open.bound.port() == address.port();
-        if self.open.values().any(ours) {
-            bind_beside(address, self.workers)
-        } else {
-            bind(address, self.workers)
-        }
+    fn bind_one(&self, asked: SocketAddr) -> Result<(Open, Bound), BindError> {
+        let leaving = self.leaving.iter().filter_map(|name| self.open.get(name));
+        // What leaves on the same port makes room (compile has checked that no two stay there).
+        let mut beside =
+            leaving.filter(|open| asked.port() != 0 && open.bound.address().port() == asked.port());
+        let bound = match beside.clone().find(|open| open.bound.address() == asked) {
+            Some(same) => same.bound.try_clone()?,
+            None if beside.next().is_some() => bind_beside(asked, self.workers)?,
+            None => bind(asked, self.workers)?,
+        };
+        Ok((Open { asked, bound: bound.try_clone()? }, bound))
     }
 }
 

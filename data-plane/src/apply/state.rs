@@ -2,6 +2,7 @@
 //! inside its own process.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -55,6 +56,17 @@ impl Reject {
             code: violation.code,
             message: violation.message.clone(),
         }
+    }
+}
+
+impl fmt::Display for Reject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wire::ObjectRef { kind, namespace, name } = &self.object;
+        write!(f, "{kind} {namespace}/{name}: ")?;
+        if !self.field.is_empty() {
+            write!(f, "{}: ", self.field)?;
+        }
+        f.write_str(&self.message)
     }
 }
 

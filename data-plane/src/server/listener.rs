@@ -61,6 +61,16 @@ impl Bound {
         self.address
     }
 
+    /// Other handles of the same sockets: as long as one is open, no connection in their queues is reset.
+    ///
+    /// # Errors
+    /// When the process is out of descriptors.
+    pub(crate) fn try_clone(&self) -> Result<Bound, BindError> {
+        let sockets = self.sockets.iter().map(std::net::TcpListener::try_clone).collect::<io::Result<_>>();
+        let address = self.address;
+        sockets.map(|sockets| Bound { address, sockets }).map_err(|source| BindError { address, source })
+    }
+
     pub(crate) fn into_sockets(self) -> Vec<std::net::TcpListener> {
         self.sockets
     }
@@ -197,7 +207,13 @@ pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListen
     }
 }
 
-async fn serve(worker: Rc<Worker>, door: Rc<Door>, stream: TcpStream, peer: SocketAddr, presence: Presence) {
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    door: Rc<Door>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    presence: Presence,
+) {
     http1::serve(&worker, &door, stream, peer).await;
     drop(presence);
 }

@@ -30,6 +30,8 @@ use crate::telemetry::Metrics;
 
 /// Longest pause before the first and before any later attempt to reconnect; the pause itself is random below that.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// A stream that lasted so long was a good one: the next pause is short again.
+const STABLE: Duration = Duration::from_secs(10);
 /// For connecting, and again for the first word of the server.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Nothing heard for so many heartbeats: the stream is dead.
@@ -63,7 +65,7 @@ pub enum ClientError {
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
-    #[error("cannot connect: {0}")]
+    #[error("cannot connect: {}", chain(.0))]
     Connect(#[from] tonic::transport::Error),
     #[error("{}", .0.message())]
     Status(#[from] Status),
@@ -75,6 +77,17 @@ enum Lost {
     Stuck,
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+}
+
+/// An error with what is behind it: tonic's own text is only "transport error".
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
 }
 
 /// A data plane's side of the stream.
@@ -131,6 +144,8 @@ impl Client {
     /// Follows the control planes. Never returns.
     pub(crate) async fn run(self, mut applier: Applier) {
         let mut backoff = Backoff::default();
+        // Logged once per outage.
+        let mut is_known = false;
         // Data planes spread over the control planes.
         let mut turn = rand::rng().random_range(0..self.endpoints.len());
         // A stream that is being left stays open until its successor is.
@@ -140,9 +155,14 @@ impl Client {
             let end = match self.open(url, endpoint, &applier).await {
                 Ok(stream) => {
                     drop(left.take());
-                    backoff = Backoff::default();
+                    is_known = false;
                     self.metrics.control_plane_connected(true);
-                    self.follow(stream, &mut applier).await
+                    let opened = Instant::now();
+                    let end = self.follow(stream, &mut applier).await;
+                    if opened.elapsed() > STABLE {
+                        backoff = Backoff::default();
+                    }
+                    end
                 }
                 Err(lost) => Err(lost),
             };
@@ -151,8 +171,11 @@ impl Client {
                 Err(lost) => {
                     left = None;
                     self.metrics.control_plane_connected(false);
-                    tracing::warn!(control_plane = %url, error = %lost, "no stream to the control plane: serving on with what there is");
-                    // One that tells us something is wrong is no better at once: wait before the next, too.
+                    if !std::mem::replace(&mut is_known, true) {
+                        tracing::warn!(control_plane = %url, error = %lost, "no stream to the control plane: serving on with what there is");
+                    } else {
+                        tracing::debug!(control_plane = %url, error = %lost, "still no stream to the control plane");
+                    }
                     pause(backoff.next(), &mut applier).await;
                 }
             }
@@ -249,7 +272,9 @@ impl Client {
     ) -> Result<(), Lost> {
         let number = transaction.number;
         let expected = transaction.target.root;
-        let decoded = decode(transaction.upserts, transaction.tombstones);
+        // 100,000 objects take a while: not on the thread that answers health checks.
+        let decode = move || decode(transaction.upserts, transaction.tombstones);
+        let decoded = tokio::task::spawn_blocking(decode).await.expect("decoding does not panic");
         let update = Update {
             scope: if transaction.is_full { Scope::Full } else { Scope::Delta },
             epoch: transaction.target.epoch,
@@ -266,7 +291,17 @@ impl Client {
                 ack.rejects = applier.rejects().iter().map(Into::into).collect();
                 ack.set_outcome(if ack.rejects.is_empty() { Outcome::Applied } else { Outcome::Partial });
                 ack.apply_us = u64::try_from(applied.took.as_micros()).unwrap_or(u64::MAX);
-                self.report(applier, expected);
+                let revision = applier.cursor().revision;
+                for reject in &applied.refused {
+                    tracing::error!(revision, "{reject}");
+                }
+                if ack.rejects.is_empty() && applier.cursor().root != expected {
+                    tracing::error!(
+                        revision,
+                        "what is held is not what was announced: the next heartbeat will tell"
+                    );
+                }
+                tracing::info!(revision, rejects = ack.rejects.len(), "configuration applied");
                 self.saver.save(applier);
             }
             Err(error) => {
@@ -284,19 +319,6 @@ impl Client {
             send(outbound, Message::Status(status(applier)))?;
         }
         Ok(())
-    }
-
-    fn report(&self, applier: &Applier, expected: gateway_proto::digest::RootHash) {
-        let revision = applier.cursor().revision;
-        let rejects = applier.rejects();
-        for reject in &rejects {
-            let object = format!("{} {}/{}", reject.object.kind, reject.object.namespace, reject.object.name);
-            tracing::error!(revision, object, field = reject.field, "{}", reject.message);
-        }
-        if rejects.is_empty() && applier.cursor().root != expected {
-            tracing::error!(revision, "what is held is not what was announced: the next heartbeat will tell");
-        }
-        tracing::info!(revision, rejects = rejects.len(), "configuration applied");
     }
 
     fn hello(&self, applier: &Applier) -> wire::Hello {

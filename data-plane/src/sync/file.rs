@@ -64,7 +64,10 @@ impl Files {
         match applier.apply(update).await {
             Ok(applied) => {
                 self.loads += 1;
-                report(applier);
+                // Taken all the same: listeners whose port is not to be had.
+                for reject in &applied.refused {
+                    tracing::error!("{reject}");
+                }
                 Ok(applied)
             }
             Err(ApplyError::Violations(violations)) => Err(located(&documents, &violations)),
@@ -117,14 +120,6 @@ impl Files {
                 return;
             }
         }
-    }
-}
-
-/// What is done without although the load was taken: listeners whose port is not to be had.
-fn report(applier: &Applier) {
-    for reject in applier.rejects() {
-        let object = &reject.object;
-        tracing::error!(object = %format_args!("{} {}/{}", object.kind, object.namespace, object.name), "{}", reject.message);
     }
 }
 

@@ -19,6 +19,7 @@ use prost::Message as _;
 use rand::RngExt as _;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use zeroize::Zeroizing;
 
 use super::decode::{Decoded, decode};
@@ -30,6 +31,8 @@ use crate::task::Task;
 const FILES: [&str; 2] = ["last-good", "last-good.previous"];
 /// The key that is made when none is given.
 const KEY_FILE: &str = "snapshot-key";
+/// After a write, so many times as long as it took nothing is written.
+const REST: u32 = 4;
 const MAGIC: &[u8; 8] = b"GWSNAP01";
 const CHECKSUM: usize = 32;
 const NONCE: usize = 12;
@@ -255,12 +258,19 @@ impl Saver {
         let (sender, mut receiver) = watch::channel(None::<Arc<Copy>>);
         let last_good = Arc::new(last_good);
         let task = Task::spawn(async move {
+            let mut rest_until = Instant::now();
             while receiver.changed().await.is_ok() {
+                let is_last = rest(&mut receiver, rest_until).await;
                 let Some(copy) = receiver.borrow_and_update().clone() else { continue };
                 let last_good = Arc::clone(&last_good);
+                let begun = Instant::now();
                 let saved = tokio::task::spawn_blocking(move || last_good.save(&copy)).await;
                 if let Ok(Err(error)) = saved {
                     tracing::error!(%error, "cannot keep the configuration on disk: a restart would start from an older one");
+                }
+                rest_until = Instant::now() + begun.elapsed() * REST;
+                if is_last {
+                    return;
                 }
             }
         });
@@ -274,6 +284,17 @@ impl Saver {
             engine: applier.engine().clone(),
             parked: applier.parked().map(|(change, _)| change.clone()).collect(),
         })));
+    }
+}
+
+/// Waits so that a large configuration that changes all the time does not keep a core and a disk busy. Returns true
+/// when there will be no more copies: the one that waits is to be written at once.
+async fn rest(copies: &mut watch::Receiver<Option<Arc<Copy>>>, until: Instant) -> bool {
+    loop {
+        tokio::select! {
+            () = sleep_until(until) => return false,
+            more = copies.changed() => if more.is_err() { return true },
+        }
     }
 }
 

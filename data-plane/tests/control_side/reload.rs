@@ -176,3 +176,17 @@ async fn the_request_log_has_a_line_per_request_and_follows_a_rotation() {
         standalone_with(&manifests, |config| config.access_log = AccessLog::File("/nowhere/x".into())).await;
     assert!(matches!(nowhere, Err(RunError::RequestLog(_))));
 }
+
+#[tokio::test]
+async fn no_connection_is_lost_when_a_listener_changes_its_name() {
+    let plane = standalone(&(listener("one") + &respond("/x", "x"))).await;
+    let address = plane.listener("default/one").await;
+    for revision in 2..22 {
+        let name = format!("l{revision}");
+        plane.write(&(listener_at(&name, "127.0.0.1", address.port()) + &respond("/x", "x")));
+        let mut state = plane.running.state();
+        while state.borrow_and_update().cursor.revision < revision {
+            assert_eq!(answers(address, "/x").await, Some(200), "while it becomes {name}");
+        }
+    }
+}
