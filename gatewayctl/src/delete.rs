@@ -29,7 +29,7 @@ pub(crate) async fn run(args: &DeleteArgs, client: &Client, output: &Output) -> 
             Ok(_) if args.dry_run => output.say(format!("{key} would be deleted"))?,
             Ok(_) => output.say(format!("{key} deleted"))?,
             Err(error) if args.ignore_not_found && error.is_not_found() => {
-                output.note(format!("{key} is not there"))
+                output.note(format!("{key} is not there"));
             }
             Err(error) => return Err(error.about(&documents)),
         }

@@ -24,7 +24,7 @@ use crate::cli::{DevArgs, Manifests};
 use crate::client::Client;
 use crate::context::Endpoint;
 use crate::output::Output;
-use crate::report::Failure;
+use crate::report::{Exit, Failure};
 use crate::{apply, context, manifests, wait};
 
 /// Name of the data plane, and of the saved context.
@@ -82,6 +82,9 @@ async fn serve(session: &Session<'_>, endpoint: Endpoint, output: &Output) -> Re
         (Ok(()), _) => {}
         // While they are watched, broken manifests are what the next change mends.
         (Err(failure), Some(_)) => output.failure(&failure),
+        (Err(failure), None) if failure.exit == Exit::NotApplied && args.files.is_empty() => {
+            return Err(failure.help("is the port taken? try --listen 127.0.0.1:0"));
+        }
         (Err(failure), None) => return Err(failure),
     }
     context::save(DEV, endpoint.clone())?;

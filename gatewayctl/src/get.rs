@@ -161,7 +161,7 @@ fn row(kind: Kind, object: &Value, args: &GetArgs, columns: Columns) -> Vec<Stri
         Kind::Listener => row.extend(listener(spec)),
         Kind::Route => row.extend(route(spec)),
         Kind::Upstream => {
-            row.push(few(list(&spec["targets"]).map(|target| text(target, "/address").to_owned())))
+            row.push(few(list(&spec["targets"]).map(|target| text(target, "/address").to_owned())));
         }
         Kind::Policy => row.extend([spec["global"].as_bool().unwrap_or(false).to_string(), policies(spec)]),
     }

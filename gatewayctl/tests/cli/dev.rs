@@ -1,5 +1,6 @@
 //! `dev` itself.
 
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use crate::process::{Dev, alone, answering};
@@ -68,6 +69,19 @@ fn its_state_survives_a_restart_and_is_not_shared() {
     );
     assert_eq!(first.interrupt(), Some(0));
     assert_eq!(Dev::with(&arguments, |_| {}).get("/mine"), (200, "still here".to_owned()));
+}
+
+#[test]
+fn a_port_that_is_taken_ends_it_and_says_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let home = tempfile::tempdir().expect("temporary folder");
+    let done = alone(home.path(), &["dev", "--listen", &address, "--admin-listen", "127.0.0.1:0"]);
+    assert_eq!(done.code, Some(5), "{}", done.err);
+    assert!(done.err.contains("try --listen 127.0.0.1:0"), "{}", done.err);
+    let done = alone(home.path(), &["dev", "--admin-listen", &address]);
+    assert_eq!(done.code, Some(1), "{}", done.err);
+    assert!(done.err.contains("try --admin-listen 127.0.0.1:0"), "{}", done.err);
 }
 
 #[test]

@@ -28,11 +28,13 @@ fn get_selects_by_kind_name_label_and_namespace_in_every_format() {
 #[test]
 fn what_get_and_dump_write_applies_as_no_change() {
     let dev = Dev::start();
-    let literal = answering("a", "/a", "$${HOME} ${request.id} $$");
-    assert_eq!(dev.piped(&["apply", "-f", "-"], &literal).code, Some(0));
+    // Twice a dollar for the manifest, and each of these twice for the template.
+    let literal = answering("a", "/a", "$$$${HOME} ${route.name} $$");
+    assert_eq!(dev.piped(&["apply", "-f", "-", "--wait"], &literal).code, Some(0));
+    assert_eq!(dev.get("/a"), (200, "${HOME} default/a $".to_owned()));
     for arguments in [&["get", "all", "-o", "yaml"][..], &["get", "routes", "-o", "json"], &["dump"]] {
         let text = dev.ok(arguments);
-        assert!(text.contains("$${HOME}"), "{text}");
+        assert!(text.contains("$$$${HOME}"), "{text}");
         let again = dev.piped(&["apply", "-f", "-"], &text);
         assert_eq!(again.code, Some(0), "{}", again.err);
         assert!(again.out.ends_with("unchanged; revision 2\n"), "{}", again.out);

@@ -3,7 +3,8 @@
 //!
 //! One rule for `$`: directly before `{NAME}` (upper case) every `$$` is a literal `$` and a single one asks for the
 //! variable. Everywhere else `$` is left alone: `${claim.sub}` and its `$$` belong to request templates, `$1` and
-//! `${name}` to regular expressions. [`escape`] is the inverse, for output that will be read again.
+//! `${name}` to regular expressions. (In a template, which has a `$$` of its own, the text `${NAME}` is written
+//! `$$$${NAME}`.) [`escape`] is the inverse, for output that will be read again.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -103,9 +104,8 @@ impl Resolver {
             (Some(value), None) => Ok(value),
             (Some(value), Some(_)) if !value.is_empty() => Ok(value),
             (_, Some(default)) => Ok(default.to_owned()),
-            (None, None) => Err(Fault::new(format!("environment variable {name} is not set")).help(format!(
-                "set it, give a default with ${{{name}:-default}}, or write $${{{name}}} for the text itself"
-            ))),
+            (None, None) => Err(Fault::new(format!("environment variable {name} is not set"))
+                .help(format!("set it, or give a default with ${{{name}:-default}}"))),
         }
     }
 
