@@ -15,7 +15,7 @@ use crate::listener::Listener;
 use crate::policy::PolicySet;
 use crate::policy::chain::Levels;
 use crate::route::table::{Seed, Table};
-use crate::route::{Candidate, HostPattern, Reach, Route, RouteSlot};
+use crate::route::{Candidate, Entry, HostPattern, Reach, Route, RouteSlot};
 use crate::sharing::{Keyed, Map, Slab, hash};
 use crate::upstream::{Upstream, UpstreamSlot};
 
@@ -268,8 +268,11 @@ impl State {
     }
 
     /// Puts a route's candidates into the tables of its reach.
-    pub(crate) fn route(&mut self, route: &Route) {
-        self.each_table(route, |table, seed, host, candidate| table.add(seed, host, candidate));
+    pub(crate) fn route(&mut self, route: &Arc<Route>) {
+        let add = |table: &mut Table, seed: &Seed, host: &HostPattern, candidate: &Arc<Candidate>| {
+            table.add(seed, host, &Entry::new(candidate, route));
+        };
+        self.each_table(route, add);
     }
 
     /// Takes them out again.

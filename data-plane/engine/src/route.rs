@@ -32,7 +32,7 @@ pub use condition::Allow;
 pub use explain::ExplainError;
 pub(crate) use pattern::{HostPattern, PathPattern};
 pub use pattern::{MAX_PATTERN_BYTES, MAX_SEGMENTS};
-pub(crate) use slot::{Alike, Candidate, Slot};
+pub(crate) use slot::{Alike, Candidate, Entry, Slot};
 
 /// A route's number: stable over compiles as long as the route exists, then reused. State indexed by it checks
 /// identity by [`Route::name`].
@@ -70,21 +70,8 @@ impl Route {
     }
 }
 
-impl Route {
-    /// Both take the same requests, so that the table may stay as it is.
-    pub(crate) fn matches_alike(&self, other: &Route) -> bool {
-        self.reach == other.reach && self.hosts == other.hosts && self.candidates == other.candidates
-    }
-
-    /// Takes over the very same candidates from a route that [`Route::matches_alike`].
-    pub(crate) fn share_matching(&mut self, other: &Route) {
-        self.hosts = Arc::clone(&other.hosts);
-        self.candidates = Arc::clone(&other.candidates);
-    }
-}
-
 /// Through which listeners a route is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum Reach {
     /// It names none: those of its own namespace and of `default`.
     Implicit,

@@ -107,9 +107,9 @@ impl Draft {
         }
     }
 
-    fn put(&mut self, mut object: Object, former: Option<&Object>) {
+    fn put(&mut self, object: Object, former: Option<&Object>) {
         let state = &mut self.state;
-        match (&mut object.checked, former.map(|former| &former.checked)) {
+        match (&object.checked, former.map(|former| &former.checked)) {
             (Checked::Listener(listener), _) => {
                 state.listeners.set(listener.slot.0, Arc::clone(listener));
                 state.named.resize_with(state.listeners.bound(), Arc::default);
@@ -120,22 +120,16 @@ impl Draft {
             }
             (Checked::Policy(_), _) => {}
             (Checked::Route(route), former) => {
-                match former {
-                    Some(Checked::Route(former)) if former.matches_alike(route) => {
-                        Arc::make_mut(route).share_matching(former);
-                    }
-                    Some(Checked::Route(former)) => {
-                        state.unroute(former);
-                        state.route(route);
-                    }
-                    _ => state.route(route),
+                if let Some(Checked::Route(former)) = former {
+                    state.unroute(former);
                 }
+                state.route(route);
                 state.routes.set(route.slot.0, Arc::clone(route));
             }
         }
         let former: &[Arc<Name>] = former.map_or(&[], |former| &former.references);
-        let kept = |name: &&Arc<Name>| !object.references.iter().any(|other| Arc::ptr_eq(other, name));
-        let gone: Vec<Arc<Name>> = former.iter().filter(kept).cloned().collect();
+        let lost = |name: &&Arc<Name>| !object.references.iter().any(|other| Arc::ptr_eq(other, name));
+        let gone: Vec<Arc<Name>> = former.iter().filter(lost).cloned().collect();
         self.forget_references(&object.name, &gone);
         self.add_references(&object.name, &object.references);
         self.state.objects.insert(Arc::new(object));
@@ -203,7 +197,9 @@ impl Draft {
             (Checked::Route(route), Resource::Route(wire)) => {
                 let refs = wire.spec.as_ref().map_or(&[][..], |spec| &spec.policy_refs);
                 let policies = level::join(&route.inline, refs, &at, &mut references, &mut out);
+                self.state.unroute(route);
                 let route = Arc::new(Route { policies, ..Route::clone(route) });
+                self.state.route(&route);
                 self.state.routes.set(route.slot.0, Arc::clone(&route));
                 Checked::Route(route)
             }

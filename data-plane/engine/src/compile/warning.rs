@@ -130,7 +130,7 @@ impl<'e> Warner<'e> {
         let slot = table.slot_of(self.engine.seed(), host, &like.path)?;
         let groups = self.groups.entry(std::ptr::from_ref::<Slot>(slot).addr()).or_insert_with(|| {
             let mut groups = Groups::default();
-            for candidate in &slot.candidates {
+            for candidate in slot.iter() {
                 groups.entry(candidate.alike()).or_default().push(candidate);
             }
             groups

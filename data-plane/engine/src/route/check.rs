@@ -42,7 +42,7 @@ pub(crate) fn check(
 ) -> Option<Route> {
     let reach = reach(&spec.listeners, &at.field("listeners"), references, out);
     let hosts = hosts(&spec.hosts, &at.field("hosts"), out);
-    let candidates = candidates((&name, slot), spec, &at.field("matches"), out);
+    let candidates = candidates(&name, spec, &at.field("matches"), out);
     let params: Vec<&str> = candidates.iter().flat_map(|candidate| candidate.path.params()).collect();
     let by_prefix = |path: &PathPattern| matches!(path, PathPattern::Prefix(_) | PathPattern::Any);
     let scope = policy::Scope {
@@ -128,7 +128,7 @@ fn hosts(texts: &[String], at: &FieldPath<'_>, out: &mut Violations) -> Arc<[Hos
 
 /// One for each entry of `matches`; one that takes everything if there is none.
 fn candidates(
-    (name, slot): (&Arc<str>, RouteSlot),
+    name: &Arc<str>,
     spec: &wire::RouteSpec,
     at: &FieldPath<'_>,
     out: &mut Violations,
@@ -154,7 +154,6 @@ fn candidates(
             out.push(&at, ViolationCode::Duplicate, message);
         }
         candidates.push(Candidate {
-            slot,
             name: Arc::clone(name),
             index: index as u32,
             priority: spec.priority,

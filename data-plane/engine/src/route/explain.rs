@@ -8,7 +8,7 @@ use gateway_proto::DEFAULT_NAMESPACE;
 use gateway_proto::admin::{self, AppliedPolicy, Explanation};
 
 use super::condition::{Method, Miss};
-use super::find::{self, Found};
+use super::find::{self, Contender, Found};
 use super::pattern::HostLevel;
 use super::{Candidate, HostPattern, Reach, RequestView, Route};
 use crate::engine::Engine;
@@ -121,7 +121,8 @@ impl Engine {
     fn explain_on(&self, listener: &Listener, request: &RequestView<'_, Headers>) -> Explanation {
         let (tables, seed) = (self.tables(listener), self.seed());
         let winner = find::winner(tables, seed, request);
-        let route = winner.and_then(|found| self.route(found.candidate.slot));
+        let route = winner.map(|found| &found.entry.route);
+        let winner = winner.map(Found::contender);
         let levels = match route {
             Some(route) => self.levels(listener, route),
             None => self.levels_without_route(listener),
@@ -154,9 +155,9 @@ impl Engine {
         &self,
         listener: &Listener,
         request: &RequestView<'_, Headers>,
-        winner: Option<Found<'_>>,
+        winner: Option<Contender<'_>>,
     ) -> Vec<admin::Candidate> {
-        let mut complete: Vec<Found<'_>> = Vec::new();
+        let mut complete: Vec<Contender<'_>> = Vec::new();
         let mut missed = Vec::new();
         for route in self.routes().filter(|route| is_reached(route, listener)) {
             let level =
@@ -166,7 +167,7 @@ impl Engine {
                     continue;
                 }
                 match judge(candidate, level, request) {
-                    Ok(level) => complete.push(Found { candidate, level }),
+                    Ok(level) => complete.push(Contender { candidate, level }),
                     Err(loss) => missed.push((loss, route, candidate)),
                 }
             }
@@ -242,7 +243,7 @@ fn described(candidate: &Candidate, reason: String) -> admin::Candidate {
     admin::Candidate { route: candidate.name.to_string(), match_index: candidate.index, reason }
 }
 
-fn won(found: &Found<'_>) -> String {
+fn won(found: &Contender<'_>) -> String {
     let candidate = found.candidate;
     format!(
         "matches by {}, priority {}, {} further conditions",
@@ -251,7 +252,7 @@ fn won(found: &Found<'_>) -> String {
 }
 
 /// The first step of the winner rule that decided.
-fn outranked(loser: &Found<'_>, winner: &Found<'_>) -> String {
+fn outranked(loser: &Contender<'_>, winner: &Contender<'_>) -> String {
     let (lost, won) = (loser.candidate, winner.candidate);
     let why = if lost.priority != won.priority {
         format!("priority {} over {}", won.priority, lost.priority)

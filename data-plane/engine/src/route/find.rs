@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::condition::Method;
 use super::pattern::HostLevel;
+use super::slot::Entry;
 use super::table::{Seed, Table, Visit};
 use super::{Allow, Candidate, Fields, Lookup, Match, RequestView, Slot};
 use crate::engine::Engine;
@@ -17,11 +18,24 @@ use crate::listener::Listener;
 /// A complete match.
 #[derive(Clone, Copy)]
 pub(super) struct Found<'t> {
+    pub(super) entry: &'t Entry,
+    pub(super) level: HostLevel,
+}
+
+impl<'t> Found<'t> {
+    pub(super) fn contender(self) -> Contender<'t> {
+        Contender { candidate: &self.entry.candidate, level: self.level }
+    }
+}
+
+/// A complete match as the winner rule compares it.
+#[derive(Clone, Copy)]
+pub(super) struct Contender<'t> {
     pub(super) candidate: &'t Arc<Candidate>,
     pub(super) level: HostLevel,
 }
 
-impl Found<'_> {
+impl Contender<'_> {
     /// Orders complete matches of one request: the better one is greater.
     pub(super) fn rank(&self, other: &Self) -> Ordering {
         let (one, two) = (self.candidate, other.candidate);
@@ -45,14 +59,14 @@ struct Best<'t, 'r, F: ?Sized> {
 impl<'t, F: Fields + ?Sized> Visit<'t> for Best<'t, '_, F> {
     #[inline]
     fn wants(&self, top: i32) -> bool {
-        self.found.is_none_or(|found| top > found.candidate.priority)
+        self.found.is_none_or(|found| top > found.entry.priority)
     }
 
     #[inline]
     fn slot(&mut self, level: HostLevel, slot: &'t Slot) {
-        let floor = self.found.map(|found| found.candidate.priority);
-        if let Some(candidate) = slot.best(self.request, self.method, floor) {
-            self.found = Some(Found { candidate, level });
+        let floor = self.found.map(|found| found.entry.priority);
+        if let Some(entry) = slot.best(self.request, self.method, floor) {
+            self.found = Some(Found { entry, level });
         }
     }
 }
@@ -69,7 +83,7 @@ impl<'t, F: Fields + ?Sized> Visit<'t> for Allowed<'t, '_, F> {
     }
 
     fn slot(&mut self, _level: HostLevel, slot: &'t Slot) {
-        for candidate in &slot.candidates {
+        for candidate in slot.iter() {
             if candidate.conditions.hold_but_method(self.request)
                 && candidate.regex_matches(self.request.path)
             {
@@ -102,7 +116,9 @@ pub(super) fn winner<'t, F: Fields + ?Sized>(
     let method = Method::of(request.method);
     let [one, two] = tables.map(|table| best(table, seed, request, method));
     match (one, two) {
-        (Some(one), Some(two)) => Some(if one.rank(&two).is_ge() { one } else { two }),
+        (Some(one), Some(two)) => {
+            Some(if one.contender().rank(&two.contender()).is_ge() { one } else { two })
+        }
         (one, two) => one.or(two),
     }
 }
@@ -129,10 +145,8 @@ impl Engine {
         request: &RequestView<'_, F>,
     ) -> Lookup<'e> {
         let (tables, seed) = (self.tables(listener), self.seed());
-        if let Some(found) = winner(tables, seed, request)
-            && let Some(route) = self.route(found.candidate.slot)
-        {
-            return Lookup::Found(Match { route, candidate: found.candidate });
+        if let Some(found) = winner(tables, seed, request) {
+            return Lookup::Found(Match { route: &found.entry.route, candidate: &found.entry.candidate });
         }
         let allow = allowed(tables, seed, request);
         if allow.is_empty() { Lookup::NotFound } else { Lookup::MethodNotAllowed(allow) }

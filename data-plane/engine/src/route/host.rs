@@ -4,41 +4,48 @@
 use std::sync::Arc;
 
 use super::pattern::{HostLevel, PathPattern, Segment};
-use super::slot::{Candidate, Slot, slot_mut, take_from, take_from_map};
+use super::slot::{Candidate, Entry, PathSlot, Slot, Text, add_to, take_from};
 use super::table::{At, Seed, Visit};
 use super::trie::Node;
 use crate::sharing::{Keyed, Map, hash};
 
 /// How many candidates there are of each priority.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Priorities(Vec<(i32, u32)>);
+pub(super) struct Priorities {
+    /// The highest there is.
+    top: Option<i32>,
+    /// Sorted.
+    counts: Vec<(i32, u32)>,
+}
 
 impl Priorities {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.top.is_none()
     }
 
     pub(super) fn add(&mut self, priority: i32) {
-        match self.0.binary_search_by_key(&priority, |(priority, _)| *priority) {
-            Ok(at) => self.0[at].1 += 1,
-            Err(at) => self.0.insert(at, (priority, 1)),
+        match self.counts.binary_search_by_key(&priority, |(priority, _)| *priority) {
+            Ok(at) => self.counts[at].1 += 1,
+            Err(at) => self.counts.insert(at, (priority, 1)),
         }
+        self.top = self.counts.last().map(|(priority, _)| *priority);
     }
 
     pub(super) fn remove(&mut self, priority: i32) {
-        if let Ok(at) = self.0.binary_search_by_key(&priority, |(priority, _)| *priority) {
-            self.0[at].1 -= 1;
-            if self.0[at].1 == 0 {
-                self.0.remove(at);
+        if let Ok(at) = self.counts.binary_search_by_key(&priority, |(priority, _)| *priority) {
+            self.counts[at].1 -= 1;
+            if self.counts[at].1 == 0 {
+                self.counts.remove(at);
             }
         }
+        self.top = self.counts.last().map(|(priority, _)| *priority);
     }
 
     /// The highest; the lowest number there is when there are none.
     #[inline]
     pub(super) fn top(&self) -> i32 {
-        self.0.last().map_or(i32::MIN, |(priority, _)| *priority)
+        self.top.unwrap_or(i32::MIN)
     }
 }
 
@@ -80,14 +87,14 @@ impl Depths {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Host {
     hash: u64,
-    name: Box<str>,
+    name: Text,
     pub(super) priorities: Priorities,
-    exact: Map<Slot>,
-    prefixes: Map<Slot>,
+    exact: Map<PathSlot>,
+    prefixes: Map<PathSlot>,
     prefix_depths: Depths,
     templates: Option<Arc<Node>>,
-    regexes: Option<Arc<Slot>>,
-    any: Option<Arc<Slot>>,
+    regexes: Slot,
+    any: Slot,
 }
 
 impl Keyed for Host {
@@ -95,36 +102,26 @@ impl Keyed for Host {
         self.hash
     }
     fn key(&self) -> &[u8] {
-        self.name.as_bytes()
+        &self.name
     }
 }
 
 impl Host {
-    pub(super) fn new(hash: u64, name: Box<str>) -> Self {
-        Host { hash, name, ..Host::default() }
+    pub(super) fn new(hash: u64, name: &str) -> Self {
+        Host { hash, name: name.as_bytes().into(), ..Host::default() }
     }
 
-    pub(super) fn add(&mut self, seed: &Seed, candidate: &Arc<Candidate>) {
-        self.priorities.add(candidate.priority);
-        match &candidate.path {
-            PathPattern::Any => slot_mut(&mut self.any).add(candidate),
-            PathPattern::Regex(_) => slot_mut(&mut self.regexes).add(candidate),
+    pub(super) fn add(&mut self, seed: &Seed, entry: &Entry) {
+        self.priorities.add(entry.candidate.priority);
+        match &entry.candidate.path {
+            PathPattern::Any => self.any.add(entry),
+            PathPattern::Regex(_) => self.regexes.add(entry),
             PathPattern::Template(template) => {
-                Arc::make_mut(self.templates.get_or_insert_default()).add(
-                    seed,
-                    &template.segments,
-                    candidate,
-                );
+                Arc::make_mut(self.templates.get_or_insert_default()).add(seed, &template.segments, entry);
             }
-            PathPattern::Exact(path) => {
-                let hash = hash(seed, path.as_bytes());
-                self.exact.get_mut_or_insert(hash, path.as_bytes(), || Slot::at(hash, path)).add(candidate);
-            }
+            PathPattern::Exact(path) => add_to(&mut self.exact, seed, path, entry),
             PathPattern::Prefix(prefix) => {
-                let hash = hash(seed, prefix.as_bytes());
-                self.prefixes
-                    .get_mut_or_insert(hash, prefix.as_bytes(), || Slot::at(hash, prefix))
-                    .add(candidate);
+                add_to(&mut self.prefixes, seed, prefix, entry);
                 self.prefix_depths.add(segments(prefix));
             }
         }
@@ -133,8 +130,8 @@ impl Host {
     pub(super) fn remove(&mut self, seed: &Seed, candidate: &Candidate) {
         self.priorities.remove(candidate.priority);
         match &candidate.path {
-            PathPattern::Any => take_from(&mut self.any, candidate),
-            PathPattern::Regex(_) => take_from(&mut self.regexes, candidate),
+            PathPattern::Any => self.any.remove(candidate),
+            PathPattern::Regex(_) => self.regexes.remove(candidate),
             PathPattern::Template(template) => {
                 if let Some(root) = &mut self.templates {
                     let root = Arc::make_mut(root);
@@ -144,9 +141,9 @@ impl Host {
                     }
                 }
             }
-            PathPattern::Exact(path) => take_from_map(&mut self.exact, seed, path, candidate),
+            PathPattern::Exact(path) => take_from(&mut self.exact, seed, path, candidate),
             PathPattern::Prefix(prefix) => {
-                take_from_map(&mut self.prefixes, seed, prefix, candidate);
+                take_from(&mut self.prefixes, seed, prefix, candidate);
                 self.prefix_depths.remove(segments(prefix));
             }
         }
@@ -165,9 +162,9 @@ impl Host {
             return;
         }
         if !self.exact.is_empty()
-            && let Some(slot) = self.exact.get(hash(seed, path.as_bytes()), path.as_bytes())
+            && let Some(found) = self.exact.get(hash(seed, path.as_bytes()), path.as_bytes())
         {
-            visitor.slot(level, slot);
+            visitor.slot(level, &found.slot);
         }
         if let Some(root) = &self.templates {
             root.visit(seed, path.strip_prefix('/'), &at, visitor);
@@ -175,8 +172,8 @@ impl Host {
         if self.prefix_depths.mask != 0 && visitor.wants(at.top) {
             self.visit_prefixes(seed, &at, path, visitor);
         }
-        for slot in [&self.regexes, &self.any].into_iter().flatten() {
-            if visitor.wants(at.top) {
+        for slot in [&self.regexes, &self.any] {
+            if !slot.is_empty() && visitor.wants(at.top) {
                 visitor.slot(level, slot);
             }
         }
@@ -185,31 +182,48 @@ impl Host {
     /// The longest prefix first. Only depths that some prefix has are looked up, so that a long path costs no more.
     #[inline]
     fn visit_prefixes<'t>(&'t self, seed: &Seed, at: &At, path: &str, visitor: &mut impl Visit<'t>) {
+        // Nearly always few lengths occur; clearing room for all of them would cost more than looking them up.
+        if self.prefix_depths.mask.count_ones() <= 8 {
+            self.visit_prefixes_in::<8>(seed, at, path, visitor);
+        } else {
+            self.visit_prefixes_in::<{ Depths::LAST + 1 }>(seed, at, path, visitor);
+        }
+    }
+
+    /// With room for the ends of `N` prefixes.
+    #[inline]
+    fn visit_prefixes_in<'t, const N: usize>(
+        &'t self,
+        seed: &Seed,
+        at: &At,
+        path: &str,
+        visitor: &mut impl Visit<'t>,
+    ) {
         let deepest = self.prefix_depths.mask.ilog2() as usize;
-        // Where the prefix of so many segments ends; that of none is empty.
-        let mut ends = [0_u32; Depths::LAST + 1];
+        // Where the prefixes end whose depth occurs, the shortest first. That of no segments is empty.
+        let mut ends = [0_u32; N];
+        let mut found = usize::from(self.prefix_depths.has(0));
         let mut depth = 0;
-        let bytes = path.as_bytes();
-        for (place, &byte) in bytes.iter().enumerate().skip(1) {
+        for (place, &byte) in path.as_bytes().iter().enumerate().skip(1) {
+            if depth == deepest {
+                break;
+            }
             if byte == b'/' {
-                if depth == deepest {
-                    break;
-                }
                 depth += 1;
-                ends[depth] = place as u32;
+                if self.prefix_depths.has(depth) {
+                    ends[found] = place as u32;
+                    found += 1;
+                }
             }
         }
-        if depth < deepest && bytes.len() > 1 && ends[depth] as usize != bytes.len() {
-            depth += 1;
-            ends[depth] = bytes.len() as u32;
+        if depth < deepest && path.len() > 1 && self.prefix_depths.has(depth + 1) {
+            ends[found] = path.len() as u32;
+            found += 1;
         }
-        for depth in (0..=depth).rev() {
-            if !self.prefix_depths.has(depth) {
-                continue;
-            }
-            let prefix = &bytes[..ends[depth] as usize];
-            if let Some(slot) = self.prefixes.get(hash(seed, prefix), prefix) {
-                visitor.slot(at.level, slot);
+        for end in ends[..found].iter().rev() {
+            let prefix = &path.as_bytes()[..*end as usize];
+            if let Some(there) = self.prefixes.get(hash(seed, prefix), prefix) {
+                visitor.slot(at.level, &there.slot);
                 if !visitor.wants(at.top) {
                     return;
                 }
@@ -220,29 +234,29 @@ impl Host {
     /// The slot that a candidate of this path pattern is in.
     pub(super) fn slot_of(&self, seed: &Seed, path: &PathPattern) -> Option<&Slot> {
         match path {
-            PathPattern::Any => self.any.as_deref(),
-            PathPattern::Regex(_) => self.regexes.as_deref(),
-            PathPattern::Exact(text) => {
-                self.exact.get(hash(seed, text.as_bytes()), text.as_bytes()).map(|slot| &**slot)
-            }
-            PathPattern::Prefix(text) => {
-                self.prefixes.get(hash(seed, text.as_bytes()), text.as_bytes()).map(|slot| &**slot)
-            }
+            PathPattern::Any => Some(&self.any),
+            PathPattern::Regex(_) => Some(&self.regexes),
+            PathPattern::Exact(text) => found(&self.exact, seed, text),
+            PathPattern::Prefix(text) => found(&self.prefixes, seed, text),
             PathPattern::Template(template) => {
                 let mut node = self.templates.as_deref()?;
                 for segment in &template.segments {
                     node = match segment {
-                        Segment::Rest(_) => return node.rest.as_deref(),
+                        Segment::Rest(_) => return Some(&node.rest),
                         Segment::Param(_) => node.param.as_deref()?,
                         Segment::Literal(label) => {
                             node.literals.get(hash(seed, label.as_bytes()), label.as_bytes())?
                         }
                     };
                 }
-                node.here.as_deref()
+                Some(&node.here)
             }
         }
     }
+}
+
+fn found<'t>(slots: &'t Map<PathSlot>, seed: &Seed, text: &str) -> Option<&'t Slot> {
+    slots.get(hash(seed, text.as_bytes()), text.as_bytes()).map(|there| &there.slot)
 }
 
 /// How many segments a prefix (without trailing slash) has.

@@ -4,16 +4,17 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::condition::{Conditions, Method};
 use super::pattern::PathPattern;
 use super::table::Seed;
-use super::{Fields, RequestView, RouteSlot};
+use super::{Fields, RequestView, Route};
 use crate::sharing::{Keyed, Map, hash};
 
 /// An entry of a route's `matches`: a contender of its own.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Candidate {
-    pub(crate) slot: RouteSlot,
     /// `namespace/name` of its route.
     pub(crate) name: Arc<str>,
     /// Its place in `matches`.
@@ -67,38 +68,52 @@ pub(crate) struct Alike<'c> {
     conditions: &'c Conditions,
 }
 
-/// The candidates that one host and one path pattern lead to, best first.
+/// The candidates that one host and one path pattern lead to, best first. Most often there is one: it lies inline.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Slot {
-    hash: u64,
-    pattern: Box<str>,
-    pub(crate) candidates: Vec<Arc<Candidate>>,
+pub(crate) struct Slot(SmallVec<[Entry; 1]>);
+
+/// A candidate in a slot with its route, and what most often decides without looking at it.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry {
+    pub(super) candidate: Arc<Candidate>,
+    pub(super) route: Arc<Route>,
+    pub(super) priority: i32,
+    /// It asks for nothing beyond its slot.
+    plain: bool,
 }
 
-impl Keyed for Slot {
-    fn hash(&self) -> u64 {
-        self.hash
-    }
-    fn key(&self) -> &[u8] {
-        self.pattern.as_bytes()
+impl Entry {
+    pub(crate) fn new(candidate: &Arc<Candidate>, route: &Arc<Route>) -> Self {
+        Entry {
+            candidate: Arc::clone(candidate),
+            route: Arc::clone(route),
+            priority: candidate.priority,
+            plain: candidate.count == 0 && !matches!(candidate.path, PathPattern::Regex(_)),
+        }
     }
 }
 
 impl Slot {
-    pub(super) fn at(hash: u64, pattern: &str) -> Self {
-        Slot { hash, pattern: pattern.into(), candidates: Vec::new() }
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
-    pub(super) fn add(&mut self, candidate: &Arc<Candidate>) {
-        match self.candidates.binary_search_by(|other| other.rank(candidate)) {
-            Ok(at) => self.candidates[at] = Arc::clone(candidate),
-            Err(at) => self.candidates.insert(at, Arc::clone(candidate)),
+    /// Best first.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Candidate>> {
+        self.0.iter().map(|entry| &entry.candidate)
+    }
+
+    pub(super) fn add(&mut self, entry: &Entry) {
+        match self.0.binary_search_by(|other| other.candidate.rank(&entry.candidate)) {
+            Ok(at) => self.0[at] = entry.clone(),
+            Err(at) => self.0.insert(at, entry.clone()),
         }
     }
 
     pub(super) fn remove(&mut self, candidate: &Candidate) {
-        if let Ok(at) = self.candidates.binary_search_by(|other| other.rank(candidate)) {
-            self.candidates.remove(at);
+        if let Ok(at) = self.0.binary_search_by(|other| other.candidate.rank(candidate)) {
+            self.0.remove(at);
         }
     }
 
@@ -109,35 +124,51 @@ impl Slot {
         request: &RequestView<'_, F>,
         method: Method<'_>,
         floor: Option<i32>,
-    ) -> Option<&Arc<Candidate>> {
-        self.candidates
+    ) -> Option<&Entry> {
+        self.0
             .iter()
-            .take_while(|candidate| floor.is_none_or(|floor| candidate.priority > floor))
-            .find(|candidate| candidate.matches(request, method))
+            .take_while(|entry| floor.is_none_or(|floor| entry.priority > floor))
+            .find(|entry| entry.plain || entry.candidate.matches(request, method))
     }
 }
 
-pub(super) fn slot_mut(slot: &mut Option<Arc<Slot>>) -> &mut Slot {
-    Arc::make_mut(slot.get_or_insert_default())
+/// Text of a key of the table: inline where it is short, so that comparing it touches no other memory.
+pub(super) type Text = SmallVec<[u8; 32]>;
+
+/// A slot under an exact path or a prefix.
+#[derive(Clone, Debug)]
+pub(super) struct PathSlot {
+    hash: u64,
+    pattern: Text,
+    pub(super) slot: Slot,
 }
 
-pub(super) fn take_from(slot: &mut Option<Arc<Slot>>, candidate: &Candidate) {
-    if let Some(there) = slot {
-        let there = Arc::make_mut(there);
-        there.remove(candidate);
-        if there.candidates.is_empty() {
-            *slot = None;
-        }
+impl Keyed for PathSlot {
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+    #[inline]
+    fn key(&self) -> &[u8] {
+        &self.pattern
     }
 }
 
-/// A map's slot loses a candidate, and the map the slot with its last one.
-pub(super) fn take_from_map(slots: &mut Map<Slot>, seed: &Seed, pattern: &str, candidate: &Candidate) {
-    let hash = hash(seed, pattern.as_bytes());
-    if let Some(slot) = slots.get_mut(hash, pattern.as_bytes()) {
-        slot.remove(candidate);
-        if slot.candidates.is_empty() {
-            slots.remove(hash, pattern.as_bytes());
+/// Puts a candidate into the slot of a pattern.
+pub(super) fn add_to(slots: &mut Map<PathSlot>, seed: &Seed, pattern: &str, entry: &Entry) {
+    let pattern = pattern.as_bytes();
+    let hash = hash(seed, pattern);
+    let make = || PathSlot { hash, pattern: pattern.into(), slot: Slot::default() };
+    slots.get_mut_or_insert(hash, pattern, make).slot.add(entry);
+}
+
+/// The slot of a pattern loses a candidate, and the map the slot with its last one.
+pub(super) fn take_from(slots: &mut Map<PathSlot>, seed: &Seed, pattern: &str, candidate: &Candidate) {
+    let pattern = pattern.as_bytes();
+    let hash = hash(seed, pattern);
+    if let Some(there) = slots.get_mut(hash, pattern) {
+        there.slot.remove(candidate);
+        if there.slot.is_empty() {
+            slots.remove(hash, pattern);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::host::{Depths, Host, Priorities};
 use super::pattern::{HostLevel, HostPattern, PathPattern};
-use super::slot::{Candidate, Slot};
+use super::slot::{Candidate, Entry, Slot};
 use crate::sharing::{Map, hash};
 
 /// Seed of the table's hashes.
@@ -54,11 +54,11 @@ impl Table {
     }
 
     /// Puts a candidate in under one of its route's hosts.
-    pub(crate) fn add(&mut self, seed: &Seed, host: &HostPattern, candidate: &Arc<Candidate>) {
-        self.priorities.add(candidate.priority);
+    pub(crate) fn add(&mut self, seed: &Seed, host: &HostPattern, entry: &Entry) {
+        self.priorities.add(entry.candidate.priority);
         let (hosts, name) = match host {
             HostPattern::Any => {
-                Arc::make_mut(self.any.get_or_insert_default()).add(seed, candidate);
+                Arc::make_mut(self.any.get_or_insert_default()).add(seed, entry);
                 return;
             }
             HostPattern::Exact(name) => (&mut self.exact, name),
@@ -68,8 +68,8 @@ impl Table {
             }
         };
         let hash = hash(seed, name.as_bytes());
-        let make = || Host::new(hash, name.clone());
-        hosts.get_mut_or_insert(hash, name.as_bytes(), make).add(seed, candidate);
+        let make = || Host::new(hash, name);
+        hosts.get_mut_or_insert(hash, name.as_bytes(), make).add(seed, entry);
     }
 
     /// Takes a candidate out again.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::pattern::{Segment, split};
-use super::slot::{Candidate, Slot, slot_mut, take_from};
+use super::slot::{Candidate, Entry, Slot, Text};
 use super::table::{At, Seed, Visit};
 use crate::sharing::{Keyed, Map, hash};
 
@@ -12,13 +12,13 @@ use crate::sharing::{Keyed, Map, hash};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     hash: u64,
-    label: Box<str>,
+    label: Text,
     pub(super) literals: Map<Node>,
     pub(super) param: Option<Arc<Node>>,
     /// Templates that end here with `{*x}`.
-    pub(super) rest: Option<Arc<Slot>>,
+    pub(super) rest: Slot,
     /// Templates that end here.
-    pub(super) here: Option<Arc<Slot>>,
+    pub(super) here: Slot,
 }
 
 impl Keyed for Node {
@@ -26,34 +26,34 @@ impl Keyed for Node {
         self.hash
     }
     fn key(&self) -> &[u8] {
-        self.label.as_bytes()
+        &self.label
     }
 }
 
 impl Node {
     pub(super) fn is_empty(&self) -> bool {
-        self.literals.is_empty() && self.param.is_none() && self.rest.is_none() && self.here.is_none()
+        self.literals.is_empty() && self.param.is_none() && self.rest.is_empty() && self.here.is_empty()
     }
 
-    pub(super) fn add(&mut self, seed: &Seed, segments: &[Segment], candidate: &Arc<Candidate>) {
+    pub(super) fn add(&mut self, seed: &Seed, segments: &[Segment], entry: &Entry) {
         match segments {
-            [] => slot_mut(&mut self.here).add(candidate),
-            [Segment::Rest(_), ..] => slot_mut(&mut self.rest).add(candidate),
+            [] => self.here.add(entry),
+            [Segment::Rest(_), ..] => self.rest.add(entry),
             [Segment::Param(_), after @ ..] => {
-                Arc::make_mut(self.param.get_or_insert_default()).add(seed, after, candidate);
+                Arc::make_mut(self.param.get_or_insert_default()).add(seed, after, entry);
             }
             [Segment::Literal(label), after @ ..] => {
                 let hash = hash(seed, label.as_bytes());
-                let make = || Node { hash, label: label.clone(), ..Node::default() };
-                self.literals.get_mut_or_insert(hash, label.as_bytes(), make).add(seed, after, candidate);
+                let make = || Node { hash, label: label.as_bytes().into(), ..Node::default() };
+                self.literals.get_mut_or_insert(hash, label.as_bytes(), make).add(seed, after, entry);
             }
         }
     }
 
     pub(super) fn remove(&mut self, seed: &Seed, segments: &[Segment], candidate: &Candidate) {
         match segments {
-            [] => take_from(&mut self.here, candidate),
-            [Segment::Rest(_), ..] => take_from(&mut self.rest, candidate),
+            [] => self.here.remove(candidate),
+            [Segment::Rest(_), ..] => self.rest.remove(candidate),
             [Segment::Param(_), after @ ..] => {
                 if let Some(param) = &mut self.param {
                     let param = Arc::make_mut(param);
@@ -84,16 +84,16 @@ impl Node {
         visitor: &mut impl Visit<'t>,
     ) {
         let Some(text) = rest else {
-            if let Some(slot) = &self.here {
-                visitor.slot(at.level, slot);
-            }
+            visitor.slot(at.level, &self.here);
             return;
         };
         if !visitor.wants(at.top) {
             return;
         }
         let (piece, after) = split(text);
-        if let Some(child) = self.literals.get(hash(seed, piece.as_bytes()), piece.as_bytes()) {
+        if !self.literals.is_empty()
+            && let Some(child) = self.literals.get(hash(seed, piece.as_bytes()), piece.as_bytes())
+        {
             child.visit(seed, after, at, visitor);
         }
         if piece.is_empty() {
@@ -102,8 +102,6 @@ impl Node {
         if let Some(param) = &self.param {
             param.visit(seed, after, at, visitor);
         }
-        if let Some(slot) = &self.rest {
-            visitor.slot(at.level, slot);
-        }
+        visitor.slot(at.level, &self.rest);
     }
 }

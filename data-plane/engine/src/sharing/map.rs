@@ -1,12 +1,14 @@
 //! Map: a hash map of shared values in shards of about 64. The caller brings the hash, so that one computed hash
-//! serves several maps. Growing doubles the shards and moves every `Arc`: rare, and amortised over the insertions.
+//! serves several maps. A shard is one array with open addressing, hash beside value: a lookup touches the directory,
+//! one line of the shard, and the value. Growing doubles the shards and moves every `Arc`: rare, and amortised over
+//! the insertions.
 
 use std::sync::Arc;
 
-use hashbrown::HashTable;
-
 /// Average number of values in a shard before the shards double.
 const SHARD_LOAD: usize = 64;
+/// Places of the smallest shard.
+const SMALLEST: usize = 4;
 
 /// What a [`Map`] holds: it knows its hash and its key.
 pub(crate) trait Keyed {
@@ -16,63 +18,109 @@ pub(crate) trait Keyed {
     fn key(&self) -> &[u8];
 }
 
+/// A value after its hash.
+type Place<T> = Option<(u64, Arc<T>)>;
+
+/// A power of two many places, at most three quarters of them taken; a value lies at the place named by the low bits
+/// of its hash or, up to the next empty one, behind it.
+type Shard<T> = Arc<[Place<T>]>;
+
 /// A persistent hash map from byte strings to `Arc`s.
-#[derive(Debug)]
-pub(crate) struct Map<T> {
-    /// Empty or a power of two many; a value lies in the shard named by the low bits of the upper half of its hash
-    /// (the table inside uses the lowest and the top seven).
-    shards: Vec<Arc<HashTable<Arc<T>>>>,
-    len: usize,
+#[derive(Debug, Default)]
+pub(crate) enum Map<T> {
+    /// Nothing in it.
+    #[default]
+    Empty,
+    /// One value and no array: most hosts have few paths, and every step of a lookup counts.
+    One(Arc<T>),
+    /// What came to hold more than one value.
+    Many {
+        /// A power of two many; a value lies in the one named by the low bits of the upper half of its hash.
+        shards: Vec<Shard<T>>,
+        len: usize,
+    },
 }
 
 impl<T> Clone for Map<T> {
     fn clone(&self) -> Self {
-        Map { shards: self.shards.clone(), len: self.len }
-    }
-}
-
-impl<T> Default for Map<T> {
-    fn default() -> Self {
-        Map { shards: Vec::new(), len: 0 }
+        match self {
+            Map::Empty => Map::Empty,
+            Map::One(value) => Map::One(Arc::clone(value)),
+            Map::Many { shards, len } => Map::Many { shards: shards.clone(), len: *len },
+        }
     }
 }
 
 impl<T: Keyed> Map<T> {
     /// Nothing in it.
+    #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        matches!(self, Map::Empty)
     }
 
     /// How many values.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        match self {
+            Map::Empty => 0,
+            Map::One(_) => 1,
+            Map::Many { len, .. } => *len,
+        }
     }
 
     /// The value under a key.
     #[inline]
     pub(crate) fn get(&self, hash: u64, key: &[u8]) -> Option<&Arc<T>> {
-        if self.len == 0 {
-            return None;
+        match self {
+            Map::Empty => None,
+            Map::One(value) => (value.hash() == hash && value.key() == key).then_some(value),
+            Map::Many { shards, .. } => {
+                let shard = &shards[shard_of(shards, hash)];
+                shard[find(shard, hash, key)?].as_ref().map(|(_, value)| value)
+            }
         }
-        self.shards[self.shard_of(hash)].find(hash, |value| value.key() == key)
     }
 
     /// Every value, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
-        self.shards.iter().flat_map(|shard| shard.iter())
+        let (one, shards) = match self {
+            Map::Empty => (None, &[][..]),
+            Map::One(value) => (Some(value), &[][..]),
+            Map::Many { shards, .. } => (None, &shards[..]),
+        };
+        one.into_iter().chain(shards.iter().flat_map(|shard| shard.iter().flatten().map(|(_, value)| value)))
     }
 
     /// Puts a value in; returns the one there was under its key.
     pub(crate) fn insert(&mut self, value: Arc<T>) -> Option<Arc<T>> {
-        self.grow();
         let hash = value.hash();
-        let shard = self.shard_of(hash);
-        let table = Arc::make_mut(&mut self.shards[shard]);
-        match table.find_mut(hash, |other| other.key() == value.key()) {
-            Some(there) => Some(std::mem::replace(there, value)),
-            None => {
-                table.insert_unique(hash, value, |value| value.hash());
-                self.len += 1;
+        match self {
+            Map::Empty => {
+                *self = Map::One(value);
+                None
+            }
+            Map::One(there) if there.hash() == hash && there.key() == value.key() => {
+                Some(std::mem::replace(there, value))
+            }
+            Map::One(there) => {
+                let mut shard = empty(SMALLEST);
+                let places = Arc::make_mut(&mut shard);
+                place(places, there.hash(), Arc::clone(there));
+                place(places, hash, value);
+                *self = Map::Many { shards: vec![shard], len: 2 };
+                None
+            }
+            Map::Many { shards, len } => {
+                if *len >= shards.len() * SHARD_LOAD {
+                    double(shards);
+                }
+                let at = shard_of(shards, hash);
+                let shard = &mut shards[at];
+                if let Some(at) = find(shard, hash, value.key()) {
+                    return Arc::make_mut(shard)[at].replace((hash, value)).map(|(_, value)| value);
+                }
+                make_room(shard);
+                place(Arc::make_mut(shard), hash, value);
+                *len += 1;
                 None
             }
         }
@@ -80,40 +128,84 @@ impl<T: Keyed> Map<T> {
 
     /// Takes a value out.
     pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Arc<T>> {
-        self.get(hash, key)?;
-        let shard = self.shard_of(hash);
-        let table = Arc::make_mut(&mut self.shards[shard]);
-        let (value, _) = table.find_entry(hash, |value| value.key() == key).ok()?.remove();
-        self.len -= 1;
-        if self.len == 0 {
-            self.shards = Vec::new();
+        let gone = Arc::clone(self.get(hash, key)?);
+        if let Map::Many { shards, len } = self {
+            let at = shard_of(shards, hash);
+            let places = Arc::make_mut(&mut shards[at]);
+            let at = find(places, hash, key)?;
+            places[at] = None;
+            // What lies behind it may have been pushed on by it: put it in again, up to the next empty place.
+            let mut next = (at + 1) & (places.len() - 1);
+            while let Some((hash, value)) = places[next].take() {
+                place(places, hash, value);
+                next = (next + 1) & (places.len() - 1);
+            }
+            *len -= 1;
         }
-        Some(value)
+        if let Map::One(_) | Map::Many { len: 0, .. } = self {
+            *self = Map::Empty;
+        }
+        Some(gone)
     }
+}
 
-    fn shard_of(&self, hash: u64) -> usize {
-        (hash >> 32) as usize & (self.shards.len() - 1)
-    }
+#[inline]
+fn shard_of<T>(shards: &[Shard<T>], hash: u64) -> usize {
+    (hash >> 32) as usize & (shards.len() - 1)
+}
 
-    /// Keeps the average load under [`SHARD_LOAD`].
-    fn grow(&mut self) {
-        if self.shards.is_empty() {
-            self.shards.push(Arc::default());
-            return;
-        }
-        if self.len < self.shards.len() * SHARD_LOAD {
-            return;
-        }
-        let old = std::mem::take(&mut self.shards);
-        let mut tables: Vec<HashTable<Arc<T>>> = Vec::new();
-        tables.resize_with(old.len() * 2, || HashTable::with_capacity(SHARD_LOAD));
-        let mask = tables.len() - 1;
-        for value in old.iter().flat_map(|shard| shard.iter()) {
-            let hash = value.hash();
-            tables[(hash >> 32) as usize & mask].insert_unique(hash, value.clone(), |value| value.hash());
-        }
-        self.shards = tables.into_iter().map(Arc::new).collect();
+/// Spreads the values over twice as many shards.
+fn double<T>(shards: &mut Vec<Shard<T>>) {
+    let count = shards.len() * 2;
+    let old = std::mem::replace(shards, std::iter::repeat_with(|| empty(SHARD_LOAD)).take(count).collect());
+    for (hash, value) in old.iter().flat_map(|shard| shard.iter().flatten()) {
+        let at = shard_of(shards, *hash);
+        let shard = &mut shards[at];
+        make_room(shard);
+        place(Arc::make_mut(shard), *hash, Arc::clone(value));
     }
+}
+
+/// Where a key is.
+#[inline]
+fn find<T: Keyed>(shard: &[Place<T>], hash: u64, key: &[u8]) -> Option<usize> {
+    let mask = shard.len() - 1;
+    let mut at = hash as usize & mask;
+    while let Some((other, value)) = &shard[at] {
+        if *other == hash && value.key() == key {
+            return Some(at);
+        }
+        at = (at + 1) & mask;
+    }
+    None
+}
+
+fn empty<T>(places: usize) -> Shard<T> {
+    std::iter::repeat_with(|| None).take(places).collect()
+}
+
+/// Doubles the places when over three quarters would be taken.
+fn make_room<T>(shard: &mut Shard<T>) {
+    let taken = shard.iter().flatten().count();
+    if (taken + 1) * 4 <= shard.len() * 3 {
+        return;
+    }
+    let mut larger = empty(shard.len() * 2);
+    let places = Arc::make_mut(&mut larger);
+    for (hash, value) in shard.iter().flatten() {
+        place(places, *hash, Arc::clone(value));
+    }
+    *shard = larger;
+}
+
+/// Puts a value whose key is not there into an empty place.
+fn place<T>(shard: &mut [Place<T>], hash: u64, value: Arc<T>) {
+    let mask = shard.len() - 1;
+    let mut at = hash as usize & mask;
+    while shard[at].is_some() {
+        at = (at + 1) & mask;
+    }
+    shard[at] = Some((hash, value));
 }
 
 impl<T: Keyed + Clone> Map<T> {
@@ -128,9 +220,16 @@ impl<T: Keyed + Clone> Map<T> {
     /// The value under a key for changing. The change must keep key and hash.
     pub(crate) fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
         self.get(hash, key)?;
-        let shard = self.shard_of(hash);
-        let table = Arc::make_mut(&mut self.shards[shard]);
-        table.find_mut(hash, |value| value.key() == key).map(Arc::make_mut)
+        match self {
+            Map::Empty => None,
+            Map::One(value) => Some(Arc::make_mut(value)),
+            Map::Many { shards, .. } => {
+                let at = shard_of(shards, hash);
+                let places = Arc::make_mut(&mut shards[at]);
+                let at = find(places, hash, key)?;
+                places[at].as_mut().map(|(_, value)| Arc::make_mut(value))
+            }
+        }
     }
 }
 

@@ -9,7 +9,7 @@ const CHUNK: usize = 128;
 #[derive(Debug)]
 pub(crate) struct Slab<T> {
     /// Each holds [`CHUNK`] places.
-    chunks: Vec<Arc<Vec<Option<Arc<T>>>>>,
+    chunks: Vec<Arc<[Option<Arc<T>>]>>,
     /// Free places under `next`, last freed last.
     free: Vec<u32>,
     next: u32,
@@ -36,7 +36,7 @@ impl<T> Slab<T> {
         let slot = self.next;
         self.next = slot.checked_add(1).expect("memory ends before four thousand million values");
         if slot as usize / CHUNK == self.chunks.len() {
-            self.chunks.push(Arc::new(vec![None; CHUNK]));
+            self.chunks.push(std::iter::repeat_with(|| None).take(CHUNK).collect());
         }
         slot
     }
