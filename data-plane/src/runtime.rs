@@ -190,7 +190,8 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    fn new(shared: Arc<Shared>, metrics: WorkerMetrics) -> Rc<Self> {
+    /// A worker that serves nothing yet.
+    pub(crate) fn new(shared: Arc<Shared>, metrics: WorkerMetrics) -> Rc<Self> {
         let upstreams = Registry::new(Arc::clone(&shared.resolver));
         let reader = Reader::new(Arc::clone(&shared.live));
         Rc::new(Worker {
@@ -256,6 +257,8 @@ impl Worker {
     fn open(self: &Rc<Self>, name: Arc<str>, socket: std::net::TcpListener) {
         match Door::open(name, socket) {
             Ok((door, socket)) => {
+                // Looked at now: should the listener go before its first connection, that one is served all the same.
+                door.view(self);
                 self.doors.borrow_mut().push(Rc::clone(&door));
                 spawn_local(listener::accept(Rc::clone(self), door, socket));
             }
