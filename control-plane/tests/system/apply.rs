@@ -128,6 +128,64 @@ async fn a_prune_deletes_what_carries_its_labels_in_the_batch_s_namespaces_and_n
 }
 
 #[tokio::test]
+async fn deletes_are_part_of_the_batch_and_as_bounded_as_the_rest_of_it() {
+    let plane = Plane::start().await;
+    let api = &plane.admin;
+    let foreign = in_namespace("shop", upstream("s"));
+    api.apply(&[listener("public", 8080), upstream("a"), upstream("b"), route("a", "a"), foreign]).await;
+    let key = |kind: &str, name: &str| json!({ "kind": kind, "namespace": "default", "name": name });
+
+    // Alone the upstream is in use; with the last route to it, it goes, and something else comes.
+    let alone = json!({ "deletes": [key("Upstream", "a")] });
+    api.post("/v1/apply", &alone).await.problem(409, "in_use");
+    let both = json!({
+        "resources": [upstream("c")],
+        "deletes": [key("Upstream", "a"), key("Route", "a")],
+        "dryRun": true,
+    });
+    let expected = [pair("c", "created"), pair("a", "deleted"), pair("a", "deleted")];
+    let dry = api.post("/v1/apply", &both).await.expect(StatusCode::OK);
+    assert_eq!((dry["revision"].as_u64(), actions(&dry["changes"])), (Some(1), expected.to_vec()));
+    assert_eq!(api.get("/v1/routes/a").await.status, StatusCode::OK);
+    let diff = api.post("/v1/diff", &both).await.expect(StatusCode::OK);
+    assert_eq!(diff["changes"][1]["before"]["metadata"]["name"], "a");
+    let both = json!({ "resources": both["resources"], "deletes": both["deletes"] });
+    let done = api.post("/v1/apply", &both).await.expect(StatusCode::OK);
+    assert_eq!((done["revision"].as_u64(), actions(&done["changes"])), (Some(2), expected.to_vec()));
+    assert_eq!(api.get("/v1/revisions/2").await.expect(StatusCode::OK)["deleted"], 2);
+
+    // One that does not exist refuses all of it; so does one that is named twice, either way.
+    let missing = json!({ "deletes": [key("Upstream", "b"), key("Upstream", "a")] });
+    api.post("/v1/apply", &missing).await.problem(404, "not_found");
+    let twice = json!({ "resources": [upstream("b")], "deletes": [key("Upstream", "b")] });
+    let problem = api.post("/v1/apply", &twice).await.problem(422, "validation_failed");
+    assert_eq!(problem["errors"][0]["code"], "duplicate");
+    let twice = json!({ "deletes": [key("Upstream", "b"), key("Upstream", "b")] });
+    api.post("/v1/apply", &twice).await.problem(422, "validation_failed");
+    assert_eq!(api.get("/v1/upstreams/b").await.status, StatusCode::OK);
+
+    let shop = plane.with_token("shop", "editor", &["shop"]).await;
+    let others = json!({ "deletes": [key("Upstream", "b")] });
+    shop.post("/v1/apply", &others).await.problem(403, "forbidden");
+    let own = json!({ "deletes": [{ "kind": "Upstream", "namespace": "shop", "name": "s" }] });
+    assert_eq!(shop.post("/v1/apply", &own).await.expect(StatusCode::OK)["revision"], 3);
+
+    let document = api.get("/openapi.json").await.expect(StatusCode::OK);
+    let deletes = &document["components"]["schemas"]["ApplyRequest"]["properties"]["deletes"];
+    assert_eq!(deletes["items"]["$ref"], "#/components/schemas/Key");
+}
+
+#[tokio::test]
+async fn a_message_is_one_line_of_text() {
+    let plane = Plane::start().await;
+    for message in ["two\nlines", "a \u{0} b", "\u{1b}[2J"] {
+        let batch = json!({ "resources": [upstream("a")], "message": message });
+        let problem = plane.admin.post("/v1/apply", &batch).await.problem(422, "validation_failed");
+        assert_eq!(problem["errors"][0]["field"], "message");
+    }
+}
+
+#[tokio::test]
 async fn a_diff_shows_both_sides_of_what_would_change() {
     let plane = Plane::start().await;
     let api = &plane.admin;

@@ -8,6 +8,7 @@ mod data_plane;
 mod history;
 mod limits;
 mod process;
+mod program;
 mod replicas;
 mod resources;
 mod stream;

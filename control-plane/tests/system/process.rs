@@ -7,6 +7,7 @@ use gateway_control_plane::{RunError, run};
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_stream::StreamExt as _;
 
 use crate::client::{Plane, settings};
 
@@ -101,7 +102,9 @@ async fn with_a_certificate_the_admin_api_speaks_tls_only() {
     let hello = gateway_proto::wire::DataPlaneMessage {
         message: Some(gateway_proto::wire::data_plane_message::Message::Hello(hello)),
     };
-    let mut inbound = client.stream(tokio_stream::once(hello)).await.expect("taken").into_inner();
+    // Not over after Hello: a data plane that leaves need not be answered.
+    let messages = tokio_stream::once(hello).chain(tokio_stream::pending());
+    let mut inbound = client.stream(messages).await.expect("taken").into_inner();
     assert!(inbound.message().await.expect("an answer").is_some());
     drop((inbound, client));
     running.shutdown().await;
