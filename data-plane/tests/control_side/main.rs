@@ -3,6 +3,7 @@
 
 mod admin;
 mod last_good;
+mod process;
 mod reload;
 mod stream;
 mod support;
