@@ -1,5 +1,6 @@
 //! The control plane as a program: settings, logging, then [`gateway_control_plane::run`] until a signal.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -47,7 +48,9 @@ fn start_logging(log: Log) {
         LogLevel::Debug => LevelFilter::DEBUG,
         LogLevel::Trace => LevelFilter::TRACE,
     };
-    let lines = tracing_subscriber::fmt().with_max_level(level).with_writer(std::io::stderr);
+    let colours = std::io::stderr().is_terminal();
+    let lines =
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(colours).with_writer(std::io::stderr);
     match log.format {
         LogFormat::Json => lines.json().init(),
         LogFormat::Text => lines.init(),
