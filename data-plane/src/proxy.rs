@@ -15,15 +15,14 @@ mod forward;
 pub(crate) mod heads;
 pub(crate) mod identity;
 mod plan;
-pub(crate) mod relay;
 mod report;
 pub(crate) mod response;
 mod retry;
 mod upgrade;
-pub(crate) mod wire;
 
 use std::future::poll_fn;
 use std::rc::Rc;
+use std::task::Poll;
 use std::time::Duration;
 
 use gateway_engine::head::Head;
@@ -31,17 +30,17 @@ use gateway_engine::reject::Reason;
 use gateway_http1::write::has_body;
 use tokio::time::Instant;
 
+use crate::relay::Relay;
 use crate::runtime::Worker;
 use crate::server::listener::{Door, View};
 use crate::upstream::Picked;
 use crate::wheel::Timer;
+use crate::wire::Wire;
 use client::{After, Asked, Client, Opening};
 use exchange::Exchange;
 use forward::{Fault, Forwarding, State, Timeouts};
 use plan::{Course, Plan};
-use relay::Relay;
-use report::Ledger;
-use wire::Wire;
+use report::{Facts, Kept, Ledger};
 
 /// A request and what it is served with.
 #[derive(Debug)]
@@ -55,82 +54,152 @@ pub(crate) struct Job<'a> {
 }
 
 /// Serves one request to its last byte. Afterwards the client knows whether its connection can go on.
-pub(crate) async fn handle<C: Client>(mut job: Job<'_>, view: Rc<View>, client: &mut C) {
+pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client: &mut C) {
     job.worker.metrics.request_started();
-    let (course, plan) = plan::plan(&mut job, &view, client.head_bytes());
+    let (course, plan) = plan::plan(job, &view, client.head_bytes());
     client.release_head();
     let mut ledger = Ledger::default();
     match plan {
-        Plan::Forward(picked) => forward(&mut job, &course, picked, client, &mut ledger).await,
-        Plan::Answer => answer(&mut job, &course, After::Keep, client, &mut ledger).await,
-        Plan::Refuse(reason) => refuse(&mut job, &course, reason, After::Keep, client, &mut ledger).await,
-    }
-    report::finish(&job, &view, &course, client.take_counts(), &ledger);
-}
-
-/// There and back.
-async fn forward<C: Client>(
-    job: &mut Job<'_>,
-    course: &Course<'_>,
-    mut picked: Picked,
-    client: &mut C,
-    ledger: &mut Ledger,
-) {
-    let (stream, reused) = match picked.pool.take() {
-        Some(stream) => (Ok(stream), true),
-        None => (forward::connect(&mut picked, job.timer).await, false),
-    };
-    ledger.target = Some(picked.clone());
-    let stream = match stream {
-        Ok(stream) => stream,
-        Err(fault) => return fail(job, course, fault, client, ledger).await,
-    };
-    let gathered = std::mem::take(&mut job.exchange.to_target);
-    let mut forwarding = Forwarding {
-        client,
-        target: Wire::new(stream, job.worker.buffers.none(), gathered),
-        timer: job.timer,
-        timeouts: Timeouts { request: course.request_timeout, idle: course.idle_timeout },
-        method: job.asked.method,
-        upload: Relay::new(course.max_body),
-        download: Relay::new(u64::MAX),
-        state: State::new(reused),
-    };
-    forwarding.target.announce_body(job.asked.framing);
-    job.timer.set(course.idle_timeout);
-    let Exchange { parsed_response, response, .. } = &mut *job.exchange;
-    let head = forward::await_head(&mut forwarding, &mut picked, parsed_response, response).await;
-    let answered = head.is_ok().then_some(job.exchange.parsed_response.status);
-    report::attempt(job, &picked, answered);
-    if let Err(fault) = head {
-        job.exchange.to_target = forwarding.target.take_back();
-        drop(forwarding);
-        return fail(job, course, fault, client, ledger).await;
-    }
-    match open(job, course, &mut forwarding, ledger) {
-        Ok(()) if job.exchange.parsed_response.tunnel => Box::pin(upgrade::tunnel(&mut forwarding)).await,
-        Ok(()) => {
-            job.timer.set(course.idle_timeout);
-            match poll_fn(|cx| forwarding.poll_body(cx)).await {
-                Ok(()) => {}
-                Err(fault) => {
-                    ledger.broke_off(fault);
-                    forwarding.client.abort();
+        Plan::Answer => answer(job, &course, After::Keep, client, &mut ledger).await,
+        Plan::Refuse(reason) => refuse(job, &course, reason, After::Keep, client, &mut ledger).await,
+        Plan::Forward(picked) => match obtain(job, &mut ledger, picked).await {
+            Err(fault) => fail(job, &course, fault, client, &mut ledger).await,
+            Ok(connection) => {
+                let mut passage = Passage::new(job, &course, connection, client);
+                match passage.ask(job, &course, &mut ledger).await {
+                    Err(fault) => {
+                        let client = passage.give_up(job);
+                        fail(job, &course, fault, client, &mut ledger).await;
+                    }
+                    Ok(()) => {
+                        if !passage.poll_once(&mut ledger).await {
+                            // It takes longer than its head: such an exchange does not hold on to a configuration.
+                            let kept = Kept::new(&course, &view);
+                            drop(view);
+                            passage.finish(&mut ledger).await;
+                            let client = passage.leave(job, &ledger);
+                            return report::finish(job, kept.facts(), client.take_counts(), &ledger);
+                        }
+                        passage.leave(job, &ledger);
+                    }
                 }
             }
-        }
-        Err(fault) => {
-            job.exchange.to_target = forwarding.target.take_back();
-            drop(forwarding);
-            return fail(job, course, fault, client, ledger).await;
-        }
+        },
     }
-    job.exchange.to_target = forwarding.target.take_back();
-    let reusable = job.exchange.parsed_response.keep_alive && forwarding.is_target_reusable();
-    let Forwarding { target, .. } = forwarding;
-    if reusable && ledger.reason.is_none() && !picked.upstream.spec().idle_timeout.is_zero() {
-        picked.pool.put(target.into_stream(), Instant::now());
-        picked.upstream.note_pooled();
+    report::finish(job, Facts::new(&course, &view), client.take_counts(), &ledger);
+}
+
+/// A connection to a target.
+struct Connected {
+    wire: Box<Wire>,
+    /// It comes from the pool.
+    reused: bool,
+}
+
+/// Takes a connection from the pool, or makes one.
+async fn obtain(job: &Job<'_>, ledger: &mut Ledger, picked: Picked) -> Result<Connected, Fault> {
+    let picked = ledger.target.insert(picked);
+    if let Some(wire) = picked.pool.take() {
+        return Ok(Connected { wire, reused: true });
+    }
+    let wire = Box::new(forward::connect(picked, &job.worker.buffers, job.timer).await?);
+    Ok(Connected { wire, reused: false })
+}
+
+/// A request on its way to a target, then its response on the way back, or a tunnel.
+struct Passage<'a, C> {
+    forwarding: Forwarding<'a, C>,
+    tunnel: bool,
+    /// The target said that its connection may be used again.
+    keep_alive: bool,
+}
+
+impl<'a, C: Client> Passage<'a, C> {
+    fn new<'j: 'a>(job: &mut Job<'j>, course: &Course<'_>, connected: Connected, client: &'a mut C) -> Self {
+        let gathered = std::mem::take(&mut job.exchange.to_target);
+        let mut target = connected.wire;
+        target.begin(gathered);
+        target.announce_body(job.asked.framing);
+        let forwarding = Forwarding {
+            client,
+            target,
+            timer: job.timer,
+            timeouts: Timeouts { request: course.request_timeout, idle: course.idle_timeout },
+            method: job.asked.method,
+            upload: Relay::new(course.max_body),
+            download: Relay::new(u64::MAX),
+            state: State::new(connected.reused),
+        };
+        Passage { forwarding, tunnel: false, keep_alive: false }
+    }
+
+    /// Sends the request and opens the response.
+    async fn ask(
+        &mut self,
+        job: &mut Job<'_>,
+        course: &Course<'_>,
+        ledger: &mut Ledger,
+    ) -> Result<(), Fault> {
+        let Exchange { parsed_response, response, .. } = &mut *job.exchange;
+        let picked = ledger.target.as_mut().expect("it was connected to");
+        let head =
+            forward::await_head(&mut self.forwarding, picked, &job.worker.buffers, parsed_response, response)
+                .await;
+        report::attempt(job, picked, head.is_ok().then_some(job.exchange.parsed_response.status));
+        head?;
+        open(job, course, &mut self.forwarding, ledger)?;
+        self.tunnel = job.exchange.parsed_response.tunnel;
+        self.keep_alive = job.exchange.parsed_response.keep_alive;
+        Ok(())
+    }
+
+    /// Moves what is there; whether that was all.
+    async fn poll_once(&mut self, ledger: &mut Ledger) -> bool {
+        if self.tunnel {
+            return false;
+        }
+        let polled = poll_fn(|cx| Poll::Ready(self.forwarding.poll_body(cx))).await;
+        self.settle(polled, ledger)
+    }
+
+    /// Moves the rest as it comes.
+    async fn finish(&mut self, ledger: &mut Ledger) {
+        if self.tunnel {
+            return Box::pin(upgrade::tunnel(&mut self.forwarding)).await;
+        }
+        let outcome = poll_fn(|cx| self.forwarding.poll_body(cx)).await;
+        self.settle(Poll::Ready(outcome), ledger);
+    }
+
+    fn settle(&mut self, polled: Poll<Result<(), Fault>>, ledger: &mut Ledger) -> bool {
+        if let Poll::Ready(Err(fault)) = polled {
+            ledger.broke_off(fault);
+            self.keep_alive = false;
+            self.forwarding.client.abort();
+        }
+        polled.is_ready()
+    }
+
+    /// Gives back what was lent; the target's connection to its pool, if it can be used again.
+    fn leave(self, job: &mut Job<'_>, ledger: &Ledger) -> &'a mut C {
+        let mut forwarding = self.forwarding;
+        job.exchange.to_target = forwarding.target.take_back();
+        if let Some(picked) = &ledger.target
+            && self.keep_alive
+            && forwarding.is_target_reusable()
+            && !picked.upstream.spec().idle_timeout.is_zero()
+        {
+            forwarding.target.buffer.release();
+            picked.pool.put(forwarding.target, Instant::now());
+            picked.upstream.note_pooled();
+        }
+        forwarding.client
+    }
+
+    /// The same after a failure: the connection is closed.
+    fn give_up(mut self, job: &mut Job<'_>) -> &'a mut C {
+        job.exchange.to_target = self.forwarding.target.take_back();
+        self.forwarding.client
     }
 }
 

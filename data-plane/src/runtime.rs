@@ -186,6 +186,8 @@ pub(crate) struct Worker {
     doors: RefCell<Vec<Rc<Door>>>,
     phase: Cell<Phase>,
     connections: Cell<usize>,
+    /// Doors whose task has not ended.
+    accepting: Cell<usize>,
     emptied: Notify,
 }
 
@@ -208,6 +210,7 @@ impl Worker {
             doors: RefCell::default(),
             phase: Cell::new(Phase::Serving),
             connections: Cell::new(0),
+            accepting: Cell::new(0),
             emptied: Notify::new(),
         })
     }
@@ -260,7 +263,13 @@ impl Worker {
                 // Looked at now: should the listener go before its first connection, that one is served all the same.
                 door.view(self);
                 self.doors.borrow_mut().push(Rc::clone(&door));
-                spawn_local(listener::accept(Rc::clone(self), door, socket));
+                self.accepting.set(self.accepting.get() + 1);
+                let worker = Rc::clone(self);
+                spawn_local(async move {
+                    listener::accept(Rc::clone(&worker), door, socket).await;
+                    worker.accepting.set(worker.accepting.get() - 1);
+                    worker.emptied.notify_one();
+                });
             }
             Err(error) => tracing::error!(%error, "cannot watch a listening socket"),
         }
@@ -292,9 +301,8 @@ impl Worker {
         self.phase.set(Phase::Closing);
         self.close(|_| true);
         let empty = async {
-            // Let the doors take in what is queued before counting.
-            tokio::task::yield_now().await;
-            while self.connections.get() > 0 {
+            // A closed door takes in what is queued before it ends.
+            while self.connections.get() > 0 || self.accepting.get() > 0 {
                 self.emptied.notified().await;
             }
         };

@@ -4,3 +4,6 @@
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod listener;
+
+#[cfg(test)]
+mod tests;

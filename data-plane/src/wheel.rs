@@ -16,6 +16,8 @@ use tokio::time::Instant;
 
 /// Resolution.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
+const TICK_NANOS: u32 = TICK.subsec_nanos();
+const TICKS_PER_SECOND: u64 = 10;
 /// Slots; a later deadline waits in the last one and is linked again from there.
 const SLOTS: usize = 512;
 const NIL: u32 = u32::MAX;
@@ -111,7 +113,7 @@ impl Wheel {
             self.now.set(self.elapsed().max(self.now.get()));
             self.armed.notify_one();
         }
-        let ticks = after.as_millis().div_ceil(TICK.as_millis()) as u64;
+        let ticks = after.as_secs() * TICKS_PER_SECOND + u64::from(after.subsec_nanos().div_ceil(TICK_NANOS));
         // One more: the current tick may be almost over.
         let deadline = self.now.get() + ticks + 1;
         let entry = &mut inner.entries[key as usize];

@@ -141,7 +141,7 @@ impl KnownField {
             (19, b'p') => Self::ProxyAuthorization,
             _ => return Self::Other,
         };
-        if candidate.name().as_bytes().eq_ignore_ascii_case(name) { candidate } else { Self::Other }
+        if spells(name, candidate.name().as_bytes()) { candidate } else { Self::Other }
     }
 
     /// Always for one hop only: RFC 9110 §7.6.1, and the two proxy authentication fields, which are
@@ -177,6 +177,19 @@ impl KnownField {
     pub const fn is_forbidden_in_trailers(self) -> bool {
         !matches!(self, Self::Other | Self::Via | Self::Traceparent | Self::Tracestate | Self::Server)
     }
+}
+
+/// Whether a token of the same length spells a lower-case name of letters and hyphens, in any case. Eight bytes at a
+/// time: this runs for every field of every message.
+fn spells(token: &[u8], name: &[u8]) -> bool {
+    const CASE: u64 = 0x2020_2020_2020_2020;
+    debug_assert_eq!(token.len(), name.len());
+    let (words, rest) = token.as_chunks::<8>();
+    let (name_words, name_rest) = name.as_chunks::<8>();
+    // With that bit set a letter is a lower-case one, a hyphen stays, and no other token byte becomes either.
+    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes) | CASE;
+    words.iter().zip(name_words).all(|(a, b)| word(a) == u64::from_le_bytes(*b))
+        && rest.iter().zip(name_rest).all(|(a, b)| a | 0x20 == *b)
 }
 
 /// The elements of a comma-separated list value, trimmed, without the empty ones (RFC 9110 §5.6.1).

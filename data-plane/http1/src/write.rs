@@ -108,6 +108,13 @@ impl<'a> HeadWriter<'a> {
         }
     }
 
+    /// Appends neighbouring field lines as they were parsed from `buf`, each in the form `name: value` with its CRLF,
+    /// in one copy. None of them may be a framing field.
+    pub fn parsed_lines(&mut self, buf: &[u8], lines: std::ops::Range<usize>) {
+        debug_assert!(lines.is_empty() || buf[lines.clone()].ends_with(b"\r\n"));
+        self.out.extend_from_slice(&buf[lines]);
+    }
+
     /// Appends the field that announces `framing`; `None` and `UntilClose` have none.
     pub fn framing(&mut self, framing: Framing) {
         match framing {

@@ -8,7 +8,7 @@ use gateway_engine::head::{Head, Text};
 use gateway_http1::{Framing, Method};
 use tokio::time::Instant;
 
-use super::relay::{Sink, Source};
+use crate::relay::{Sink, Source};
 
 /// What is asked, apart from the head that policies see.
 #[derive(Clone, Copy, Debug)]

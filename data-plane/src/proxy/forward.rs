@@ -7,6 +7,7 @@
 //! gone, and a target should not work for nobody.
 
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,16 +15,15 @@ use gateway_engine::head::{Head, HeadParts};
 use gateway_engine::reject::Reason;
 use gateway_http1::response::{self, ResponseHead};
 use gateway_http1::{Limits, Method, Status};
-use tokio::net::TcpStream;
 
 use super::client::{Client, Gone};
 use super::heads;
-use super::relay::{Broken, Relay, SourceError, Waiting};
 use super::retry::Attempt;
-use super::wire::{self, Wire};
-use crate::buffer;
+use crate::buffer::{self, Pool};
+use crate::relay::{Broken, Relay, SourceError, Waiting};
 use crate::upstream::{Picked, pool};
 use crate::wheel::Timer;
+use crate::wire::{self, Wire};
 
 /// Bounds of a target's response head.
 const LIMITS: Limits = Limits { max_head_bytes: 60 * 1024, max_target_bytes: 0, max_fields: 256 };
@@ -58,7 +58,8 @@ pub(crate) struct Timeouts {
 #[derive(Debug)]
 pub(crate) struct Forwarding<'a, C> {
     pub(crate) client: &'a mut C,
-    pub(crate) target: Wire,
+    /// Boxed since it was connected: it goes back to its pool as it is.
+    pub(crate) target: Box<Wire>,
     pub(crate) timer: &'a Timer,
     pub(crate) timeouts: Timeouts,
     pub(crate) method: Method,
@@ -76,8 +77,12 @@ pub(crate) struct State {
     heard: bool,
     /// Nothing more is sent to the target.
     uploaded: bool,
+    /// The rest of the request's body is waited for.
+    waiting: bool,
     /// Because it takes no more.
     refused: bool,
+    /// The response's body is on its way.
+    returning: bool,
     /// The client will send no more.
     half_closed: bool,
     interims: u32,
@@ -91,7 +96,7 @@ impl State {
 }
 
 /// Opens a connection to the target, trying its other addresses if it has a name. `picked` ends as the one connected.
-pub(crate) async fn connect(picked: &mut Picked, timer: &Timer) -> Result<TcpStream, Fault> {
+pub(crate) async fn connect(picked: &mut Picked, buffers: &Rc<Pool>, timer: &Timer) -> Result<Wire, Fault> {
     let tries = picked.upstream.addresses(picked.target).clamp(1, MAX_ADDRESSES);
     let mut fault = Reason::UpstreamConnectFailed;
     for _ in 0..tries {
@@ -105,7 +110,7 @@ pub(crate) async fn connect(picked: &mut Picked, timer: &Timer) -> Result<TcpStr
         })
         .await;
         match outcome {
-            Some(Ok(stream)) => return Ok(stream),
+            Some(Ok(stream)) => return Ok(Wire::new(stream, buffers.none())),
             Some(Err(error)) => {
                 tracing::debug!(upstream = %picked.upstream.spec().name, address = %picked.address, %error, "cannot connect");
                 fault = Reason::UpstreamConnectFailed;
@@ -124,6 +129,7 @@ pub(crate) async fn connect(picked: &mut Picked, timer: &Timer) -> Result<TcpStr
 pub(crate) async fn await_head<C: Client>(
     forwarding: &mut Forwarding<'_, C>,
     picked: &mut Picked,
+    buffers: &Rc<Pool>,
     parsed: &mut ResponseHead,
     scratch: &mut HeadParts,
 ) -> Result<(), Fault> {
@@ -135,9 +141,9 @@ pub(crate) async fn await_head<C: Client>(
         if fault != Fault::Target(Reason::UpstreamReset) || !forwarding.attempt().may_repeat() {
             return Err(fault);
         }
-        let stream = connect(picked, forwarding.timer).await?;
+        let fresh = connect(picked, buffers, forwarding.timer).await?;
         parsed.reset();
-        forwarding.target.restart(stream);
+        forwarding.target.restart(fresh);
         forwarding.upload.restart();
         forwarding.state = State { half_closed: forwarding.state.half_closed, ..State::default() };
     }
@@ -168,7 +174,7 @@ impl<C: Client> Forwarding<'_, C> {
         parsed: &mut ResponseHead,
         scratch: &mut HeadParts,
     ) -> Poll<Result<(), Fault>> {
-        if self.timer.expired() {
+        if (self.state.uploaded || self.state.waiting) && self.timer.expired() {
             return Poll::Ready(Err(self.late()));
         }
         self.poll_upload(cx)?;
@@ -204,19 +210,20 @@ impl<C: Client> Forwarding<'_, C> {
 
     /// Moves the response's body, and what is left of the request's.
     pub(crate) fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Fault>> {
-        if self.timer.expired() {
+        if self.state.returning && self.timer.expired() {
             // Who does not take the response has lost interest.
             let client = self.state.half_closed || self.download.waiting() == Waiting::Sink;
             let fault = if client { Fault::ClientGone } else { Fault::Target(Reason::UpstreamTimeout) };
             return Poll::Ready(Err(fault));
         }
         let before = self.client.progress() + self.target.progress();
+        let first = !std::mem::replace(&mut self.state.returning, true);
         if !self.state.uploaded && self.poll_upload(cx).is_err() {
             // The response goes on by itself; the connections cannot be used again.
             self.state.uploaded = true;
             self.state.refused = true;
         }
-        match self.download.poll(cx, &mut self.target, self.client) {
+        match self.download.poll(cx, &mut *self.target, self.client) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(Broken::Sink)) => return Poll::Ready(Err(Fault::ClientGone)),
             Poll::Ready(Err(Broken::Source(error))) => {
@@ -230,7 +237,7 @@ impl<C: Client> Forwarding<'_, C> {
             }
             Poll::Pending => {}
         }
-        if self.client.progress() + self.target.progress() != before {
+        if first || self.client.progress() + self.target.progress() != before {
             self.timer.set(if self.state.half_closed { Some(GRACE) } else { self.timeouts.idle });
         }
         self.watch_client(cx)?;
@@ -242,7 +249,7 @@ impl<C: Client> Forwarding<'_, C> {
             return Ok(());
         }
         let before = self.client.progress() + self.target.progress();
-        match self.upload.poll(cx, self.client, &mut self.target) {
+        match self.upload.poll(cx, self.client, &mut *self.target) {
             Poll::Ready(Ok(())) => self.end_upload(),
             // It may have answered before it stopped listening: the answer decides.
             Poll::Ready(Err(Broken::Sink)) => {
@@ -255,10 +262,12 @@ impl<C: Client> Forwarding<'_, C> {
                 return Err(Fault::ClientGone);
             }
             Poll::Ready(Err(Broken::Source(_))) => return Err(Fault::Client(Reason::BadRequest)),
-            Poll::Pending if self.client.progress() + self.target.progress() != before => {
-                self.timer.set(self.timeouts.idle);
+            Poll::Pending => {
+                let moved = self.client.progress() + self.target.progress() != before;
+                if moved || !std::mem::replace(&mut self.state.waiting, true) {
+                    self.timer.set(self.timeouts.idle);
+                }
             }
-            Poll::Pending => {}
         }
         Ok(())
     }

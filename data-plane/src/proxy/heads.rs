@@ -1,21 +1,20 @@
 //! Heads between the codec and the policies: parsed fields become a [`Head`], a `Head` becomes bytes. What belongs to
 //! one hop never gets into a `Head`; framing fields do (policies may look at them) but are never copied out again.
 
-use gateway_engine::head::{Head, HeadParts, RequestLine, Text};
+use std::ops::Range;
+
+use gateway_engine::head::{Field as HeadField, Head, HeadParts, RequestLine, Text};
 use gateway_http1::request::RequestHead;
 use gateway_http1::response::ResponseHead;
 use gateway_http1::target::Form;
 use gateway_http1::write::{HeadWriter, WriteError};
-use gateway_http1::{Field, Framing, KnownField, Span};
+use gateway_http1::{Framing, KnownField, Span};
 
 use super::identity;
 
 const HOST: u8 = KnownField::Host as u8;
 const CONTENT_LENGTH: u8 = KnownField::ContentLength as u8;
 const TRANSFER_ENCODING: u8 = KnownField::TransferEncoding as u8;
-
-/// Bytes that a field takes when it is written.
-const SEPARATOR: &[u8] = b": ";
 
 fn text(span: Span) -> Text {
     Text::wire(span.start() as u32, span.len() as u32)
@@ -138,33 +137,90 @@ pub(crate) fn write_response(
     Ok(())
 }
 
-/// Every field but those of framing and `Host`.
+/// Every field but those of framing and `Host`. Neighbours that are as they were read go in one copy.
 fn write_fields(writer: &mut HeadWriter<'_>, head: &Head<'_>, wire: &[u8]) -> Result<(), WriteError> {
+    let mut run = 0..0;
     for field in head.fields() {
         if matches!(field.tag, HOST | CONTENT_LENGTH | TRANSFER_ENCODING) {
             continue;
         }
-        if field.name.is_wire() && field.value.is_wire() {
-            let (name, value) = (field.name.range(), field.value.range());
-            debug_assert!(
-                wire.get(name.end..).is_some_and(|rest| rest.starts_with(b":")) && SEPARATOR.len() == 2
-            );
-            writer.parsed(
-                wire,
-                &Field {
-                    name: Span::new(name.start, name.end),
-                    value: Span::new(value.start, value.end),
-                    known: KnownField::Other,
-                    nominated: false,
-                },
-            );
+        if let Some(line) = whole_line(field, wire) {
+            if line.start != run.end {
+                writer.parsed_lines(wire, run);
+                run = line.start..line.start;
+            }
+            run.end = line.end;
             continue;
         }
+        writer.parsed_lines(wire, std::mem::replace(&mut run, 0..0));
         let (name, value) = (head.bytes(field.name), head.bytes(field.value));
-        // Names that are forbidden to policies cannot come this way; a renamed field may have become `host`.
+        // A renamed field may have become `host`.
         if !name.eq_ignore_ascii_case(b"host") {
             writer.field(name, value)?;
         }
     }
+    writer.parsed_lines(wire, run);
     Ok(())
+}
+
+/// Where a field's line lies in the wire bytes, its end included, if it is as it was read and has the usual form
+/// `name: value`.
+fn whole_line(field: &HeadField, wire: &[u8]) -> Option<Range<usize>> {
+    if !field.name.is_wire() || !field.value.is_wire() {
+        return None;
+    }
+    let (name, value) = (field.name.range(), field.value.range());
+    let usual = wire.get(name.end..value.start)? == b": " && wire.get(value.end..value.end + 2)? == b"\r\n";
+    usual.then_some(name.start..value.end + 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_http1::{Limits, request};
+
+    use super::*;
+
+    fn written(wire: &[u8], edit: impl FnOnce(&mut Head<'_>)) -> String {
+        let mut parsed = RequestHead::new();
+        request::parse(wire, &Limits::default(), &mut parsed).expect("a request");
+        let mut parts = HeadParts::new();
+        fill_request(&parsed, false, &mut parts);
+        let mut head = Head::new(wire, &mut parts);
+        edit(&mut head);
+        let mut out = Vec::new();
+        let hop = Hop { host: b"h", framing: Framing::None, trailers: false, upgrade: None };
+        write_request(&head, wire, hop, &mut out).expect("sound");
+        String::from_utf8(out).expect("ASCII")
+    }
+
+    const WIRE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nA: 1\r\nB:2\r\nC: 3 \r\nD: \r\nConnection: x\r\nE: 5\r\nX: 6\r\nF: 7\r\n\r\n";
+
+    #[test]
+    fn fields_in_any_spelling_come_out_in_the_usual_one() {
+        let expected = "GET / HTTP/1.1\r\nhost: h\r\nA: 1\r\nB: 2\r\nC: 3\r\nD: \r\nE: 5\r\nF: 7\r\n\r\n";
+        assert_eq!(written(WIRE, |_| {}), expected);
+    }
+
+    #[test]
+    fn edits_come_out_in_their_place() {
+        let edit = |head: &mut Head<'_>| {
+            head.set("e", b"new");
+            head.remove("a");
+            head.rename("b", "host");
+            head.add("z", b"9");
+        };
+        let expected = "GET / HTTP/1.1\r\nhost: h\r\nC: 3\r\nD: \r\nE: new\r\nF: 7\r\nz: 9\r\n\r\n";
+        assert_eq!(written(WIRE, edit), expected);
+    }
+
+    #[test]
+    fn what_no_head_may_hold_is_refused() {
+        let mut parts = HeadParts::new();
+        let mut head = Head::new(b"", &mut parts);
+        head.set_method(b"GET");
+        head.set_path(b"/");
+        head.add("a", b"1\r\nb: 2");
+        let hop = Hop { host: b"h", framing: Framing::None, trailers: false, upgrade: None };
+        assert!(write_request(&head, b"", hop, &mut Vec::new()).is_err());
+    }
 }

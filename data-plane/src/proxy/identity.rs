@@ -35,13 +35,25 @@ impl RequestIds {
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         for word in [self.prefix, mixed ^ (mixed >> 31)] {
-            let mut digits = [0_u8; 16];
-            for (at, digit) in digits.iter_mut().enumerate() {
-                *digit = b"0123456789abcdef"[(word >> (60 - 4 * at)) as usize & 0xf];
+            for half in [(word >> 32) as u32, word as u32] {
+                let digits = hex(half).to_be_bytes();
+                out.push_str(std::str::from_utf8(&digits).expect("hexadecimal digits"));
             }
-            out.push_str(std::str::from_utf8(&digits).expect("hexadecimal digits"));
         }
     }
+}
+
+/// Eight hexadecimal digits, one per byte, the first in the highest: all of them at once.
+const fn hex(word: u32) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // Spread the nibbles over the bytes.
+    let mut spread = word as u64;
+    spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
+    spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
+    spread = (spread | spread << 4) & (ONES * 0x0f);
+    // Above 9 the digits go on at 'a', 39 places after '9'.
+    let letters = ((spread + ONES * 6) >> 4) & ONES;
+    spread + ONES * 0x30 + letters * 39
 }
 
 /// An id that a client sent and that is good enough to go on with: short, and nothing that could confuse a log.
@@ -192,6 +204,13 @@ mod tests {
         let mut other = String::new();
         RequestIds::new().next(&mut other);
         assert!(seen.insert(other), "another worker's");
+    }
+
+    #[test]
+    fn digits_are_hexadecimal() {
+        for word in [0, 1, 0x0123_4567, 0x89ab_cdef, u32::MAX, 0xa09f_10f9] {
+            assert_eq!(String::from_utf8_lossy(&hex(word).to_be_bytes()), format!("{word:08x}"));
+        }
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! What a request leaves behind: metrics and a line in the request log, once, when its last byte is gone.
 
-use std::rc::Rc;
+use std::net::IpAddr;
+use std::sync::Arc;
 
 use gateway_engine::reject::Reason;
 use gateway_http1::Method;
-use tokio::time::Instant;
 
 use super::Job;
 use super::forward::Fault;
@@ -46,20 +46,66 @@ pub(crate) fn attempt(job: &Job<'_>, picked: &Picked, answered: Option<u16>) {
     );
 }
 
+/// What the report says about the configuration that a request was served by.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts<'a> {
+    route: Option<Slot<'a>>,
+    listener: &'a str,
+    revision: u64,
+    client: IpAddr,
+}
+
+impl<'a> Facts<'a> {
+    /// Borrowed from the configuration.
+    pub(crate) fn new(course: &Course<'a>, view: &'a View) -> Self {
+        Facts {
+            route: course.route.map(|route| Slot { index: route.slot.0, name: &route.name }),
+            listener: &view.listener.name,
+            revision: view.snapshot.revision,
+            client: course.origin.ip,
+        }
+    }
+}
+
+/// The same for a request that outlives its configuration.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    route: Option<(u32, Arc<str>)>,
+    listener: Arc<str>,
+    revision: u64,
+    client: IpAddr,
+}
+
+impl Kept {
+    /// Copies what the report will need.
+    pub(crate) fn new(course: &Course<'_>, view: &View) -> Self {
+        Kept {
+            route: course.route.map(|route| (route.slot.0, Arc::clone(&route.name))),
+            listener: Arc::clone(&view.listener.name),
+            revision: view.snapshot.revision,
+            client: course.origin.ip,
+        }
+    }
+
+    /// As it is reported.
+    pub(crate) fn facts(&self) -> Facts<'_> {
+        Facts {
+            route: self.route.as_ref().map(|(index, name)| Slot { index: *index, name }),
+            listener: &self.listener,
+            revision: self.revision,
+            client: self.client,
+        }
+    }
+}
+
 /// The request is over.
-pub(crate) fn finish(
-    job: &Job<'_>,
-    view: &Rc<View>,
-    course: &Course<'_>,
-    bytes: (u64, u64),
-    ledger: &Ledger,
-) {
+pub(crate) fn finish(job: &Job<'_>, facts: Facts<'_>, bytes: (u64, u64), ledger: &Ledger) {
     let (received, sent) = bytes;
-    let duration = Instant::now().duration_since(job.asked.started);
+    let duration = job.asked.started.elapsed();
     let metrics = &job.worker.metrics;
     metrics.bytes(received, sent);
     metrics.request_finished(&Finished {
-        route: course.route.map(|route| Slot { index: route.slot.0, name: &route.name }),
+        route: facts.route,
         method: label(job.asked.method),
         status: ledger.status,
         reason: ledger.reason,
@@ -72,9 +118,9 @@ pub(crate) fn finish(
     let target = ledger.target.as_ref();
     log.write(&Record {
         request_id: &job.exchange.id,
-        revision: view.snapshot.revision,
-        listener: &view.listener.name,
-        route: course.route.map(|route| &*route.name),
+        revision: facts.revision,
+        listener: facts.listener,
+        route: facts.route.map(|route| &**route.name),
         method: &job.exchange.method,
         host: &job.exchange.host,
         path: &job.exchange.path,
@@ -85,7 +131,7 @@ pub(crate) fn finish(
         duration,
         upstream: target.map(|picked| &*picked.upstream.spec().name),
         target: target.map(|picked| &**picked.upstream.label(picked.target)),
-        client: course.origin.ip,
+        client: facts.client,
     });
 }
 

@@ -9,7 +9,7 @@ use gateway_engine::head::{Head, HeadParts};
 use gateway_engine::reject::{PROBLEM_JSON, Reason};
 
 use super::client::{After, Client};
-use super::relay::Step;
+use crate::relay::Step;
 use crate::wheel::Timer;
 
 /// Makes the exchange's response a refusal; fields that are in `parts` already stay.

@@ -9,7 +9,7 @@ use gateway_http1::Framing;
 
 use super::client::Client;
 use super::forward::Forwarding;
-use super::relay::{Broken, Relay};
+use crate::relay::{Broken, Relay};
 
 /// Runs a tunnel to its end. The client's 101 is gathered and goes out first.
 pub(crate) async fn tunnel<C: Client>(forwarding: &mut Forwarding<'_, C>) {
@@ -37,11 +37,11 @@ fn poll_tunnel<C: Client>(cx: &mut Context<'_>, f: &mut Forwarding<'_, C>, ends:
     let before = f.client.progress() + f.target.progress();
     let mut broken = false;
     if !ends.to_target {
-        let sent = f.upload.poll(cx, f.client, &mut f.target);
+        let sent = f.upload.poll(cx, f.client, &mut *f.target);
         broken |= passed_on(sent, &mut ends.to_target, |cx| f.target.poll_shutdown(cx).map(drop), cx);
     }
     if !ends.to_client {
-        let sent = f.download.poll(cx, &mut f.target, f.client);
+        let sent = f.download.poll(cx, &mut *f.target, f.client);
         broken |= passed_on(sent, &mut ends.to_client, |cx| f.client.poll_end(cx), cx);
     }
     if f.client.progress() + f.target.progress() != before {

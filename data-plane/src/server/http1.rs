@@ -24,12 +24,12 @@ use crate::buffer;
 use crate::proxy::client::{After, Asked, Client, Gone, Opening, Unsendable};
 use crate::proxy::exchange::Exchange;
 use crate::proxy::heads::{self, Reply};
-use crate::proxy::relay::{Sink, Source, SourceError, Step};
-use crate::proxy::wire::Wire;
 use crate::proxy::{self, Job, identity};
+use crate::relay::{Sink, Source, SourceError, Step};
 use crate::runtime::{Phase, Worker};
 use crate::server::listener::{Door, View};
 use crate::wheel::Timer;
+use crate::wire::Wire;
 
 /// What an HTTP/2 client sends first (RFC 9113 §3.4).
 pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -37,23 +37,25 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const MAX_FIELDS: usize = 128;
 /// How long a connection that is closed with bytes unread is kept, so that the client can read what it was told.
 const LINGER: Duration = Duration::from_secs(2);
+/// How long a connection that has not asked anything yet may do so when its listener closes.
+const LAST_CALL: Duration = Duration::from_millis(500);
 /// Bytes thrown away meanwhile.
 const MAX_LINGER_BYTES: usize = 1 << 20;
 
 /// Serves a connection until either side ends it.
 pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
     let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
-    let wire = Wire::new(stream, worker.buffers.none(), Vec::new());
+    let wire = Wire::new(stream, worker.buffers.none());
     let mut connection =
         Connection { wire, head_len: 0, method: Method::Get, version: Version::Http11, next: Next::Serve };
     let mut first = true;
     while connection.next == Next::Serve {
         let Some(view) = wait(&mut connection.wire, worker, door, &timer, first).await else { break };
         let mut exchange = worker.take_exchange();
-        connection.wire.lend(std::mem::take(&mut exchange.to_client));
-        let job =
+        connection.wire.begin(std::mem::take(&mut exchange.to_client));
+        let mut job =
             Job { worker, door, timer: &timer, exchange: &mut exchange, asked: Asked::nothing(peer.ip()) };
-        serve_one(&mut connection, job, view, first).await;
+        serve_one(&mut connection, &mut job, view, first).await;
         exchange.to_client = connection.wire.take_back();
         worker.return_exchange(exchange);
         first = false;
@@ -90,24 +92,34 @@ async fn wait(
         let http = &door.view(worker)?.listener.http;
         let patience = if first { http.header_timeout } else { http.idle_timeout };
         timer.set(Some(patience).filter(|patience| !patience.is_zero()));
+        let mut hurried = false;
         let readable = poll_fn(|cx| match wire.poll_readable(cx) {
             Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-            Poll::Pending if timer.expired() || door.is_closing() || worker.phase() == Phase::Closing => {
-                Poll::Ready(false)
+            Poll::Pending if timer.expired() => Poll::Ready(false),
+            Poll::Pending if door.is_closing() || worker.phase() == Phase::Closing => {
+                // One that was accepted but never served may have a request on its way.
+                if !first {
+                    return Poll::Ready(false);
+                }
+                if !std::mem::replace(&mut hurried, true) {
+                    timer.set(Some(LAST_CALL));
+                }
+                Poll::Pending
             }
             Poll::Pending => Poll::Pending,
         });
         if !readable.await {
             return None;
         }
+        wire.buffer.make_room(buffer::SMALL);
     }
     door.view(worker)
 }
 
 /// Reads one request head and has the request served.
-async fn serve_one(connection: &mut Connection, mut job: Job<'_>, view: Rc<View>, first: bool) {
+async fn serve_one(connection: &mut Connection, job: &mut Job<'_>, view: Rc<View>, first: bool) {
     let http = &view.listener.http;
-    job.timer.set(Some(http.header_timeout).filter(|timeout| !timeout.is_zero()));
+    let patience = Some(http.header_timeout).filter(|timeout| !timeout.is_zero());
     let limits = Limits {
         max_head_bytes: http.max_header_bytes as usize,
         max_target_bytes: http.max_uri_bytes as usize,
@@ -115,10 +127,25 @@ async fn serve_one(connection: &mut Connection, mut job: Job<'_>, view: Rc<View>
     };
     let parsed = &mut job.exchange.parsed_request;
     let timer = job.timer;
-    let read = poll_fn(|cx| poll_head(cx, &mut connection.wire, &limits, parsed, timer, first)).await;
+    let mut waiting = false;
+    let read = poll_fn(|cx| {
+        let read = poll_head(cx, &mut connection.wire, &limits, parsed, first);
+        if read.is_ready() {
+            return read;
+        }
+        // Most heads come in one piece and need no timer.
+        if !std::mem::replace(&mut waiting, true) {
+            timer.set(patience);
+        } else if timer.expired() {
+            let nothing = connection.wire.buffer.is_empty();
+            return Poll::Ready(if nothing { Ok(Read::Nothing) } else { Err(Reason::ClientTimeout) });
+        }
+        Poll::Pending
+    })
+    .await;
     match read {
         Ok(Read::Head(started)) => {
-            connection.begin(&mut job, &view, started);
+            connection.begin(job, &view, started);
             proxy::handle(job, view, connection).await;
             // A response that came early has been announced as the last. Should anything slip through: where the
             // next request begins is known only after the body of this one.
@@ -131,7 +158,7 @@ async fn serve_one(connection: &mut Connection, mut job: Job<'_>, view: Rc<View>
         Err(reason) => {
             // The head that was begun, if any, is the client's affair; nothing of it is known.
             (connection.method, connection.head_len) = (Method::Get, 0);
-            proxy::refuse_unread(&mut job, reason, connection).await;
+            proxy::refuse_unread(job, reason, connection).await;
             connection.next = Next::Linger;
         }
     }
@@ -152,7 +179,6 @@ fn poll_head(
     wire: &mut Wire,
     limits: &Limits,
     parsed: &mut RequestHead,
-    timer: &Timer,
     first: bool,
 ) -> Poll<Result<Read, Reason>> {
     loop {
@@ -179,10 +205,6 @@ fn poll_head(
         match wire.poll_fill(cx, room) {
             Poll::Ready(Ok(1..)) => {}
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Read::Nothing)),
-            Poll::Pending if timer.expired() && wire.buffer.is_empty() => {
-                return Poll::Ready(Ok(Read::Nothing));
-            }
-            Poll::Pending if timer.expired() => return Poll::Ready(Err(Reason::ClientTimeout)),
             Poll::Pending => return Poll::Pending,
         }
     }

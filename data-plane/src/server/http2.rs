@@ -23,10 +23,10 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
-use crate::proxy::wire::Wire;
 use crate::runtime::Worker;
 use crate::server::listener::Door;
 use crate::wheel::Timer;
+use crate::wire::Wire;
 use pipe::Outgoing;
 
 /// Serves a connection whose preface is in the wire's buffer.

@@ -194,10 +194,7 @@ impl Door {
 pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListener) {
     while let Some(accepted) = next(&door, &socket).await {
         match accepted {
-            Ok((stream, peer)) => {
-                let presence = worker.connection(&door);
-                spawn_local(serve(Rc::clone(&worker), Rc::clone(&door), stream, peer, presence));
-            }
+            Ok((stream, peer)) => admit(&worker, &door, stream, peer),
             Err(error) if is_of_the_connection(&error) => {}
             Err(error) => {
                 tracing::warn!(listener = %door.name, %error, "cannot accept a connection");
@@ -205,8 +202,28 @@ pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListen
             }
         }
     }
+    // The reactor may not have heard of the last ones: the system is asked until it has no more.
+    let Ok(socket) = socket.into_std() else { return };
+    loop {
+        match socket.accept() {
+            Ok((stream, peer)) => {
+                let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = registered {
+                    admit(&worker, &door, stream, peer);
+                }
+            }
+            Err(error) if is_of_the_connection(&error) => {}
+            Err(_) => return,
+        }
+    }
 }
 
+fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
+    let presence = worker.connection(door);
+    spawn_local(serve(Rc::clone(worker), Rc::clone(door), stream, peer, presence));
+}
+
+/// The task of a connection.
 pub(super) async fn serve(
     worker: Rc<Worker>,
     door: Rc<Door>,
@@ -218,17 +235,14 @@ pub(super) async fn serve(
     drop(presence);
 }
 
-/// The next connection; `None` once the door is closed and the queue is empty.
+/// The next connection; `None` once the door is closed.
 async fn next(door: &Door, socket: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
     let mut closed = std::pin::pin!(door.closed.notified());
     poll_fn(|cx| {
-        if let Poll::Ready(accepted) = socket.poll_accept(cx) {
-            return Poll::Ready(Some(accepted));
-        }
         if door.closing.get() || closed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
-        Poll::Pending
+        socket.poll_accept(cx).map(Some)
     })
     .await
 }

@@ -9,11 +9,12 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::Instant;
+
+use crate::wire::Wire;
 
 /// Idle connections kept per address and worker; beyond it the oldest goes.
 const MAX_IDLE: usize = 512;
@@ -26,49 +27,36 @@ pub(crate) struct Pool {
 
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    wire: Box<Wire>,
     since: Instant,
 }
 
 impl Pool {
     /// The connection used last that is still sound.
-    pub(crate) fn take(&self) -> Option<TcpStream> {
+    pub(crate) fn take(&self) -> Option<Box<Wire>> {
         let mut idle = self.idle.borrow_mut();
         loop {
-            let Idle { stream, .. } = idle.pop_back()?;
-            if is_quiet(&stream) {
-                return Some(stream);
+            let Idle { wire, .. } = idle.pop_back()?;
+            if wire.is_quiet() {
+                return Some(wire);
             }
         }
     }
 
     /// Keeps a connection whose last response was read to its end.
-    pub(crate) fn put(&self, stream: TcpStream, now: Instant) {
+    pub(crate) fn put(&self, wire: Box<Wire>, now: Instant) {
         let mut idle = self.idle.borrow_mut();
         if idle.len() == MAX_IDLE {
             idle.pop_front();
         }
-        idle.push_back(Idle { stream, since: now });
+        idle.push_back(Idle { wire, since: now });
     }
 
     /// Closes what idled for `timeout` or is dead; whether anything is left.
     pub(crate) fn sweep(&self, now: Instant, timeout: Duration) -> bool {
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| now.duration_since(idle.since) < timeout && is_quiet(&idle.stream));
+        idle.retain(|idle| now.duration_since(idle.since) < timeout && idle.wire.is_quiet());
         !idle.is_empty()
-    }
-}
-
-/// Nothing was seen on it since it was last read from.
-fn is_quiet(stream: &TcpStream) -> bool {
-    let mut cx = Context::from_waker(Waker::noop());
-    match stream.poll_read_ready(&mut cx) {
-        Poll::Pending => true,
-        Poll::Ready(Err(_)) => false,
-        // Readiness is also left over when a read filled its buffer exactly.
-        Poll::Ready(Ok(())) => {
-            matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-        }
     }
 }
 
@@ -89,6 +77,10 @@ mod tests {
 
     use super::*;
 
+    fn wire(stream: TcpStream) -> Box<Wire> {
+        Box::new(Wire::new(stream, crate::buffer::Pool::new().none()))
+    }
+
     async fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let ours = connect(listener.local_addr().expect("bound")).await.expect("connected");
@@ -101,9 +93,9 @@ mod tests {
         let pool = Pool::default();
         let ((one, _one), (two, _two)) = (pair().await, pair().await);
         let last = two.local_addr().expect("connected");
-        pool.put(one, Instant::now());
-        pool.put(two, Instant::now());
-        assert_eq!(pool.take().expect("two are there").local_addr().expect("connected"), last);
+        pool.put(wire(one), Instant::now());
+        pool.put(wire(two), Instant::now());
+        assert_eq!(pool.take().expect("two are there").into_stream().local_addr().expect("connected"), last);
         assert!(pool.take().is_some());
         assert!(pool.take().is_none());
     }
@@ -114,7 +106,7 @@ mod tests {
         let (ours, theirs) = pair().await;
         drop(theirs);
         ours.readable().await.expect("the FIN is seen");
-        pool.put(ours, Instant::now());
+        pool.put(wire(ours), Instant::now());
         assert!(pool.take().is_none());
     }
 
@@ -124,7 +116,7 @@ mod tests {
         let (ours, mut theirs) = pair().await;
         theirs.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.expect("sent");
         ours.readable().await.expect("seen");
-        pool.put(ours, Instant::now());
+        pool.put(wire(ours), Instant::now());
         assert!(pool.take().is_none());
     }
 
@@ -133,7 +125,7 @@ mod tests {
         let pool = Pool::default();
         let (ours, theirs) = pair().await;
         let now = Instant::now();
-        pool.put(ours, now);
+        pool.put(wire(ours), now);
         assert!(pool.sweep(now + Duration::from_secs(9), Duration::from_secs(10)));
         assert!(!pool.sweep(now + Duration::from_secs(10), Duration::from_secs(10)));
         let mut byte = [0];
@@ -148,7 +140,7 @@ mod tests {
         let address = listener.local_addr().expect("bound");
         let mut theirs = Vec::new();
         for _ in 0..MAX_IDLE + 2 {
-            pool.put(connect(address).await.expect("connected"), Instant::now());
+            pool.put(wire(connect(address).await.expect("connected")), Instant::now());
             theirs.push(listener.accept().await.expect("accepted"));
         }
         assert_eq!(pool.idle.borrow().len(), MAX_IDLE);

@@ -5,6 +5,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
 use super::*;
+use crate::wire::Wire;
 
 fn spec(slot: u32, name: &str, targets: &[(&str, u16)]) -> Arc<Upstream> {
     let target = |&(host, weight): &(&str, u16)| {
@@ -26,6 +27,11 @@ fn spec(slot: u32, name: &str, targets: &[(&str, u16)]) -> Arc<Upstream> {
     })
 }
 
+async fn wire(address: SocketAddr) -> Box<Wire> {
+    let stream = pool::connect(address).await.expect("connected");
+    Box::new(Wire::new(stream, crate::buffer::Pool::new().none()))
+}
+
 #[tokio::test]
 async fn targets_take_turns_and_keep_doing_so_after_a_change() {
     let registry = Registry::new(Resolver::new(Handle::current()));
@@ -45,13 +51,10 @@ async fn connections_to_addresses_that_stay_survive_a_change() {
     let registry = Registry::new(Resolver::new(Handle::current()));
     let old = registry.get(&spec(3, "default/u", &[(&address, 1)]));
     let picked = old.pick().expect("a target");
-    picked.pool.put(pool::connect(picked.address).await.expect("connected"), Instant::now());
+    picked.pool.put(wire(picked.address).await, Instant::now());
     let new = registry.get(&spec(3, "default/u", &[(&address, 5), ("127.0.0.1:1", 0)]));
     assert!(new.pick().expect("a target").pool.take().is_some());
-    new.pick()
-        .expect("a target")
-        .pool
-        .put(pool::connect(picked.address).await.expect("connected"), Instant::now());
+    new.pick().expect("a target").pool.put(wire(picked.address).await, Instant::now());
     let other = registry.get(&spec(3, "default/other", &[(&address, 1)]));
     assert!(other.pick().expect("a target").pool.take().is_none(), "the slot has another upstream now");
 }

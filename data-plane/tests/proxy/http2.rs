@@ -73,7 +73,7 @@ async fn bodies_and_trailers_pass_both_ways() {
             HeaderValue::from_static("5"),
         )]))),
     ];
-    let body = StreamBody::new(futures_util::stream::iter(frames)).boxed();
+    let body = StreamBody::new(tokio_stream::iter(frames)).boxed();
     let mut request = get("/").map(|_| body);
     *request.method_mut() = http::Method::POST;
     request.headers_mut().append("te", HeaderValue::from_static("trailers"));

@@ -22,8 +22,8 @@ use tokio::time::Instant;
 use super::Open;
 use super::pipe::{Outgoing, Writer, pipe};
 use crate::proxy::client::{Asked, Client, Gone, Opening, Unsendable};
-use crate::proxy::relay::{Sink, Source, SourceError, Step};
 use crate::proxy::{self, Job, identity};
+use crate::relay::{Sink, Source, SourceError, Step};
 use crate::runtime::Worker;
 use crate::server::listener::Door;
 
@@ -73,7 +73,7 @@ pub(super) async fn serve(
     };
     let mut job = Job { worker: &worker, door: &door, timer: &timer, exchange: &mut exchange, asked };
     match read {
-        Ok(()) => proxy::handle(job, view, &mut stream).await,
+        Ok(()) => proxy::handle(&mut job, view, &mut stream).await,
         Err(reason) => proxy::refuse_unread(&mut job, reason, &mut stream).await,
     }
     drop(stream);

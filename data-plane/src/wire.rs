@@ -8,7 +8,7 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use gateway_http1::body::{self, BodyError, ChunkedLimits, Decoder, Encoder, Frame};
@@ -16,8 +16,8 @@ use gateway_http1::{Field, Framing};
 use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::relay::{Sink, Source, SourceError, Step};
 use crate::buffer::{self, Buffer};
+use crate::relay::{Sink, Source, SourceError, Step};
 
 /// Data up to this size is copied behind what is gathered: cheaper than a second slice in the system call.
 const COPY: usize = 4 * 1024;
@@ -50,12 +50,12 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    /// A connection that reads into `buffer` (which may have no memory yet) and sends what `out` holds first.
-    pub(crate) fn new(stream: TcpStream, buffer: Buffer, out: Vec<u8>) -> Self {
+    /// A connection that reads into `buffer`, which may have no memory yet.
+    pub(crate) fn new(stream: TcpStream, buffer: Buffer) -> Self {
         Wire {
             stream,
             buffer,
-            out,
+            out: Vec::new(),
             sent: 0,
             gone: false,
             decoder: Decoder::new(Framing::None, ChunkedLimits::default()),
@@ -70,23 +70,36 @@ impl Wire {
         }
     }
 
-    /// The connection alone; what is buffered is lost.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream
-    }
-
-    /// Lends a vector to gather in.
-    pub(crate) fn lend(&mut self, mut out: Vec<u8>) {
-        debug_assert!(self.out.is_empty(), "lent twice");
-        out.clear();
+    /// Begins the next request on a connection that waited: `out` is sent first.
+    pub(crate) fn begin(&mut self, out: Vec<u8>) {
         self.out = out;
         self.sent = 0;
         self.gone = false;
     }
 
+    /// Nothing was seen on it since it was last read from: no end, no bytes that nobody asked for. Asks the system
+    /// only when the reactor has seen something.
+    pub(crate) fn is_quiet(&self) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        match self.stream.poll_read_ready(&mut cx) {
+            Poll::Pending => true,
+            Poll::Ready(Err(_)) => false,
+            // Readiness is also left over when a read filled its buffer exactly.
+            Poll::Ready(Ok(())) => {
+                matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+            }
+        }
+    }
+
+    /// The connection alone; what is buffered is lost.
+    pub(crate) fn into_stream(self) -> TcpStream {
+        self.stream
+    }
+
     /// Takes the vector back.
     pub(crate) fn take_back(&mut self) -> Vec<u8> {
         self.sent = 0;
+        self.out.clear();
         std::mem::take(&mut self.out)
     }
 
@@ -139,9 +152,9 @@ impl Wire {
         !self.gone
     }
 
-    /// Goes on with a new connection: what is gathered will be sent again from its beginning.
-    pub(crate) fn restart(&mut self, stream: TcpStream) {
-        self.stream = stream;
+    /// Goes on with another connection: what is gathered will be sent again from its beginning.
+    pub(crate) fn restart(&mut self, fresh: Wire) {
+        self.stream = fresh.stream;
         self.sent = 0;
         self.buffer.release();
     }
