@@ -230,7 +230,7 @@ async fn over_tls_only_a_control_plane_with_a_certificate_of_the_given_authority
     let metrics = get(unknown.admin(), "/metrics").await.expect("an answer").1;
     assert!(metrics.contains("gateway_control_plane_connected 0"), "{metrics}");
     let missing = run(config("x", Some("/nowhere/ca.pem".as_ref()))).await;
-    assert!(missing.err().expect("refused").to_string().contains("/nowhere/ca.pem"));
+    assert!(missing.expect_err("refused").to_string().contains("/nowhere/ca.pem"));
 }
 
 #[tokio::test]
