@@ -243,12 +243,12 @@ impl std::fmt::Debug for Engine {
 impl State {
     pub(crate) fn object(&self, key: &Key) -> Option<&Arc<Object>> {
         let id = Name::id(key);
-        self.objects.get(hash(&self.seed, &id), &id)
+        self.objects.look(&self.seed, &id)
     }
 
     pub(crate) fn referrers(&self, key: &Key) -> impl Iterator<Item = &Arc<Name>> {
         let id = Name::id(key);
-        self.referrers.get(hash(&self.seed, &id), &id).into_iter().flat_map(|referrers| referrers.by.iter())
+        self.referrers.look(&self.seed, &id).into_iter().flat_map(|referrers| referrers.by.iter())
     }
 
     #[inline]
@@ -263,8 +263,7 @@ impl State {
         if namespace == DEFAULT_NAMESPACE {
             return Some(&self.everywhere);
         }
-        let hash = hash(&self.seed, namespace.as_bytes());
-        self.by_namespace.get(hash, namespace.as_bytes()).map(|there| &there.table)
+        self.by_namespace.look(&self.seed, namespace.as_bytes()).map(|there| &there.table)
     }
 
     /// Puts a route's candidates into the tables of its reach.

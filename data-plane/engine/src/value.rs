@@ -19,7 +19,9 @@ const MAX_NAME: usize = 63;
 /// # Errors
 /// A message naming the text and the form.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("invalid duration {text:?}, expected a number with a unit such as 250ms, 30s, 5m or 1h30m");
+    let invalid = || {
+        format!("invalid duration {text:?}, expected a number with a unit such as 250ms, 30s, 5m or 1h30m")
+    };
     let mut rest = text;
     let mut total = 0.0_f64;
     let mut last_unit = f64::INFINITY;
@@ -63,9 +65,9 @@ pub fn cidr(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address));
     }
-    let net: IpNet = text
-        .parse()
-        .map_err(|_| format!("invalid address or CIDR block {text:?}, expected for example 10.0.0.0/8 or 2001:db8::1"))?;
+    let net: IpNet = text.parse().map_err(|_| {
+        format!("invalid address or CIDR block {text:?}, expected for example 10.0.0.0/8 or 2001:db8::1")
+    })?;
     if net.trunc() == net {
         Ok(net)
     } else {
@@ -121,12 +123,19 @@ mod tests {
 
     #[test]
     fn durations_are_go_style() {
-        for (text, millis) in
-            [("250ms", 250), ("30s", 30_000), ("1.5s", 1_500), ("1h30m", 5_400_000), ("0s", 0), ("5m", 300_000)]
-        {
+        for (text, millis) in [
+            ("250ms", 250),
+            ("30s", 30_000),
+            ("1.5s", 1_500),
+            ("1h30m", 5_400_000),
+            ("0s", 0),
+            ("5m", 300_000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
-        for text in ["", "5", "s", "-1s", "1d", "1s1m", "1s1s", "1 s", ".5s", "1.s", "1..5s", "9999999h", "1e9s", "∞"] {
+        for text in
+            ["", "5", "s", "-1s", "1d", "1s1m", "1s1s", "1 s", ".5s", "1.s", "1..5s", "9999999h", "1e9s", "∞"]
+        {
             assert!(duration(text).is_err(), "{text}");
         }
     }

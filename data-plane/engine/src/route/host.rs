@@ -7,7 +7,7 @@ use super::pattern::{HostLevel, PathPattern, Segment};
 use super::slot::{Candidate, Entry, PathSlot, Slot, Text, add_to, take_from};
 use super::table::{At, Seed, Visit};
 use super::trie::Node;
-use crate::sharing::{Keyed, Map, hash};
+use crate::sharing::{Keyed, Map};
 
 /// How many candidates there are of each priority.
 #[derive(Clone, Debug, Default)]
@@ -161,9 +161,7 @@ impl Host {
         if !visitor.wants(at.top) {
             return;
         }
-        if !self.exact.is_empty()
-            && let Some(found) = self.exact.get(hash(seed, path.as_bytes()), path.as_bytes())
-        {
+        if let Some(found) = self.exact.look(seed, path.as_bytes()) {
             visitor.slot(level, &found.slot);
         }
         if let Some(root) = &self.templates {
@@ -222,7 +220,7 @@ impl Host {
         }
         for end in ends[..found].iter().rev() {
             let prefix = &path.as_bytes()[..*end as usize];
-            if let Some(there) = self.prefixes.get(hash(seed, prefix), prefix) {
+            if let Some(there) = self.prefixes.look(seed, prefix) {
                 visitor.slot(at.level, &there.slot);
                 if !visitor.wants(at.top) {
                     return;
@@ -244,9 +242,7 @@ impl Host {
                     node = match segment {
                         Segment::Rest(_) => return Some(&node.rest),
                         Segment::Param(_) => node.param.as_deref()?,
-                        Segment::Literal(label) => {
-                            node.literals.get(hash(seed, label.as_bytes()), label.as_bytes())?
-                        }
+                        Segment::Literal(label) => node.literals.look(seed, label.as_bytes())?,
                     };
                 }
                 Some(&node.here)
@@ -256,7 +252,7 @@ impl Host {
 }
 
 fn found<'t>(slots: &'t Map<PathSlot>, seed: &Seed, text: &str) -> Option<&'t Slot> {
-    slots.get(hash(seed, text.as_bytes()), text.as_bytes()).map(|there| &there.slot)
+    slots.look(seed, text.as_bytes()).map(|there| &there.slot)
 }
 
 /// How many segments a prefix (without trailing slash) has.

@@ -107,9 +107,7 @@ impl Table {
     pub(crate) fn visit<'t>(&'t self, seed: &Seed, host: &str, path: &str, visitor: &mut impl Visit<'t>) {
         let top = self.priorities.top();
         if !host.is_empty() {
-            if !self.exact.is_empty()
-                && let Some(found) = self.exact.get(hash(seed, host.as_bytes()), host.as_bytes())
-            {
+            if let Some(found) = self.exact.look(seed, host.as_bytes()) {
                 found.visit(seed, HostLevel::EXACT, path, visitor);
             }
             if self.suffix_depths.mask != 0 && visitor.wants(top) {
@@ -131,7 +129,7 @@ impl Table {
                 continue;
             }
             let suffix = &host.as_bytes()[dot + 1..];
-            if let Some(found) = self.suffixes.get(hash(seed, suffix), suffix) {
+            if let Some(found) = self.suffixes.look(seed, suffix) {
                 found.visit(seed, HostLevel::of_suffix(suffix.len()), path, visitor);
                 if !visitor.wants(self.priorities.top()) {
                     return;
@@ -144,8 +142,8 @@ impl Table {
     pub(crate) fn slot_of(&self, seed: &Seed, host: &HostPattern, path: &PathPattern) -> Option<&Slot> {
         let host = match host {
             HostPattern::Any => self.any.as_ref()?,
-            HostPattern::Exact(name) => self.exact.get(hash(seed, name.as_bytes()), name.as_bytes())?,
-            HostPattern::Suffix(name) => self.suffixes.get(hash(seed, name.as_bytes()), name.as_bytes())?,
+            HostPattern::Exact(name) => self.exact.look(seed, name.as_bytes())?,
+            HostPattern::Suffix(name) => self.suffixes.look(seed, name.as_bytes())?,
         };
         host.slot_of(seed, path)
     }

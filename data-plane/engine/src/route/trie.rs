@@ -91,9 +91,7 @@ impl Node {
             return;
         }
         let (piece, after) = split(text);
-        if !self.literals.is_empty()
-            && let Some(child) = self.literals.get(hash(seed, piece.as_bytes()), piece.as_bytes())
-        {
+        if let Some(child) = self.literals.look(seed, piece.as_bytes()) {
             child.visit(seed, after, at, visitor);
         }
         if piece.is_empty() {

@@ -80,6 +80,16 @@ impl<T: Keyed> Map<T> {
         }
     }
 
+    /// The value under a key whose hash is not known yet; a single value is compared without one.
+    #[inline]
+    pub(crate) fn look(&self, seed: &foldhash::fast::RandomState, key: &[u8]) -> Option<&Arc<T>> {
+        match self {
+            Map::Empty => None,
+            Map::One(value) => (value.key() == key).then_some(value),
+            Map::Many { .. } => self.get(super::hash(seed, key), key),
+        }
+    }
+
     /// Every value, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
         let (one, shards) = match self {
