@@ -41,6 +41,9 @@ pub struct ApplyRequest {
     #[serde(default)]
     #[schema(value_type = Vec<Object>)]
     pub resources: Vec<Box<RawValue>>,
+    /// Objects to delete in the same batch; each must exist and must not be among `resources`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deletes: Vec<Key>,
     /// Delete what carries these labels and is not in the batch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prune: Option<Prune>,

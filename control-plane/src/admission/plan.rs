@@ -1,7 +1,7 @@
 //! What a batch comes to on one state of the store: pure, so that a dry run, a diff and a write answer the same.
 //! Everything that is wrong is collected before anything is refused.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use gateway_engine::Engine;
@@ -204,7 +204,7 @@ fn check_expected(state: &State, batch: &Batch) -> Result<(), Refusal> {
     }
 }
 
-/// Index of each object in the batch; refuses an object that is named twice or does not carry the labels of a prune.
+/// Index of each document in the batch; refuses an object that is named twice or does not carry the labels of a prune.
 fn check_documents(batch: &Batch) -> Result<HashMap<Key, u32>, Refusal> {
     let mut faults = Vec::new();
     let mut index = HashMap::with_capacity(batch.documents.len());
@@ -246,6 +246,21 @@ fn check_documents(batch: &Batch) -> Result<HashMap<Key, u32>, Refusal> {
             fault("metadata.labels", ViolationCode::Required, message);
         }
     }
+    let mut doomed = HashSet::with_capacity(batch.deletes.len());
+    for key in &batch.deletes {
+        let message = match index.get(key) {
+            Some(at) => format!("is to be deleted, but is also document {at} of the batch"),
+            None if !doomed.insert(key) => "is named twice in deletes".to_owned(),
+            None => continue,
+        };
+        faults.push(FieldError {
+            object: Some(key.clone()),
+            index: None,
+            field: String::new(),
+            code: ViolationCode::Duplicate,
+            message,
+        });
+    }
     if faults.is_empty() { Ok(index) } else { Err(Refusal::Invalid(bounded(faults))) }
 }
 
@@ -253,6 +268,7 @@ fn check_documents(batch: &Batch) -> Result<HashMap<Key, u32>, Refusal> {
 fn doomed(state: &State, batch: &Batch, index: &HashMap<Key, u32>) -> Result<Vec<Key>, Refusal> {
     let mut doomed = batch.deletes.clone();
     let Some(prune) = &batch.prune else { return Ok(doomed) };
+    let named: HashSet<&Key> = batch.deletes.iter().collect();
     let namespaces: BTreeSet<&str> = batch.documents.iter().map(|it| it.key().namespace.as_str()).collect();
     let carries = |stored: &Stored| {
         Resource::decode(stored.key.kind, &stored.body).is_ok_and(|resource| {
@@ -263,21 +279,24 @@ fn doomed(state: &State, batch: &Batch, index: &HashMap<Key, u32>) -> Result<Vec
                 .all(|(label, value)| labels.and_then(|labels| labels.get(label)) == Some(value))
         })
     };
-    let pruned = state
+    let pruned: Vec<Key> = state
         .objects
         .iter()
-        .filter(|(key, _)| namespaces.contains(key.namespace.as_str()) && !index.contains_key(key))
+        .filter(|(key, _)| namespaces.contains(key.namespace.as_str()))
+        .filter(|(key, _)| !index.contains_key(key) && !named.contains(key))
         .filter(|(_, stored)| carries(stored))
-        .map(|(key, _)| key.clone());
-    doomed.extend(pruned);
+        .map(|(key, _)| key.clone())
+        .collect();
+    // What the batch names is meant; the bound is for what nobody named.
     let most = prune.max_delete.unwrap_or(DEFAULT_MAX_DELETE) as usize;
-    if doomed.len() <= most {
+    if pruned.len() <= most {
+        doomed.extend(pruned);
         return Ok(doomed);
     }
-    let first = doomed.iter().take(5).map(Key::to_string).collect::<Vec<_>>().join(", ");
+    let first = pruned.iter().take(5).map(Key::to_string).collect::<Vec<_>>().join(", ");
     let message = format!(
         "would delete {} objects ({first}, ...), at most {most} are allowed: raise maxDelete if that is meant",
-        doomed.len()
+        pruned.len()
     );
     let field = "prune.maxDelete".to_owned();
     Err(Refusal::Invalid(vec![FieldError {

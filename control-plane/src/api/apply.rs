@@ -1,6 +1,7 @@
 //! `POST /v1/apply` and `/v1/diff`: a batch, read strictly, then admitted as a whole. Every document that does not
 //! read is told of at once, by its index.
 
+use std::marker::PhantomData;
 use std::sync::Arc;
 
 use axum::Json;
@@ -9,7 +10,7 @@ use gateway_proto::admin::{
     Action, ApplyResponse, Change, DiffResponse, FieldError, MAX_DOCUMENT_BYTES, MAX_DOCUMENTS, Prune,
 };
 use gateway_proto::field::ViolationCode;
-use gateway_proto::kind::{Kind, Resource};
+use gateway_proto::kind::{Key, Kind, Resource};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -27,8 +28,10 @@ use crate::state::blocking;
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Envelope<'a> {
-    #[serde(borrow, default, deserialize_with = "documents")]
+    #[serde(borrow, default, deserialize_with = "bounded_list")]
     resources: Vec<&'a RawValue>,
+    #[serde(default, deserialize_with = "bounded_list")]
+    deletes: Vec<Key>,
     #[serde(default)]
     prune: Option<Prune>,
     #[serde(default)]
@@ -65,7 +68,7 @@ pub(super) async fn apply(
     BatchBody(body): BatchBody,
 ) -> Result<Json<ApplyResponse>, ApiError> {
     let wish = wish(caller.clone(), body).await?;
-    let object = format!("{} objects", wish.batch.documents.len());
+    let object = format!("{} objects", wish.batch.documents.len() + wish.batch.deletes.len());
     let intent = caller.intent("apply", object, wish.message, wish.dry_run || query.dry_run);
     let outcome = api.admission.submit(Request::Batch(Arc::new(wish.batch)), intent).await?;
     Ok(Json(blocking(move || response(&outcome)).await))
@@ -133,12 +136,18 @@ async fn wish(caller: Caller, body: bytes::Bytes) -> Result<Wish, ApiError> {
                 format!("message is over {MAX_MESSAGE} bytes: shorten it"),
             ));
         }
-        let documents = read(&envelope.resources)?;
-        for document in &documents {
-            caller.enter(&document.key().namespace)?;
+        if message.chars().any(char::is_control) {
+            let why = "must not hold control characters such as line breaks: write it as one line".to_owned();
+            let (field, code) = ("message".to_owned(), ViolationCode::Invalid);
+            let fault = FieldError { object: None, index: None, field, code, message: why };
+            return Err(ApiError::with(ErrorCode::ValidationFailed, vec![fault]));
         }
-        let (prune, base_revision) = (envelope.prune, envelope.base_revision);
-        let batch = Batch { documents, prune, base_revision, ..Batch::default() };
+        let documents = read(&envelope.resources)?;
+        let (deletes, prune, base_revision) = (envelope.deletes, envelope.prune, envelope.base_revision);
+        for key in documents.iter().map(Document::key).chain(&deletes) {
+            caller.enter(&key.namespace)?;
+        }
+        let batch = Batch { documents, deletes, prune, base_revision, ..Batch::default() };
         Ok(Wish { batch, dry_run: envelope.dry_run, message })
     })
     .await
@@ -177,34 +186,34 @@ fn envelope_fault(error: serde_json::Error) -> ApiError {
     ApiError::new(code, format!("the body is no apply: {text}"))
 }
 
-const TOO_MANY: &str = "too many documents";
+const TOO_MANY: &str = "too many objects";
 
 /// A list that stops reading at the bound instead of filling the memory.
-fn documents<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<&'de RawValue>, D::Error> {
-    struct Bounded;
+fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+    struct Bounded<T>(PhantomData<T>);
 
-    impl<'de> Visitor<'de> for Bounded {
-        type Value = Vec<&'de RawValue>;
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {
+        type Value = Vec<T>;
 
         fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a list of documents")
+            f.write_str("a list")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-            let mut documents = Vec::new();
-            while let Some(document) = items.next_element()? {
-                if documents.len() == MAX_DOCUMENTS {
+            let mut list = Vec::new();
+            while let Some(item) = items.next_element()? {
+                if list.len() == MAX_DOCUMENTS {
                     return Err(A::Error::custom(format!(
                         "{TOO_MANY}, at most {MAX_DOCUMENTS} are taken: split the batch"
                     )));
                 }
-                documents.push(document);
+                list.push(item);
             }
-            Ok(documents)
+            Ok(list)
         }
     }
 
-    from.deserialize_seq(Bounded)
+    from.deserialize_seq(Bounded(PhantomData))
 }
 
 #[cfg(test)]
@@ -221,6 +230,7 @@ mod tests {
     fn the_envelope_reads_what_the_shared_type_writes() {
         let request = ApplyRequest {
             resources: vec![RawValue::from_string(r#"{"kind":"Route"}"#.to_owned()).expect("JSON")],
+            deletes: vec![Key::new(Kind::Route, "default", "old")],
             prune: Some(Prune { labels: BTreeMap::from([("a".into(), "b".into())]), max_delete: Some(3) }),
             base_revision: Some(7),
             dry_run: true,
@@ -229,6 +239,7 @@ mod tests {
         let text = serde_json::to_string(&request).expect("JSON");
         let envelope: Envelope<'_> = serde_json::from_str(&text).expect("the same shape");
         assert_eq!(envelope.resources[0].get(), r#"{"kind":"Route"}"#);
+        assert_eq!(envelope.deletes, request.deletes);
         assert_eq!(envelope.prune.expect("set").max_delete, Some(3));
         assert_eq!(
             (envelope.base_revision, envelope.dry_run, envelope.message),
