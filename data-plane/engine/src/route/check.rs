@@ -8,7 +8,7 @@ use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::kind::Kind;
 use gateway_proto::wire::{self, path_match, value_match};
 
-use super::condition::{Conditions, Methods, Pattern, Test, ValueCondition};
+use super::condition::{Conditions, Method, Methods, Pattern, Test, ValueCondition};
 use super::{Candidate, HostPattern, PathPattern, Reach, Route, RouteSlot};
 use crate::action::Action;
 use crate::compile::level;
@@ -29,6 +29,8 @@ pub const MAX_LISTENERS: usize = 64;
 pub const MAX_CONDITIONS: usize = 64;
 /// Most client blocks of a match.
 pub const MAX_SOURCES: usize = 1_024;
+/// Longest method of a condition in bytes.
+const MAX_METHOD_BYTES: usize = 64;
 /// Longest name or value of a condition in bytes.
 pub const MAX_CONDITION_BYTES: usize = 4_096;
 
@@ -207,20 +209,15 @@ fn methods(texts: &[String], at: &FieldPath<'_>, out: &mut Violations) -> Method
     let mut tokens: Vec<&str> = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
         let at = at.index(index);
-        if http::Method::from_bytes(text.as_bytes()).is_err() || text.len() > 64 {
+        let upper = text.to_ascii_uppercase();
+        if http::Method::from_bytes(text.as_bytes()).is_err() || text.len() > MAX_METHOD_BYTES {
             out.push(
                 &at,
                 ViolationCode::Invalid,
                 format!("invalid method {text:?}, expected a token such as GET"),
             );
-        } else if text.bytes().any(|byte| byte.is_ascii_lowercase())
-            && !matches!(
-                super::condition::Method::of(text.to_ascii_uppercase().as_bytes()),
-                super::condition::Method::Other(_)
-            )
-        {
+        } else if *text != upper && matches!(Method::of(upper.as_bytes()), Method::Known(_)) {
             // RFC 9110 §9.1: methods are case-sensitive, `get` would never match what clients send.
-            let upper = text.to_ascii_uppercase();
             out.push(
                 &at,
                 ViolationCode::Invalid,
