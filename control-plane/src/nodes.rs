@@ -102,7 +102,7 @@ impl Nodes {
         (nodes, writer)
     }
 
-    /// A data plane opened a stream.
+    /// A data plane opened a stream. Nothing comes of it when a later stream of the same node was faster.
     pub fn arrive(&self, hello: &wire::Hello, stream: u64, from: SocketAddr) -> Ticket {
         let now = Instant::now();
         let own = Own {
@@ -115,9 +115,16 @@ impl Nodes {
             dirty: true,
         };
         let entry = own.entry(&hello.node);
-        self.lock().insert(hello.node.clone(), own);
+        let ticket = Ticket { node: hello.node.clone(), stream };
+        {
+            let mut own_nodes = self.lock();
+            if own_nodes.get(&hello.node).is_some_and(|present| present.stream > stream) {
+                return ticket;
+            }
+            own_nodes.insert(hello.node.clone(), own);
+        }
         self.tell(entry);
-        Ticket { node: hello.node.clone(), stream }
+        ticket
     }
 
     /// The stream ended.
@@ -213,6 +220,7 @@ impl Nodes {
     async fn write(self: Arc<Self>, stop: CancellationToken) {
         let mut touched = Instant::now();
         let mut forgot = Instant::now();
+        let mut failing = false;
         loop {
             let ending = tokio::select! {
                 () = stop.cancelled() => true,
@@ -223,7 +231,14 @@ impl Nodes {
             if all {
                 touched = Instant::now();
             }
-            self.write_once(all || ending).await;
+            match self.write_once(all || ending).await {
+                Ok(()) => failing = false,
+                Err(error) if failing => tracing::debug!(%error, "still cannot write down the data planes"),
+                Err(error) => {
+                    failing = true;
+                    tracing::warn!(%error, "cannot write down the data planes: other replicas show them as they were");
+                }
+            }
             if ending {
                 return;
             }
@@ -237,7 +252,8 @@ impl Nodes {
         }
     }
 
-    async fn write_once(&self, all: bool) {
+    /// Writes what is new, or everything; what could not be written is tried again with the next.
+    async fn write_once(&self, all: bool) -> Result<(), StoreError> {
         let seen: Vec<NodeSeen> = {
             let mut own = self.lock();
             // Written as gone once, then only kept by the store.
@@ -251,11 +267,11 @@ impl Nodes {
                 .collect()
         };
         if seen.is_empty() {
-            return;
+            return Ok(());
         }
         let nodes: Vec<String> = seen.iter().map(|seen| seen.node.clone()).collect();
-        if let Err(error) = self.store.put_nodes(seen).await {
-            tracing::debug!(%error, "cannot write down the data planes, trying again");
+        let written = self.store.put_nodes(seen).await;
+        if written.is_err() {
             let mut own = self.lock();
             for node in nodes {
                 if let Some(own) = own.get_mut(&node) {
@@ -264,6 +280,7 @@ impl Nodes {
             }
             self.changed.notify_one();
         }
+        written
     }
 
     /// Tells watchers of this replica what others wrote.
@@ -356,4 +373,33 @@ fn read(node: Node, replica: Uuid) -> Entry {
 fn ago(age: Duration) -> Timestamp {
     let age = SignedDuration::try_from(age).unwrap_or(SignedDuration::MAX);
     Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_proto::admin::Role;
+
+    use super::*;
+    use crate::{auth, store};
+
+    #[tokio::test]
+    async fn an_entry_belongs_to_the_youngest_stream_in_whatever_order_they_arrive() {
+        let directory = tempfile::tempdir().expect("temporary directory");
+        let url = format!("sqlite://{}/gateway.db", directory.path().display());
+        let (_, token) = auth::new_token("admin", Role::Admin, Vec::new(), None);
+        let opened = store::open(&url, &token).await.expect("opens");
+        let stop = CancellationToken::new();
+        let (nodes, writer) = Nodes::start(opened.store, stop.clone());
+        let hello = wire::Hello { node: "one".into(), group: "default".into(), ..Default::default() };
+        let from = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let young = nodes.arrive(&hello, 2, from(2));
+        let old = nodes.arrive(&hello, 1, from(1));
+        nodes.leave(&old);
+        nodes.holds(&young, 7, true);
+        let entries = nodes.list().await.expect("answers");
+        let entry = &entries[0];
+        assert_eq!((entry.connected, entry.revision, &*entry.report.address), (true, 7, "127.0.0.1:2"));
+        stop.cancel();
+        writer.await.expect("it ends");
+    }
 }

@@ -1,10 +1,11 @@
 //! The admin API on a socket: HTTP/1.1 and HTTP/2, in clear text or over TLS, with bounds on what a client may hold.
 //!
-//! Invariants: a head that does not arrive in time ends the connection; connections beyond the bound wait in the
+//! Invariants: a first request or a head that does not arrive in time ends the connection; connections beyond the bound wait in the
 //! kernel's queue; at the end, answers under way are finished before the socket is forgotten.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt as _;
@@ -63,9 +64,9 @@ pub async fn serve(
         tokio::spawn(async move {
             let _place = place;
             match tls {
-                None => connection(stream, peer, router, &builder, watcher).await,
+                None => connection(stream, peer, router, &builder, watcher, HEAD).await,
                 Some(tls) => match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, peer, router, &builder, watcher).await,
+                    Ok(Ok(stream)) => connection(stream, peer, router, &builder, watcher, HEAD).await,
                     Ok(Err(error)) => tracing::debug!(%peer, %error, "TLS handshake failed"),
                     Err(_) => tracing::debug!(%peer, "TLS handshake took too long"),
                 },
@@ -108,20 +109,67 @@ fn builder() -> Builder<TokioExecutor> {
     builder
 }
 
+/// Serves a connection whose first request has so long to begin: hyper's own timer for heads does not run before it
+/// knows the protocol, and a client that sends nothing, or half of HTTP/2's preface, would keep its place for ever.
 async fn connection<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
     stream: S,
     peer: SocketAddr,
     router: Router,
     builder: &Builder<TokioExecutor>,
     watcher: hyper_util::server::graceful::Watcher,
+    time: Duration,
 ) {
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
     let service = router.map_request(move |mut request: http::Request<Incoming>| {
+        begins.notify_one();
         request.extensions_mut().insert(Peer(peer));
         request.map(axum::body::Body::new)
     });
     let service = TowerToHyperService::new(service.map_err(|never: Infallible| never));
     let connection = builder.serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = watcher.watch(connection.into_owned()).await {
+    let mut serving = pin!(watcher.watch(connection.into_owned()));
+    let ended = tokio::select! {
+        ended = &mut serving => ended,
+        begun = tokio::time::timeout(time, begun.notified()) => match begun {
+            Ok(()) => serving.await,
+            Err(_) => return tracing::debug!(%peer, "no request came on a connection of the admin API"),
+        },
+    };
+    if let Err(error) = ended {
         tracing::debug!(%peer, %error, "a connection of the admin API broke");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// What comes back on a connection that was sent these bytes, until the server ends it.
+    async fn exchange(sent: &[u8]) -> Vec<u8> {
+        let (mut client, server) = tokio::io::duplex(4_096);
+        client.write_all(sent).await.expect("there is room");
+        let router = Router::new().route("/", get(|| async { "here" }));
+        let graceful = GracefulShutdown::new();
+        let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+        let (builder, time) = (builder(), Duration::from_millis(50));
+        let serving = connection(server, peer, router, &builder, graceful.watcher(), time);
+        let mut answer = Vec::new();
+        let both = async { tokio::join!(serving, client.read_to_end(&mut answer)).1.map(drop) };
+        tokio::time::timeout(Duration::from_secs(9), both).await.expect("it is ended").expect("in order");
+        answer
+    }
+
+    #[tokio::test]
+    async fn a_connection_without_a_request_is_ended_whatever_it_began_with() {
+        for sent in ["", "PRI * HTT", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "GET / HT"] {
+            let answer = exchange(sent.as_bytes()).await;
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{sent:?}: {}", String::from_utf8_lossy(&answer));
+        }
+        let answer = exchange(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
     }
 }

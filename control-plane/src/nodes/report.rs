@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 
 /// Refusals that are kept of one data plane.
 const MAX_REJECTS: usize = 1_000;
+/// Listeners that are kept of one data plane.
+pub const MAX_LISTENERS: usize = 1_024;
 /// Longest message of a refusal that is kept, in characters.
 const MAX_MESSAGE: usize = 512;
 
@@ -75,7 +77,9 @@ impl Report {
 
     /// Replaces where its listeners are bound.
     pub fn set_listeners(&mut self, listeners: &[wire::BoundListener]) {
-        self.listeners = listeners.iter().map(|bound| (bound.name.clone(), bound.address.clone())).collect();
+        let cut = |text: &str| text.chars().take(MAX_MESSAGE).collect::<String>();
+        let listeners = listeners.iter().take(MAX_LISTENERS);
+        self.listeners = listeners.map(|bound| (cut(&bound.name), cut(&bound.address))).collect();
     }
 }
 

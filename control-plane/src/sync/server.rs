@@ -17,6 +17,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TlsConnectInfo;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Status, Streaming};
 
@@ -25,6 +26,7 @@ use crate::nodes::Nodes;
 use crate::publish::Publisher;
 use crate::publish::encode::Frame;
 use crate::telemetry::Metrics;
+use accept::Opening;
 
 /// Streams at the same time.
 const MAX_STREAMS: usize = 10_000;
@@ -42,8 +44,16 @@ pub struct Streams {
     open: Arc<Semaphore>,
     full: Arc<Semaphore>,
     /// Ends the stream of a node; the number tells streams of one node apart.
-    by_node: Mutex<HashMap<String, (u64, CancellationToken)>>,
+    by_node: Mutex<HashMap<String, Open>>,
     stop: CancellationToken,
+}
+
+/// The stream of a node.
+#[derive(Debug)]
+struct Open {
+    number: u64,
+    from: SocketAddr,
+    end: CancellationToken,
 }
 
 impl Streams {
@@ -76,7 +86,10 @@ impl Streams {
         let turn = Arc::clone(&self.open)
             .try_acquire_owned()
             .map_err(|_| Status::resource_exhausted(format!("there are already {MAX_STREAMS} streams")))?;
-        let from = request.remote_addr().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        let info = request.extensions();
+        let tls = || info.get::<TlsConnectInfo<Opening>>().map(TlsConnectInfo::get_ref);
+        let from = info.get::<Opening>().or_else(tls).and_then(Opening::opened);
+        let from = from.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
         let (out, frames) = mpsc::channel(1);
         let inbound = request.into_inner();
         tokio::spawn(async move {
@@ -86,20 +99,32 @@ impl Streams {
         Ok(ReceiverStream::new(frames))
     }
 
-    /// Makes a stream the one of its node; an older one of the same node is ended.
-    fn enter(&self, node: &str, number: u64) -> CancellationToken {
-        let token = self.stop.child_token();
+    /// Makes a stream the one of its node; of two of one node, the older one is ended.
+    fn enter(&self, node: &str, number: u64, from: SocketAddr) -> CancellationToken {
+        let end = self.stop.child_token();
         let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, older)) = by_node.insert(node.to_owned(), (number, token.clone())) {
-            tracing::info!(node, "a second stream of the same data plane replaces the first");
-            older.cancel();
+        if by_node.get(node).is_some_and(|open| open.number > number) {
+            end.cancel();
+            return end;
         }
-        token
+        let open = Open { number, from, end: end.clone() };
+        if let Some(older) = by_node.insert(node.to_owned(), open) {
+            tracing::warn!(
+                node,
+                %from,
+                "a new stream replaces the one from {}: if the data plane did not just come back, another data plane \
+                 at {} also has the node name {node}: give each its own --node",
+                older.from,
+                older.from
+            );
+            older.end.cancel();
+        }
+        end
     }
 
     fn leave(&self, node: &str, number: u64) {
         let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
-        if by_node.get(node).is_some_and(|(current, _)| *current == number) {
+        if by_node.get(node).is_some_and(|open| open.number == number) {
             by_node.remove(node);
         }
     }

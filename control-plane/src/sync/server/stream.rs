@@ -19,6 +19,7 @@ use wire::data_plane_message::Message as Hear;
 
 use super::Streams;
 use crate::nodes::Ticket;
+use crate::nodes::report::MAX_LISTENERS;
 use crate::publish::encode::{Frame, full_piece};
 use crate::publish::{View, Views};
 use crate::sync::session::{Acknowledged, Content, HEARTBEAT_MS, Session, Transaction};
@@ -33,9 +34,10 @@ const SILENCE: Duration = Duration::from_millis(HEARTBEAT_MS as u64 * 3);
 const STUCK: Duration = Duration::from_secs(60);
 /// Time that data planes have to leave when this process ends.
 const LEAVE: Duration = Duration::from_secs(1);
-/// Longest name of a node or group, in bytes; most labels and listeners that are kept of one.
-const MAX_NAME: usize = 253;
-const MAX_LIST: usize = 1_024;
+/// Longest name of a node, group or label, in bytes, and longest of the other texts; most labels.
+const MAX_NAME: usize = 128;
+const MAX_TEXT: usize = 256;
+const MAX_LABELS: usize = 64;
 
 type Inbound = Streaming<wire::DataPlaneMessage>;
 type Out = mpsc::Sender<Result<Frame, Status>>;
@@ -89,7 +91,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketA
     };
     check(&hello)?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let stop = streams.enter(&hello.node, number);
+    let stop = streams.enter(&hello.node, number, from);
     let mut views = streams.publisher.watch();
     let view = Arc::clone(views.borrow_and_update().of(&hello.group));
     let (session, welcome) = Session::hello(&hello, &view);
@@ -121,7 +123,10 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketA
         return ended;
     }
     if !streams.stop.is_cancelled() {
-        return Err(Status::aborted("a newer stream of the same data plane replaced this one"));
+        return Err(Status::aborted(format!(
+            "a newer stream of the node {0} replaced this one: if that is another data plane, give each its own --node",
+            hello.node
+        )));
     }
     let drain = wire::Drain { within_ms: u32::try_from(LEAVE.as_millis()).unwrap_or(u32::MAX) };
     let _ = timeout(LEAVE, out.send(Ok(message(Say::Drain(drain))))).await;
@@ -137,16 +142,44 @@ fn check(hello: &wire::Hello) -> Result<(), Status> {
             hello.protocol
         )));
     }
-    let sound = |name: &str| !name.is_empty() && name.len() <= MAX_NAME;
-    if !sound(&hello.node) || !sound(&hello.group) {
-        return Err(Status::invalid_argument(format!("node and group need a name of 1 to {MAX_NAME} bytes")));
+    for (what, name) in [("--node", &hello.node), ("--group", &hello.group)] {
+        let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+        if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(sound) {
+            return Err(Status::invalid_argument(format!(
+                "{what} is {}, expected 1 to {MAX_NAME} letters, digits, dots, dashes and underscores",
+                shortened(name)
+            )));
+        }
     }
-    if hello.labels.len() > MAX_LIST || hello.listeners.len() > MAX_LIST {
+    if hello.labels.len() > MAX_LABELS || hello.listeners.len() > MAX_LISTENERS {
         return Err(Status::invalid_argument(format!(
-            "at most {MAX_LIST} labels and {MAX_LIST} listeners are taken"
+            "at most {MAX_LABELS} labels and {MAX_LISTENERS} listeners are taken"
         )));
     }
-    Ok(())
+    let labels = hello.labels.iter().flat_map(|(name, value)| [(name, MAX_NAME), (value, MAX_TEXT)]);
+    let bound = hello.listeners.iter().flat_map(|it| [(&it.name, MAX_TEXT), (&it.address, MAX_TEXT)]);
+    let own = [(&hello.zone, MAX_NAME), (&hello.build, MAX_NAME)];
+    match own
+        .into_iter()
+        .chain(labels)
+        .chain(bound)
+        .find(|(text, most)| text.len() > *most || !is_plain(text))
+    {
+        None => Ok(()),
+        Some((text, most)) => Err(Status::invalid_argument(format!(
+            "zone, build, labels and listeners are at most {most} bytes without control characters, not {}",
+            shortened(text)
+        ))),
+    }
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.chars().any(char::is_control)
+}
+
+/// Enough of a wrong text to know it again.
+fn shortened(text: &str) -> String {
+    format!("{:?}", text.chars().take(32).collect::<String>())
 }
 
 fn message(say: Say) -> Frame {
@@ -354,6 +387,36 @@ impl Sending {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hello_is_taken_within_bounds_only() {
+        let sound = || wire::Hello {
+            node: "Node_1.a-b".into(),
+            group: "default".into(),
+            protocol: SYNC_PROTOCOL,
+            ..Default::default()
+        };
+        check(&sound()).expect("sound");
+        let listener = |name: &str| wire::BoundListener { name: name.into(), ..Default::default() };
+        let changes: [fn(&mut wire::Hello); 7] = [
+            |hello| hello.node = "a\0b".into(),
+            |hello| hello.group = "a/b".into(),
+            |hello| hello.node = "x".repeat(129),
+            |hello| hello.zone = "z".repeat(129),
+            |hello| hello.build = "\u{1b}[2J".into(),
+            |hello| hello.labels = [("a".to_owned(), "x".repeat(257))].into(),
+            |hello| hello.labels = (0..65).map(|n| (n.to_string(), String::new())).collect(),
+        ];
+        for (at, change) in changes.into_iter().enumerate() {
+            let mut hello = sound();
+            change(&mut hello);
+            assert_eq!(check(&hello).expect_err("refused").code(), tonic::Code::InvalidArgument, "{at}");
+        }
+        let long = wire::Hello { listeners: vec![listener(&"x".repeat(257))], ..sound() };
+        assert!(check(&long).is_err());
+        let many = wire::Hello { listeners: vec![listener("a"); MAX_LISTENERS + 1], ..sound() };
+        assert!(check(&many).is_err());
+    }
 
     #[test]
     fn a_frozen_data_plane_is_cut_by_what_it_owes() {
