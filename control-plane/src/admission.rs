@@ -1,5 +1,6 @@
 //! From a request for change to a revision: what the batch would make of the head is worked out, compiled as a
-//! whole, and stored by compare-and-set. When another writer was faster, the same is done on the new head.
+//! whole, and stored by compare-and-set. When another writer was faster, the same is done on the new head. Writers of
+//! this process take turns, so that only those of other replicas can be faster.
 //!
 //! Invariants: nothing is stored that `engine::compile` does not take; equal content is no change, and a batch
 //! without a change makes no revision; nothing is deleted that the batch does not name or prune by its labels.
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 use gateway_proto::admin::FieldError;
 use gateway_proto::kind::{Key, Resource};
 use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
 
 use crate::document;
 use crate::state::{Live, State, blocking};
@@ -21,6 +24,10 @@ pub use plan::{Batch, Document, Expected, Plan, Planned, Refusal};
 
 /// How often a write is tried when other writers move the head under it.
 const TRIES: usize = 5;
+/// Longest pause before a try, doubled with each: two replicas must not go on in step.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Longest wait for the writers before.
+const TURN: Duration = Duration::from_secs(30);
 /// Time that the state has to come to a head that another writer made.
 const CATCH_UP: Duration = Duration::from_secs(3);
 
@@ -72,6 +79,8 @@ pub struct Admission {
     store: Arc<dyn Store>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
+    /// Held by the one that writes; first come, first served.
+    turn: Mutex<()>,
 }
 
 /// Why one try came to nothing.
@@ -83,7 +92,7 @@ enum Missed {
 impl Admission {
     /// Writes go to `store`; `live` follows it.
     pub fn new(store: Arc<dyn Store>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
-        Admission { store, live, metrics }
+        Admission { store, live, metrics, turn: Mutex::new(()) }
     }
 
     /// Makes the change, or says why not.
@@ -91,7 +100,12 @@ impl Admission {
     /// # Errors
     /// [`Refusal`]; nothing is stored then (but see [`StoreError::OutcomeUnknown`]).
     pub async fn submit(&self, request: Request, intent: Intent) -> Result<Outcome, Refusal> {
-        for _ in 0..TRIES {
+        let _turn = if intent.dry_run {
+            None
+        } else {
+            Some(timeout(TURN, self.turn.lock()).await.map_err(|_| Refusal::Busy)?)
+        };
+        for attempt in 0..TRIES {
             match self.attempt(&request, &intent).await {
                 Ok(outcome) => return Ok(outcome),
                 Err(Missed::Refused(refusal)) => return Err(refusal),
@@ -99,7 +113,8 @@ impl Admission {
                     self.metrics.commit_conflicts.inc();
                     // The follower brings the state there; compiling on an old one again would miss again.
                     // While the store is away it cannot, and the next try says so.
-                    let _ = tokio::time::timeout(CATCH_UP, self.live.reach(revision)).await;
+                    let _ = timeout(CATCH_UP, self.live.reach(revision)).await;
+                    sleep(PAUSE.mul_f64(rand::random::<f64>()) * (1 << attempt)).await;
                 }
             }
         }

@@ -13,6 +13,7 @@ mod extract;
 mod health;
 mod openapi;
 mod problem;
+mod redact;
 mod resources;
 mod revisions;
 pub mod server;
@@ -65,7 +66,7 @@ pub struct Api {
     /// What `/metrics` shows.
     pub metrics: Arc<Metrics>,
     /// Turns for large bodies.
-    pub large_bodies: Semaphore,
+    pub large_bodies: Arc<Semaphore>,
     /// Turns for watchers.
     pub watchers: Arc<Semaphore>,
     /// Cancelled when the process is to end: watchers leave, readiness goes.
@@ -74,8 +75,8 @@ pub struct Api {
 
 impl Api {
     /// Turns for large bodies and for watchers.
-    pub fn turns() -> (Semaphore, Arc<Semaphore>) {
-        (Semaphore::new(LARGE_BODIES), Arc::new(Semaphore::new(WATCHERS)))
+    pub fn turns() -> (Arc<Semaphore>, Arc<Semaphore>) {
+        (Arc::new(Semaphore::new(LARGE_BODIES)), Arc::new(Semaphore::new(WATCHERS)))
     }
 }
 

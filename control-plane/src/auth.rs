@@ -65,6 +65,10 @@ pub struct Principal {
     pub role: Role,
     /// Namespaces it is good for; empty: all.
     pub namespaces: Arc<[String]>,
+    /// When it ends; `None`: never.
+    pub expires: Option<Timestamp>,
+    /// Finds the token again.
+    digest: [u8; 32],
 }
 
 impl Principal {
@@ -158,6 +162,24 @@ impl Authenticator {
         Err(AuthError::Unknown)
     }
 
+    /// Tells when tokens changed, so that what was allowed for long is asked for again.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.version.clone()
+    }
+
+    /// Whether what was found for a secret would be found for it now.
+    ///
+    /// # Errors
+    /// When tokens are known to have changed and cannot be read.
+    pub async fn is_still(&self, principal: &Principal) -> Result<bool, StoreError> {
+        let wanted = *self.version.borrow();
+        if self.current.load().version < wanted {
+            self.renew(wanted).await?;
+        }
+        let found = self.current.load().find(&principal.digest, Timestamp::now());
+        Ok(found.is_some_and(|found| found.is_ok_and(|found| found == *principal)))
+    }
+
     async fn renew(&self, wanted: u64) -> Result<(), StoreError> {
         let _one_at_a_time = self.renewal.lock().await;
         if self.current.load().version < wanted {
@@ -196,6 +218,8 @@ impl TokenSet {
                     name: token.name.into(),
                     role: token.role,
                     namespaces: token.namespaces.into(),
+                    expires: token.expires,
+                    digest: token.digest,
                 },
             };
             by_prefix.entry(prefix(&token.digest)).or_default().push(known);

@@ -18,6 +18,7 @@ pub mod record;
 mod sqlite;
 mod watching;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -108,6 +109,9 @@ pub struct Difference {
     pub after: Option<Bytes>,
 }
 
+/// Namespaces by the revision that changed something in them.
+pub type Touched = BTreeMap<u64, BTreeSet<String>>;
+
 /// Receives objects one by one, so that a whole store is never held twice in memory.
 pub type Visit<'a> = dyn FnMut(Stored) + Send + 'a;
 
@@ -159,6 +163,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the database does not answer.
     async fn revision(&self, revision: u64) -> Result<Option<Revision>, StoreError>;
+
+    /// The namespaces that each of the revisions `from ..= to` changed something in.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn namespaces(&self, from: u64, to: u64) -> Result<Touched, StoreError>;
 
     /// What differs between two revisions, by key, in either direction: `diff(n - 1, n)` is what revision n did,
     /// `diff(head, n)` is what a rollback to n has to do. 0 is the empty store.
@@ -212,6 +222,12 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the database does not answer.
     async fn append_audit(&self, records: Vec<AuditRecord>) -> Result<(), StoreError>;
+
+    /// Deletes all but the newest `keep` entries of the audit log; returns how many.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn trim_audit(&self, keep: u64) -> Result<u64, StoreError>;
 
     /// The audit log, newest first; the cursor is the entry's id.
     ///

@@ -128,6 +128,9 @@ pub enum Refusal {
     /// Other writers moved the head at every try.
     #[error("other writers were faster each time: try again")]
     Contended,
+    /// Writers before it take too long.
+    #[error("other writes are under way and took too long: try again in a moment")]
+    Busy,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -137,7 +140,7 @@ impl Plan {
     /// Works a batch out on a state.
     ///
     /// # Errors
-    /// Every reason but `Contended`.
+    /// Every reason but `Contended` and `Busy`.
     pub fn make(state: &State, batch: &Batch) -> Result<Plan, Refusal> {
         check_base(state, batch)?;
         check_expected(state, batch)?;

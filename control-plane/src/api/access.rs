@@ -19,6 +19,9 @@ use crate::admission::Intent;
 use crate::auth::{self, Principal};
 use crate::store::AuditRecord;
 
+/// Longest object that the audit log keeps, in bytes; names are at most half as long.
+const MAX_OBJECT: usize = 256;
+
 /// Address of the client, put into each request by the server.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Peer(pub(super) SocketAddr);
@@ -60,9 +63,11 @@ pub(super) async fn guard(State(guard): State<Guard>, mut request: Request, next
     if let Some(action) = guard.action
         && (response.status().is_client_error() || response.status().is_server_error())
     {
-        let who = who.as_deref().unwrap_or("anonymous").to_owned();
         let status = response.status().as_u16();
-        guard.api.audit.refused(record(who, from, action, path, status));
+        match who {
+            Some(who) => guard.api.audit.refused(record(who.to_string(), from, action, path, status)),
+            None => guard.api.audit.anonymous(record("anonymous".to_owned(), from, action, path, status)),
+        }
     }
     response
 }
@@ -94,6 +99,16 @@ impl Caller {
     /// Whether objects of a namespace are his business at all.
     pub(super) fn sees(&self, namespace: &str) -> bool {
         self.principal.allows(Role::Viewer, Some(namespace))
+    }
+
+    /// Whether every namespace is his business.
+    pub(super) fn sees_all(&self) -> bool {
+        self.principal.allows(Role::Viewer, None)
+    }
+
+    /// The token he showed.
+    pub(super) const fn principal(&self) -> &Principal {
+        &self.principal
     }
 
     /// Refuses what is in a namespace that the token is not good for. (The role was checked with the route.)
@@ -129,7 +144,8 @@ impl Caller {
     }
 }
 
-fn record(who: String, from: IpAddr, action: &'static str, object: String, status: u16) -> AuditRecord {
+fn record(who: String, from: IpAddr, action: &'static str, mut object: String, status: u16) -> AuditRecord {
+    object.truncate(object.floor_char_boundary(MAX_OBJECT));
     AuditRecord {
         at: Timestamp::now(),
         who,

@@ -14,6 +14,7 @@ use gateway_proto::kind::{Key, Kind, Resource};
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Api;
 use super::access::Caller;
@@ -58,6 +59,8 @@ struct Wish {
     batch: Batch,
     dry_run: bool,
     message: String,
+    /// The body's place among the large ones, held until the batch is done with.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 /// Makes a batch of changes, all or nothing.
@@ -65,12 +68,12 @@ pub(super) async fn apply(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Params(query): Params<ApplyQuery>,
-    BatchBody(body): BatchBody,
+    body: BatchBody,
 ) -> Result<Json<ApplyResponse>, ApiError> {
     let wish = wish(caller.clone(), body).await?;
     let object = format!("{} objects", wish.batch.documents.len() + wish.batch.deletes.len());
     let intent = caller.intent("apply", object, wish.message, wish.dry_run || query.dry_run);
-    let outcome = api.admission.submit(Request::Batch(Arc::new(wish.batch)), intent).await?;
+    let outcome = api.submit(&caller, Request::Batch(Arc::new(wish.batch)), intent).await?;
     Ok(Json(blocking(move || response(&outcome)).await))
 }
 
@@ -79,11 +82,11 @@ pub(super) async fn diff(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Params(_): Params<ApplyQuery>,
-    BatchBody(body): BatchBody,
+    body: BatchBody,
 ) -> Result<Json<DiffResponse>, ApiError> {
     let wish = wish(caller.clone(), body).await?;
     let intent = caller.intent("diff", String::new(), String::new(), true);
-    let outcome = api.admission.submit(Request::Batch(Arc::new(wish.batch)), intent).await?;
+    let outcome = api.submit(&caller, Request::Batch(Arc::new(wish.batch)), intent).await?;
     let shown = blocking(move || {
         let changed = outcome.changes.iter().filter(|change| change.action != Action::Unchanged);
         let changes = changed.map(contents).collect::<Result<Vec<_>, _>>()?;
@@ -123,9 +126,10 @@ pub(super) fn body(kind: Kind, body: &[u8]) -> Result<serde_json::Value, ApiErro
     serde_json::to_value(&resource).map_err(ApiError::internal)
 }
 
-async fn wish(caller: Caller, body: bytes::Bytes) -> Result<Wish, ApiError> {
+async fn wish(caller: Caller, body: BatchBody) -> Result<Wish, ApiError> {
     blocking(move || {
-        let text = std::str::from_utf8(&body).map_err(|error| {
+        let BatchBody { text, turn } = body;
+        let text = std::str::from_utf8(&text).map_err(|error| {
             ApiError::bad_request(format!("the body is not UTF-8 from byte {} on", error.valid_up_to()))
         })?;
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(envelope_fault)?;
@@ -148,7 +152,7 @@ async fn wish(caller: Caller, body: bytes::Bytes) -> Result<Wish, ApiError> {
             caller.enter(&key.namespace)?;
         }
         let batch = Batch { documents, deletes, prune, base_revision, ..Batch::default() };
-        Ok(Wish { batch, dry_run: envelope.dry_run, message })
+        Ok(Wish { batch, dry_run: envelope.dry_run, message, _turn: turn })
     })
     .await
 }

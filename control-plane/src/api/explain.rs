@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use gateway_engine::route::ExplainError;
+use gateway_proto::DEFAULT_NAMESPACE;
 use gateway_proto::admin::{Candidate, ExplainRequest, ExplainResponse, Explanation, FieldError};
 use gateway_proto::field::ViolationCode;
 
@@ -28,22 +29,33 @@ pub(super) async fn explain(
     body: Body,
 ) -> Result<Json<ExplainResponse>, ApiError> {
     let question: ExplainRequest = body.json()?;
+    if let Some(listener) = &question.listener {
+        // The same answer as for one that does not exist.
+        let place = listener.split_once('/');
+        if place.is_some_and(|(namespace, _)| !caller.sees(namespace)) {
+            return Err(refused(&ExplainError::NoListener(listener.clone())));
+        }
+        if place.is_none() && !caller.sees(DEFAULT_NAMESPACE) {
+            return Err(refused(&ExplainError::NoListener(format!("{DEFAULT_NAMESPACE}/{listener}"))));
+        }
+    }
     let head = api.live.get();
     let revision = head.head.revision;
     let answers = blocking(move || head.engine.explain(&question)).await;
-    let answers =
-        answers.map_err(|fault| ApiError::with(ErrorCode::ValidationFailed, vec![located(&fault)]))?;
+    let answers = answers.map_err(|fault| refused(&fault))?;
     let listeners = answers.into_iter().filter_map(|answer| seen(answer, &caller)).collect();
     Ok(Json(ExplainResponse { revision, listeners }))
 }
 
-fn located(fault: &ExplainError) -> FieldError {
+fn refused(fault: &ExplainError) -> ApiError {
     let (field, code) = match fault {
         ExplainError::NoListener(_) => ("listener", ViolationCode::DanglingReference),
         ExplainError::BadSource(_) => ("source", ViolationCode::Invalid),
         ExplainError::BadMethod(_) => ("method", ViolationCode::Invalid),
     };
-    FieldError { object: None, index: None, field: field.to_owned(), code, message: fault.to_string() }
+    let fault =
+        FieldError { object: None, index: None, field: field.to_owned(), code, message: fault.to_string() };
+    ApiError::with(ErrorCode::ValidationFailed, vec![fault])
 }
 
 fn seen(mut answer: Explanation, caller: &Caller) -> Option<Explanation> {

@@ -192,6 +192,7 @@ impl From<Refusal> for ApiError {
             Refusal::InUse(errors) => ApiError::with(ErrorCode::InUse, errors),
             Refusal::StaleBase { .. } | Refusal::Contended => ApiError::new(ErrorCode::Conflict, text),
             Refusal::Precondition { .. } => ApiError::new(ErrorCode::PreconditionFailed, text),
+            Refusal::Busy => ApiError::new(ErrorCode::Unavailable, text),
             Refusal::NotFound(_) => ApiError::new(ErrorCode::NotFound, text),
             Refusal::Store(error) => error.into(),
         }

@@ -108,7 +108,7 @@ pub(super) async fn put(
     let resource = document::read_at(&key, body.text()?).map_err(|fault| about(&key, fault))?;
     let batch = Batch { documents: vec![Document::new(resource)], expected, ..Batch::default() };
     let intent = caller.intent("put", key.to_string(), String::new(), query.dry_run);
-    let outcome = api.admission.submit(Request::Batch(Arc::new(batch)), intent).await?;
+    let outcome = api.submit(&caller, Request::Batch(Arc::new(batch)), intent).await?;
     Ok(written(&key, &outcome))
 }
 
@@ -127,7 +127,7 @@ pub(super) async fn patch(
     }
     let intent = caller.intent("patch", key.to_string(), String::new(), query.dry_run);
     let request = Request::Patch { key: key.clone(), patch: Arc::new(patch), expected };
-    let outcome = api.admission.submit(request, intent).await?;
+    let outcome = api.submit(&caller, request, intent).await?;
     Ok(written(&key, &outcome))
 }
 
@@ -141,7 +141,7 @@ pub(super) async fn delete(
 ) -> Result<axum::Json<ApplyResponse>, ApiError> {
     let intent = caller.intent("delete", key.to_string(), String::new(), query.dry_run);
     let batch = Batch { deletes: vec![key], expected, ..Batch::default() };
-    let outcome = api.admission.submit(Request::Batch(Arc::new(batch)), intent).await?;
+    let outcome = api.submit(&caller, Request::Batch(Arc::new(batch)), intent).await?;
     Ok(axum::Json(response(&outcome)))
 }
 

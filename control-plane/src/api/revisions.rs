@@ -15,7 +15,7 @@ use super::extract::{Params, Segment};
 use super::problem::{ApiError, ErrorCode};
 use crate::admission::Request;
 use crate::state::blocking;
-use crate::store::{self, Difference, PageRequest};
+use crate::store::{self, Difference, PageRequest, StoreError};
 
 /// Entries of a page when the request names no limit, and the most it may ask for.
 const PAGE: u32 = 50;
@@ -54,11 +54,12 @@ pub(super) struct RollbackQuery {
 /// Newest first.
 pub(super) async fn list(
     State(api): State<Arc<Api>>,
+    caller: Caller,
     Params(query): Params<PageQuery>,
 ) -> Result<Json<RevisionList>, ApiError> {
     let page = api.store.revisions(query.page()?).await?;
     let next_cursor = page.next.map(|next| next.to_string());
-    Ok(Json(RevisionList { items: page.items.into_iter().map(shown).collect(), next_cursor }))
+    Ok(Json(RevisionList { items: shown(&api, &caller, page.items).await?, next_cursor }))
 }
 
 /// `{n}`: what a revision did. `{a}...{b}`: what lies between two.
@@ -76,8 +77,9 @@ pub(super) async fn get(
     let header = api.store.revision(revision).await?.ok_or_else(|| {
         ApiError::new(ErrorCode::NotFound, format!("there is no revision {revision}, see /v1/revisions"))
     })?;
+    let header = shown(&api, &caller, vec![header]).await?.swap_remove(0);
     let changes = changes(&api, caller, revision - 1, revision).await?;
-    Ok(Json(Revision { changes: Some(changes), ..shown(header) }).into_response())
+    Ok(Json(Revision { changes: Some(changes), ..header }).into_response())
 }
 
 /// A new revision with the content of an earlier one.
@@ -90,12 +92,35 @@ pub(super) async fn rollback(
     let to = number(&to)?;
     let intent =
         caller.intent("rollback", format!("revision {to}"), format!("rollback to {to}"), query.dry_run);
-    let outcome = api.admission.submit(Request::Rollback(to), intent).await?;
+    let outcome = api.submit(&caller, Request::Rollback(to), intent).await?;
     Ok(Json(response(&outcome)))
 }
 
-/// History entry as the API shows it, without its changes.
-pub(super) fn shown(revision: store::Revision) -> Revision {
+/// History entries in a row as a caller is shown them, without their changes. Of a revision that changed nothing he
+/// sees, he is told that there is one, not whose, why and how much.
+pub(super) async fn shown(
+    api: &Api,
+    caller: &Caller,
+    entries: Vec<store::Revision>,
+) -> Result<Vec<Revision>, StoreError> {
+    let numbers = || entries.iter().map(|entry| entry.revision);
+    let touched = match (numbers().min(), numbers().max()) {
+        (Some(from), Some(to)) if !caller.sees_all() => Some(api.store.namespaces(from, to).await?),
+        _ => None,
+    };
+    let his = |revision: &Revision| {
+        let namespaces = touched.as_ref().map(|touched| touched.get(&revision.revision));
+        namespaces.is_none_or(|namespaces| namespaces.into_iter().flatten().any(|it| caller.sees(it)))
+    };
+    Ok(entries.into_iter().map(entry).map(|it| if his(&it) { it } else { masked(it) }).collect())
+}
+
+fn masked(revision: Revision) -> Revision {
+    let (author, message) = (String::new(), String::new());
+    Revision { author, message, created: 0, updated: 0, deleted: 0, ..revision }
+}
+
+fn entry(revision: store::Revision) -> Revision {
     Revision {
         revision: revision.revision,
         at: revision.at.to_string(),

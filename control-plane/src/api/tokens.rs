@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use gateway_proto::admin::{CreateToken, FieldError, Token, TokenList};
+use gateway_proto::admin::{CreateToken, FieldError, Role, Token, TokenList};
 use gateway_proto::field::ViolationCode;
 use http::StatusCode;
 use jiff::Timestamp;
@@ -66,6 +66,11 @@ fn checked(wish: &CreateToken) -> Result<Option<Timestamp>, Vec<FieldError>> {
         if let Err(message) = gateway_engine::value::name(namespace) {
             fault(format!("namespaces[{index}]"), ViolationCode::Invalid, message);
         }
+    }
+    if wish.role == Role::Admin && !wish.namespaces.is_empty() {
+        let message =
+            "an admin token is good for all namespaces: leave them out, or give it the role editor or viewer";
+        fault("namespaces".into(), ViolationCode::Conflict, message.into());
     }
     if wish.namespaces.len() > MAX_NAMESPACES {
         let message =

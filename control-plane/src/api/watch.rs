@@ -1,5 +1,6 @@
 //! `GET /v1/watch`: server-sent events of new revisions and of what data planes do. A watcher that reads too slowly
-//! misses data-plane events, never the newest revision; it costs one bounded queue.
+//! misses data-plane events, never the newest revision; it costs one bounded queue. The stream ends with the token:
+//! when it is revoked, changed or expires.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,15 +10,18 @@ use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{Stream, unfold};
 use gateway_proto::admin::WatchEvent;
+use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{OwnedSemaphorePermit, broadcast, watch};
+use tokio::time::sleep;
 
 use super::Api;
 use super::access::Caller;
 use super::data_planes::shown;
 use super::problem::{ApiError, ErrorCode};
 use super::revisions;
+use crate::auth::Principal;
 use crate::nodes::Entry;
 use crate::store::Head;
 
@@ -32,6 +36,7 @@ struct Watcher {
     caller: Caller,
     heads: watch::Receiver<Head>,
     nodes: broadcast::Receiver<Arc<Entry>>,
+    tokens: watch::Receiver<u64>,
     /// The last revision it was told of.
     told: u64,
     _turn: OwnedSemaphorePermit,
@@ -48,7 +53,10 @@ pub(super) async fn watch(
     let mut heads = api.live.watch();
     let told = heads.borrow_and_update().revision;
     let nodes = api.nodes.events();
-    let watcher = Watcher { api, caller, heads, nodes, told, _turn: turn };
+    let mut tokens = api.auth.changes();
+    // It may have been revoked since it was shown.
+    tokens.mark_changed();
+    let watcher = Watcher { api, caller, heads, nodes, tokens, told, _turn: turn };
     let events = unfold(watcher, |mut watcher| async move {
         let event = watcher.next().await?;
         Some((Ok(event), watcher))
@@ -57,9 +65,12 @@ pub(super) async fn watch(
 }
 
 impl Watcher {
-    /// The next event; `None` when the process ends.
+    /// The next event; `None` when the process or the token ends.
     async fn next(&mut self) -> Option<Event> {
         loop {
+            if !self.may_go_on().await {
+                return None;
+            }
             let head = *self.heads.borrow_and_update();
             if head.revision < self.told {
                 // Another history.
@@ -70,15 +81,23 @@ impl Watcher {
                 self.told = next;
                 match self.api.store.revision(next).await {
                     Ok(Some(revision)) => {
-                        return event(&WatchEvent::Revision(revisions::shown(revision)));
+                        let shown = revisions::shown(&self.api, &self.caller, vec![revision]).await;
+                        let Some(revision) = shown.ok().and_then(|mut shown| shown.pop()) else { continue };
+                        return event(&WatchEvent::Revision(revision));
                     }
                     // The store is away: this one is skipped, the watcher sees by the numbers.
                     Ok(None) | Err(_) => continue,
                 }
             }
             let stop = self.api.stop.clone();
+            let expiry = expiry(self.caller.principal());
             tokio::select! {
                 () = stop.cancelled() => return None,
+                () = expiry => {}
+                changed = self.tokens.changed() => {
+                    changed.ok()?;
+                    self.tokens.mark_changed();
+                }
                 changed = self.heads.changed() => changed.ok()?,
                 node = self.nodes.recv() => match node {
                     Ok(entry) => {
@@ -89,6 +108,30 @@ impl Watcher {
                 },
             }
         }
+    }
+}
+
+impl Watcher {
+    /// Whether the token is still good; while that cannot be told, it is not.
+    async fn may_go_on(&mut self) -> bool {
+        let principal = self.caller.principal();
+        if principal.expires.is_some_and(|end| end <= Timestamp::now()) {
+            return false;
+        }
+        if !self.tokens.has_changed().unwrap_or(true) {
+            return true;
+        }
+        self.tokens.mark_unchanged();
+        self.api.auth.is_still(principal).await.unwrap_or(false)
+    }
+}
+
+/// Waits until a token ends.
+async fn expiry(principal: &Principal) {
+    match principal.expires {
+        // What is in the past is over at once.
+        Some(end) => sleep(end.duration_since(Timestamp::now()).try_into().unwrap_or_default()).await,
+        None => std::future::pending().await,
     }
 }
 

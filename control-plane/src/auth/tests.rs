@@ -41,6 +41,8 @@ fn roles_and_namespaces_bound_what_a_token_may_do() {
         name: "x".into(),
         role,
         namespaces: namespaces.iter().map(|it| (*it).to_owned()).collect(),
+        expires: None,
+        digest: [0; 32],
     };
     let cases = [
         (Role::Viewer, &[][..], Role::Viewer, None, true),
@@ -69,6 +71,9 @@ async fn a_kept_token_is_known_and_others_are_told_why_not() {
 
     let authenticator = Authenticator::new(opened.store).await.expect("answers");
     let principal = authenticator.authenticate(secret.reveal()).await.expect("known");
+    assert!(authenticator.is_still(&principal).await.expect("answers"));
+    let changed = Principal { role: Role::Viewer, ..principal.clone() };
+    assert!(!authenticator.is_still(&changed).await.expect("answers"));
     assert_eq!(
         (&*principal.name, principal.role, &*principal.namespaces),
         ("ci", Role::Editor, &["shop".to_owned()][..])

@@ -51,11 +51,13 @@ cases! {
     history:
         every_past_state_equals_the_replay_of_the_commits,
         history_comes_in_pages_from_the_newest,
+        the_namespaces_of_a_revision_are_those_of_its_changes,
         a_revision_that_does_not_exist_is_named;
     records:
         tokens_are_kept_under_unique_names_and_move_their_version,
         a_token_that_is_put_again_changes_nothing,
         the_audit_log_holds_commits_and_the_rest,
+        the_audit_log_keeps_its_newest_entries,
         of_two_replicas_the_younger_stream_tells_about_a_node,
         nodes_that_are_gone_are_forgotten;
     watching:

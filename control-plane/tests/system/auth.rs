@@ -108,6 +108,9 @@ async fn a_wish_for_a_token_is_checked_as_a_whole() {
     assert_eq!(fields, ["name", "namespaces[1]", "expires"]);
     let bad = json!({ "name": "a", "role": "viewer", "expires": "tomorrow" });
     plane.admin.post("/v1/tokens", &bad).await.problem(422, "validation_failed");
+    let wide = json!({ "name": "a", "role": "admin", "namespaces": ["shop"] });
+    let problem = plane.admin.post("/v1/tokens", &wide).await.problem(422, "validation_failed");
+    assert_eq!(problem["errors"][0]["field"], "namespaces");
     plane.admin.post("/v1/tokens", &json!({ "name": "a", "role": "god" })).await.problem(400, "bad_request");
     let soon = json!({ "name": "a", "role": "viewer", "expires": "2999-01-01T00:00:00Z" });
     assert_eq!(
@@ -122,16 +125,20 @@ async fn the_audit_log_names_who_did_and_who_tried() {
     let viewer = plane.with_token("looker", "viewer", &[]).await;
     plane.admin.put("/v1/upstreams/a", &upstream("a")).await.expect(StatusCode::CREATED);
     viewer.delete("/v1/upstreams/a").await.problem(403, "forbidden");
+    let long = format!("/v1/upstreams/{}", "x".repeat(5_000));
+    viewer.put(&long, &upstream("a")).await.problem(403, "forbidden");
     let entries = loop {
         // Refused attempts are written beside the answer: soon, not at once.
         let list = plane.admin.get("/v1/audit").await.expect(StatusCode::OK);
         let entries = list["items"].as_array().expect("items").clone();
-        if entries.iter().any(|entry| entry["status"] == 403) {
+        if entries.iter().filter(|entry| entry["status"] == 403).count() == 2 {
             break entries;
         }
         tokio::task::yield_now().await;
     };
-    let find = |action: &str| entries.iter().find(|entry| entry["action"] == action).expect("an entry");
+    let cut = entries.iter().find(|entry| entry["action"] == "put" && entry["status"] == 403);
+    assert_eq!(cut.expect("kept")["object"].as_str().map(str::len), Some(256));
+    let find = |action: &str| entries.iter().rfind(|entry| entry["action"] == action).expect("an entry");
     assert_eq!((find("put")["who"].as_str(), find("put")["revision"].as_u64()), (Some("admin"), Some(1)));
     assert_eq!(find("put")["object"], "Upstream default/a");
     assert_eq!(

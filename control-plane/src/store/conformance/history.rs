@@ -91,6 +91,30 @@ pub(super) async fn every_past_state_equals_the_replay_of_the_commits(url: Strin
     assert_sound(&*store).await;
 }
 
+pub(super) async fn the_namespaces_of_a_revision_are_those_of_its_changes(url: String) {
+    let store = store(&url).await;
+    let shop = Write::put(
+        wire::Upstream {
+            metadata: Some(wire::Metadata {
+                name: "s".into(),
+                namespace: "shop".into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+        .into(),
+        Precondition::Any,
+    );
+    let gone = Write::delete(Key::new(Kind::Upstream, "shop", "s"), Precondition::Any);
+    for writes in [vec![put("a", "1"), put("b", "1")], vec![put("a", "2"), shop], vec![gone]] {
+        commit_on_head(&*store, writes).await;
+    }
+    let of = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let expected = [(1, of(&["default"])), (2, of(&["default", "shop"])), (3, of(&["shop"]))];
+    assert_eq!(store.namespaces(1, 3).await.expect("answers"), expected.clone().into());
+    assert_eq!(store.namespaces(3, 9).await.expect("answers"), expected[2..].iter().cloned().collect());
+}
+
 pub(super) async fn history_comes_in_pages_from_the_newest(url: String) {
     let store = store(&url).await;
     for note in 1..=7 {

@@ -105,6 +105,17 @@ pub(super) async fn the_audit_log_holds_commits_and_the_rest(url: String) {
     assert_eq!(entries[1].record, audit("put", 403));
 }
 
+pub(super) async fn the_audit_log_keeps_its_newest_entries(url: String) {
+    let store = store(&url).await;
+    assert_eq!(store.trim_audit(2).await.expect("an empty log"), 0);
+    let entries = [200, 201, 202, 203, 204].map(|status| audit("put", status));
+    store.append_audit(entries.into()).await.expect("stored");
+    assert_eq!(store.trim_audit(2).await.expect("answers"), 3);
+    assert_eq!(store.trim_audit(2).await.expect("answers"), 0);
+    let left = store.audit(PageRequest { before: None, limit: 10 }).await.expect("answers").items;
+    assert_eq!(left.iter().map(|entry| entry.record.status).collect::<Vec<_>>(), [204, 203]);
+}
+
 fn node(name: &str, replica: u128, opened_ago: u64, revision: u64) -> NodeSeen {
     NodeSeen {
         node: name.into(),

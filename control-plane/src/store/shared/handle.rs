@@ -17,8 +17,8 @@ use crate::store::plan::{self, Plan, text_without_nul};
 use crate::store::watching::Watching;
 use crate::store::{
     AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Difference, Head, Node,
-    NodeSeen, Page, PageRequest, Revision, Store, StoreError, TokenError, TokenRecord, Tokens, Visit,
-    failure,
+    NodeSeen, Page, PageRequest, Revision, Store, StoreError, TokenError, TokenRecord, Tokens, Touched,
+    Visit, failure,
 };
 
 /// For reads of a few rows; longer than the time to wait for a connection.
@@ -242,6 +242,11 @@ impl Store for Handle {
         within(SHORT, async { objects::revision(&mut *self.readers.acquire().await?, revision).await }).await
     }
 
+    async fn namespaces(&self, from: u64, to: u64) -> Result<Touched> {
+        within(SHORT, async { objects::namespaces(&mut *self.readers.acquire().await?, from, to).await })
+            .await
+    }
+
     async fn diff(&self, from: u64, to: u64) -> Result<Vec<Difference>> {
         within(LONG, async { objects::diff(&mut *self.snapshot().await?, from, to).await }).await
     }
@@ -317,6 +322,10 @@ impl Store for Handle {
             confirm(transaction).await
         })
         .await
+    }
+
+    async fn trim_audit(&self, keep: u64) -> Result<u64> {
+        within(LONG, async { records::trim_audit(&mut *self.writer.acquire().await?, keep).await }).await
     }
 
     async fn audit(&self, page: PageRequest) -> Result<Page<AuditEntry>> {

@@ -11,7 +11,8 @@ use sqlx::Row as _;
 use super::{Connection, Row};
 use crate::store::watching::Position;
 use crate::store::{
-    Change, Changes, Difference, Head, Page, PageRequest, Revision, StoreError, Stored, Visit, record,
+    Change, Changes, Difference, Head, Page, PageRequest, Revision, StoreError, Stored, Touched, Visit,
+    record,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
@@ -109,6 +110,17 @@ pub(super) async fn diff(connection: &mut Connection, from: u64, to: u64) -> Res
         }
     }
     Ok(differences)
+}
+
+/// The namespaces that revisions changed something in.
+pub(super) async fn namespaces(connection: &mut Connection, from: u64, to: u64) -> Result<Touched> {
+    const SQL: &str = "SELECT DISTINCT revision, namespace FROM changelog WHERE revision BETWEEN $1 AND $2";
+    let mut rows = sqlx::query(SQL).bind(signed(from)).bind(signed(to)).fetch(connection);
+    let mut touched = Touched::new();
+    while let Some(row) = rows.try_next().await? {
+        touched.entry(number(&row, "revision")?).or_default().insert(row.try_get("namespace")?);
+    }
+    Ok(touched)
 }
 
 /// Every object as it was at a revision.

@@ -146,6 +146,13 @@ pub(super) async fn append_audit(
     Ok(())
 }
 
+/// Deletes all but the newest entries of the audit log; how many. Numbers that a lost transaction left unused count
+/// as entries.
+pub(super) async fn trim_audit(connection: &mut Connection, keep: u64) -> Result<u64> {
+    const SQL: &str = "DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - $1";
+    Ok(sqlx::query(SQL).bind(signed(keep)).execute(connection).await?.rows_affected())
+}
+
 /// The audit log, newest first.
 pub(super) async fn audit(connection: &mut Connection, page: PageRequest) -> Result<Page<AuditEntry>> {
     const SQL: &str = "SELECT id, at_us, who, source, action, object, status, revision FROM audit \
