@@ -48,6 +48,12 @@ impl Pool {
         Buffer { bytes: Box::default(), start: 0, end: 0, pool: Rc::clone(self) }
     }
 
+    /// Free buffers of the small size.
+    #[cfg(test)]
+    pub(crate) fn free(&self) -> usize {
+        self.small.borrow().len()
+    }
+
     fn give_back(&self, bytes: Box<[u8]>) {
         let (free, keep) = match bytes.len() {
             SMALL => (&self.small, KEEP_SMALL),

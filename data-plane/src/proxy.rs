@@ -55,7 +55,7 @@ pub(crate) struct Job<'a> {
 
 /// Serves one request to its last byte. Afterwards the client knows whether its connection can go on.
 pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client: &mut C) {
-    job.worker.metrics.request_started();
+    let _in_flight = job.worker.metrics.request_started();
     let (course, plan) = plan::plan(job, &view, client.head_bytes());
     client.release_head();
     let mut ledger = Ledger::default();
@@ -66,20 +66,20 @@ pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client:
             Err(fault) => fail(job, &course, fault, client, &mut ledger).await,
             Ok(connection) => {
                 let mut passage = Passage::new(job, &course, connection, client);
-                match passage.ask(job, &course, &mut ledger).await {
+                match passage.begin(job, &course, &mut ledger).await {
                     Err(fault) => {
                         let client = passage.give_up(job);
                         fail(job, &course, fault, client, &mut ledger).await;
                     }
-                    Ok(()) => {
-                        if !passage.poll_once(&mut ledger).await {
-                            // It takes longer than its head: such an exchange does not hold on to a configuration.
-                            let kept = Kept::new(&course, &view);
-                            drop(view);
-                            passage.finish(&mut ledger).await;
-                            let client = passage.leave(job, &ledger);
-                            return report::finish(job, kept.facts(), client.take_counts(), &ledger);
-                        }
+                    Ok(Poll::Pending) => {
+                        // It takes longer than its head: such an exchange does not hold on to a configuration.
+                        let kept = Kept::new(&course, &view);
+                        drop(view);
+                        passage.finish(&mut ledger).await;
+                        let client = passage.leave(job, &ledger);
+                        return report::finish(job, kept.facts(), client.take_counts(), &ledger);
+                    }
+                    Ok(Poll::Ready(())) => {
                         passage.leave(job, &ledger);
                     }
                 }
@@ -153,13 +153,22 @@ impl<'a, C: Client> Passage<'a, C> {
         Ok(())
     }
 
-    /// Moves what is there; whether that was all.
-    async fn poll_once(&mut self, ledger: &mut Ledger) -> bool {
+    /// The same, and moves what is there of the response's body; whether that was all. A body that turns out to be
+    /// none before a byte of the response was sent is a failure like that of its head.
+    async fn begin(
+        &mut self,
+        job: &mut Job<'_>,
+        course: &Course<'_>,
+        ledger: &mut Ledger,
+    ) -> Result<Poll<()>, Fault> {
+        self.ask(job, course, ledger).await?;
         if self.tunnel {
-            return false;
+            return Ok(Poll::Pending);
         }
-        let polled = poll_fn(|cx| Poll::Ready(self.forwarding.poll_body(cx))).await;
-        self.settle(polled, ledger)
+        match poll_fn(|cx| Poll::Ready(self.forwarding.poll_body(cx))).await {
+            Poll::Ready(Err(fault @ Fault::Target(_))) if self.forwarding.client.retract() => Err(fault),
+            polled => Ok(polled.map(|outcome| self.settle(outcome, ledger))),
+        }
     }
 
     /// Moves the rest as it comes.
@@ -168,16 +177,15 @@ impl<'a, C: Client> Passage<'a, C> {
             return Box::pin(upgrade::tunnel(&mut self.forwarding)).await;
         }
         let outcome = poll_fn(|cx| self.forwarding.poll_body(cx)).await;
-        self.settle(Poll::Ready(outcome), ledger);
+        self.settle(outcome, ledger);
     }
 
-    fn settle(&mut self, polled: Poll<Result<(), Fault>>, ledger: &mut Ledger) -> bool {
-        if let Poll::Ready(Err(fault)) = polled {
+    fn settle(&mut self, outcome: Result<(), Fault>, ledger: &mut Ledger) {
+        if let Err(fault) = outcome {
             ledger.broke_off(fault);
             self.keep_alive = false;
             self.forwarding.client.abort();
         }
-        polled.is_ready()
     }
 
     /// Gives back what was lent; the target's connection to its pool, if it can be used again.
@@ -257,6 +265,8 @@ async fn fail<C: Client>(
         Fault::Client(reason) => (reason, After::Close),
         Fault::Target(reason) => (reason, After::Keep),
     };
+    // What it may hold of the target's response points into a buffer that is gone.
+    job.exchange.response.clear();
     refuse(job, course, reason, after, client, ledger).await;
 }
 
@@ -303,7 +313,7 @@ async fn answer<C: Client>(
 /// the connection.
 pub(crate) async fn refuse_unread<C: Client>(job: &mut Job<'_>, reason: Reason, client: &mut C) {
     const PATIENCE: Duration = Duration::from_secs(2);
-    job.worker.metrics.request_started();
+    let _in_flight = job.worker.metrics.request_started();
     let Exchange { id, response, body, .. } = &mut *job.exchange;
     id.clear();
     job.worker.ids.next(id);

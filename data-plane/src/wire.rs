@@ -123,6 +123,19 @@ impl Wire {
         &mut self.out
     }
 
+    /// Where the next byte that is gathered will be in all that this connection sends, until the counts are taken.
+    pub(crate) fn position(&self) -> u64 {
+        self.delivered + (self.out.len() - self.sent) as u64
+    }
+
+    /// Takes back what was given to it from there on, if none of it was sent.
+    pub(crate) fn retract(&mut self, position: u64) -> bool {
+        let Some(kept) = position.checked_sub(self.delivered) else { return false };
+        self.out.truncate(self.sent + kept as usize);
+        self.direct = 0;
+        true
+    }
+
     /// Expects a body after the head that was consumed.
     pub(crate) fn expect_body(&mut self, framing: Framing) {
         self.decoder = Decoder::new(framing, ChunkedLimits::default());

@@ -93,6 +93,9 @@ pub(crate) trait Client: Source + Sink {
     /// Begins the response; its body follows through [`Sink`].
     fn open(&mut self, head: &Head<'_>, opening: Opening<'_>) -> Result<(), Unsendable>;
 
+    /// Takes back the response that was opened, with what was sent through [`Sink`] since, if none of it has left.
+    fn retract(&mut self) -> bool;
+
     /// After a response 101: what follows is passed as it is, both ways.
     fn become_tunnel(&mut self);
 

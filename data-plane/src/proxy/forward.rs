@@ -285,7 +285,10 @@ impl<C: Client> Forwarding<'_, C> {
         }
         heads::fill_response(parsed, scratch);
         let wire = self.target.buffer.filled();
-        self.client.interim(&Head::new(wire, scratch), wire).map_err(|_unsendable| MALFORMED)?;
+        let passed = self.client.interim(&Head::new(wire, scratch), wire);
+        // It points into what is about to be consumed.
+        scratch.clear();
+        passed.map_err(|_unsendable| MALFORMED)?;
         self.target.buffer.consume(parsed.len);
         parsed.reset();
         Ok(())

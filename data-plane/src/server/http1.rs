@@ -36,18 +36,24 @@ pub(super) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// Fields of a request.
 const MAX_FIELDS: usize = 128;
 /// How long a connection that is closed with bytes unread is kept, so that the client can read what it was told.
-const LINGER: Duration = Duration::from_secs(2);
+pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// How long a connection that has not asked anything yet may do so when its listener closes.
 const LAST_CALL: Duration = Duration::from_millis(500);
 /// Bytes thrown away meanwhile.
-const MAX_LINGER_BYTES: usize = 1 << 20;
+pub(super) const MAX_LINGER_BYTES: usize = 1 << 20;
 
 /// Serves a connection until either side ends it.
 pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
     let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
     let wire = Wire::new(stream, worker.buffers.none());
-    let mut connection =
-        Connection { wire, head_len: 0, method: Method::Get, version: Version::Http11, next: Next::Serve };
+    let mut connection = Connection {
+        wire,
+        head_len: 0,
+        opened: 0,
+        method: Method::Get,
+        version: Version::Http11,
+        next: Next::Serve,
+    };
     let mut first = true;
     while connection.next == Next::Serve {
         let Some(view) = wait(&mut connection.wire, worker, door, &timer, first).await else { break };
@@ -55,10 +61,10 @@ pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStrea
         connection.wire.begin(std::mem::take(&mut exchange.to_client));
         let mut job =
             Job { worker, door, timer: &timer, exchange: &mut exchange, asked: Asked::nothing(peer.ip()) };
-        serve_one(&mut connection, &mut job, view, first).await;
+        let read = serve_one(&mut connection, &mut job, view, first).await;
         exchange.to_client = connection.wire.take_back();
         worker.return_exchange(exchange);
-        first = false;
+        first &= read == Seen::Nothing;
     }
     match connection.next {
         Next::Http2 => Box::pin(http2::serve(worker, door, connection.wire, peer, timer)).await,
@@ -116,8 +122,15 @@ async fn wait(
     door.view(worker)
 }
 
+/// Whether there was anything to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seen {
+    Nothing,
+    Something,
+}
+
 /// Reads one request head and has the request served.
-async fn serve_one(connection: &mut Connection, job: &mut Job<'_>, view: Rc<View>, first: bool) {
+async fn serve_one(connection: &mut Connection, job: &mut Job<'_>, view: Rc<View>, first: bool) -> Seen {
     let http = &view.listener.http;
     let patience = Some(http.header_timeout).filter(|timeout| !timeout.is_zero());
     let limits = Limits {
@@ -137,8 +150,7 @@ async fn serve_one(connection: &mut Connection, job: &mut Job<'_>, view: Rc<View
         if !std::mem::replace(&mut waiting, true) {
             timer.set(patience);
         } else if timer.expired() {
-            let nothing = connection.wire.buffer.is_empty();
-            return Poll::Ready(if nothing { Ok(Read::Nothing) } else { Err(Reason::ClientTimeout) });
+            return Poll::Ready(Err(Reason::ClientTimeout));
         }
         Poll::Pending
     })
@@ -153,7 +165,8 @@ async fn serve_one(connection: &mut Connection, job: &mut Job<'_>, view: Rc<View
                 connection.next = Next::Linger;
             }
         }
-        Ok(Read::Nothing) => connection.next = Next::Close,
+        Ok(Read::Nothing) => return Seen::Nothing,
+        Ok(Read::End) => connection.next = Next::Close,
         Ok(Read::Preface) => connection.next = Next::Http2,
         Err(reason) => {
             // The head that was begun, if any, is the client's affair; nothing of it is known.
@@ -162,14 +175,17 @@ async fn serve_one(connection: &mut Connection, job: &mut Job<'_>, view: Rc<View
             connection.next = Next::Linger;
         }
     }
+    Seen::Something
 }
 
 /// What was read.
 enum Read {
     /// A whole request head; its first byte was there at this time.
     Head(Instant),
-    /// The client closed instead.
+    /// Nothing, although it seemed so: a fresh connection is taken for readable until it is tried.
     Nothing,
+    /// The client closed instead.
+    End,
     /// The HTTP/2 preface.
     Preface,
 }
@@ -204,7 +220,9 @@ fn poll_head(
         };
         match wire.poll_fill(cx, room) {
             Poll::Ready(Ok(1..)) => {}
-            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Read::Nothing)),
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Read::End)),
+            // Who has not said anything is not waited for with a buffer.
+            Poll::Pending if wire.buffer.is_empty() => return Poll::Ready(Ok(Read::Nothing)),
             Poll::Pending => return Poll::Pending,
         }
     }
@@ -248,6 +266,8 @@ struct Connection {
     wire: Wire,
     /// Bytes of the request head that are still in the buffer.
     head_len: usize,
+    /// Where the response begins in what is sent.
+    opened: u64,
     method: Method,
     version: Version,
     next: Next,
@@ -326,9 +346,14 @@ impl Client for Connection {
             (None, ..) => Some(b"close"),
         };
         let reply = Reply { announce: announced, connection, upgrade: opening.upgrade };
+        self.opened = self.wire.position();
         heads::write_response(head, opening.wire, reply, self.wire.gather()).map_err(|_| Unsendable)?;
         self.wire.announce_body(if has_body(self.method, status) { announced } else { Framing::None });
         Ok(())
+    }
+
+    fn retract(&mut self) -> bool {
+        self.wire.retract(self.opened)
     }
 
     fn become_tunnel(&mut self) {

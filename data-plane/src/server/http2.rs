@@ -2,7 +2,8 @@
 //! own that goes the same way as an HTTP/1.1 request.
 //!
 //! The bytes that told the protocol are replayed to hyper. A connection without streams is closed gracefully after the
-//! listener's idle timeout; one whose listener goes away gets a GOAWAY and finishes its streams.
+//! listener's idle timeout, before its first one after the header timeout; one whose listener goes away gets a GOAWAY
+//! and finishes its streams. Whoever does not answer a GOAWAY is left without an answer too.
 
 mod pipe;
 mod stream;
@@ -14,6 +15,7 @@ use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use hyper::Response;
 use hyper::service::service_fn;
@@ -29,11 +31,18 @@ use crate::wheel::Timer;
 use crate::wire::Wire;
 use pipe::Outgoing;
 
+/// How long a connection that was told to end, and has no streams, may go without a byte being sent on it. Its client
+/// says that it has understood, or reads the end of its last response.
+const GRACE: Duration = Duration::from_secs(1);
+/// Times that it is given that long.
+const MAX_GRACES: u32 = 30;
+
 /// Serves a connection whose preface is in the wire's buffer.
 pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, wire: Wire, peer: SocketAddr, timer: Timer) {
     let Some(view) = door.view(worker) else { return };
     let http = &view.listener.http;
-    let idle = Some(http.idle_timeout).filter(|timeout| !timeout.is_zero());
+    let [idle, first] =
+        [http.idle_timeout, http.header_timeout].map(|timeout| Some(timeout).filter(|it| !it.is_zero()));
     let mut builder = hyper::server::conn::http2::Builder::new(OnThisThread);
     builder
         .timer(TokioTimer::new())
@@ -41,7 +50,9 @@ pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, wire: Wire, peer
         .max_header_list_size(http.max_header_bytes);
     drop(view);
     let replayed = wire.buffer.filled().to_vec();
-    let io = TokioIo::new(Replay { replayed, at: 0, stream: wire.into_stream() });
+    let written = Rc::new(Cell::new(0_u64));
+    let stream = wire.into_stream();
+    let io = TokioIo::new(Replay { replayed, at: 0, stream, written: Rc::clone(&written) });
     let streams = Rc::new(Cell::new(0_usize));
     let service = service_fn(|request| {
         let (head, answer) = oneshot::channel();
@@ -50,23 +61,49 @@ pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, wire: Wire, peer
         respond(answer)
     });
     let mut connection = pin!(builder.serve_connection(io, service));
-    let mut leaving = false;
-    timer.set(idle);
+    let mut leaving: Option<Leave> = None;
+    timer.set([idle, first].into_iter().flatten().min());
     // An error is the client's: it broke the protocol or went away.
     let _clients_fault = poll_fn(|cx| {
-        if !leaving && (door.is_leaving(worker) || (timer.expired() && streams.get() == 0)) {
-            leaving = true;
-            connection.as_mut().graceful_shutdown();
+        let over = timer.expired() && streams.get() == 0;
+        match &mut leaving {
+            Some(leave) if over => {
+                if !leave.may_stay(written.get()) {
+                    return Poll::Ready(Ok(()));
+                }
+                timer.set(Some(GRACE));
+            }
+            None if over || door.is_leaving(worker) => {
+                leaving = Some(Leave::default());
+                connection.as_mut().graceful_shutdown();
+                timer.set(Some(GRACE));
+            }
+            _ => {}
         }
         let before = streams.get();
         let polled = connection.as_mut().poll(cx);
         // Each sign of life begins the time anew.
         if before != streams.get() || streams.get() > 0 {
-            timer.set(idle);
+            timer.set(if leaving.is_some() { Some(GRACE) } else { idle });
         }
         polled
     })
     .await;
+}
+
+/// A connection that was told to end.
+#[derive(Debug, Default)]
+struct Leave {
+    graces: u32,
+    written: u64,
+}
+
+impl Leave {
+    /// Once more: bytes were sent since it was last asked.
+    fn may_stay(&mut self, written: u64) -> bool {
+        self.graces += 1;
+        std::mem::replace(&mut self.written, written) != written && self.graces < MAX_GRACES
+    }
 }
 
 /// The response that a stream's task begins. If it ends without one, the stream is reset.
@@ -109,6 +146,16 @@ struct Replay {
     replayed: Vec<u8>,
     at: usize,
     stream: TcpStream,
+    /// Bytes sent.
+    written: Rc<Cell<u64>>,
+}
+
+impl Replay {
+    fn note(&self, outcome: &Poll<io::Result<usize>>) {
+        if let Poll::Ready(Ok(count)) = outcome {
+            self.written.set(self.written.get() + *count as u64);
+        }
+    }
 }
 
 impl AsyncRead for Replay {
@@ -132,7 +179,9 @@ impl AsyncRead for Replay {
 
 impl AsyncWrite for Replay {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note(&outcome);
+        outcome
     }
 
     fn poll_write_vectored(
@@ -140,7 +189,9 @@ impl AsyncWrite for Replay {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.note(&outcome);
+        outcome
     }
 
     fn is_write_vectored(&self) -> bool {

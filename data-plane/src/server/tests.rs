@@ -1,33 +1,50 @@
 //! What a connection costs while it waits.
 
+use std::io::Write as _;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
+use gateway_engine::Engine;
+use gateway_engine::compile::{Change, compile};
+use gateway_engine::manifest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 
+use crate::buffer::SMALL;
 use crate::runtime::{Shared, Worker};
 use crate::server::listener::{self, Door};
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::{Metrics, RequestLog};
 use crate::upstream::dns::Resolver;
 
-#[tokio::test]
-async fn the_task_of_a_connection_is_small() {
+/// A worker that serves this.
+fn worker(snapshot: Snapshot) -> Rc<Worker> {
     let shared = Arc::new(Shared {
-        live: Arc::new(Live::new(Snapshot::default())),
+        live: Arc::new(Live::new(snapshot)),
         metrics: Arc::new(Metrics::default()),
         request_log: RequestLog::off(),
         resolver: Resolver::new(Handle::current()),
     });
     let metrics = shared.metrics.worker();
-    let worker = Worker::new(shared, metrics);
+    Worker::new(shared, metrics)
+}
+
+fn door() -> Rc<Door> {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     socket.set_nonblocking(true).expect("a socket");
     let (door, _listener): (_, TcpListener) =
         Door::open("default/public".into(), socket).expect("registered");
+    door
+}
+
+#[tokio::test]
+async fn the_task_of_a_connection_is_small() {
+    let (worker, door) = (worker(Snapshot::default()), door());
     let peer = SocketAddr::from(([127, 0, 0, 1], 1));
-    let stream = TcpStream::from_std(connected()).expect("registered");
+    let (stream, _client) = connected();
     let presence = worker.connection(&door);
     let task = listener::serve(worker, door, stream, peer, presence);
     // Beside it: the reactor's entry (about 200 bytes) and the timer's (40). The rule is 2 KB for all of it.
@@ -35,9 +52,32 @@ async fn the_task_of_a_connection_is_small() {
     assert!(size <= 1_600, "{size} bytes: box what is rare");
 }
 
-fn connected() -> std::net::TcpStream {
+#[tokio::test]
+async fn a_connection_that_has_not_said_anything_holds_no_buffer() {
+    let manifest = "apiVersion: gateway/v1\nkind: Listener\nmetadata: { name: public }\nspec: { port: 1 }\n";
+    let documents =
+        manifest::parse("test", manifest.as_bytes(), &manifest::Resolver::environment()).expect("a manifest");
+    let changes = documents.iter().map(|it| Change::Upsert(it.resource.clone().canonical())).collect();
+    let engine = compile(&Engine::default(), changes).expect("valid").engine;
+    let (worker, door) = (worker(Snapshot { engine, ..Snapshot::default() }), door());
+    drop(worker.buffers.take(SMALL));
+    let (stream, mut client) = connected();
+    let presence = worker.connection(&door);
+    let peer = SocketAddr::from(([127, 0, 0, 1], 1));
+    let mut task = pin!(listener::serve(Rc::clone(&worker), door, stream, peer, presence));
+    for said in [&b""[..], b"GET"] {
+        client.write_all(said).expect("sent");
+        let waiting = tokio::time::timeout(Duration::from_millis(100), &mut task).await;
+        assert!(waiting.is_err(), "it goes on");
+        assert_eq!(worker.buffers.free(), usize::from(said.is_empty()), "{said:?}");
+    }
+}
+
+/// Both ends of a connection, as if it had just been accepted.
+fn connected() -> (TcpStream, std::net::TcpStream) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let stream = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+    let client = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+    let (stream, _) = listener.accept().expect("accepted");
     stream.set_nonblocking(true).expect("a socket");
-    stream
+    (TcpStream::from_std(stream).expect("registered"), client)
 }

@@ -170,15 +170,26 @@ pub struct WorkerMetrics {
     listeners: RefCell<Slots<Arc<ListenerCells>>>,
 }
 
+/// A request that is counted as in flight.
+#[derive(Debug)]
+#[must_use = "dropped, the request is over"]
+pub struct InFlight<'a>(&'a ProcessCells);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.0.in_flight.sub(1);
+    }
+}
+
 impl WorkerMetrics {
-    /// A request head is in. Pair it with one [`WorkerMetrics::request_finished`].
-    pub fn request_started(&self) {
+    /// A request head is in. It is in flight until the guard is dropped, whatever becomes of its task.
+    pub fn request_started(&self) -> InFlight<'_> {
         self.process.in_flight.add(1);
+        InFlight(&self.process)
     }
 
     /// A request is over, its body sent or broken off.
     pub fn request_finished(&self, end: &Finished<'_>) {
-        self.process.in_flight.sub(1);
         let outcome = Outcome::new(end.method, end.status, end.reason);
         match end.route {
             Some(slot) => {

@@ -81,7 +81,7 @@ async fn during_the_delay_everything_is_served_but_told_to_leave() {
 async fn at_the_deadline_what_is_left_is_cut() {
     let target = Target::bind().await;
     let gateway = Gateway::start_with("{}", &route(&target), |config| {
-        config.drain_timeout = Duration::from_millis(300)
+        config.drain_timeout = Duration::from_millis(300);
     })
     .await;
     let mut tunnel = gateway.connect().await;
@@ -113,7 +113,8 @@ async fn connections_in_the_queue_are_served_before_the_port_closes() {
         let mut upstream = target.accept().await;
         tokio::spawn(async move {
             upstream.head().await;
-            upstream.send(OK).await;
+            // No connection is used twice: each is of one client in the queue.
+            upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
             upstream.rest().await;
         });
     }
@@ -121,4 +122,16 @@ async fn connections_in_the_queue_are_served_before_the_port_closes() {
         assert_eq!(client.reply().await.body, "ok");
     }
     within("the end", leaving).await.expect("clean");
+}
+
+#[tokio::test]
+async fn a_connection_that_has_never_said_anything_does_not_hold_up_leaving() {
+    let gateway = Gateway::start("{}", "").await;
+    let mut silent = gateway.connect().await;
+    // Accepted after the silent one.
+    assert_eq!(gateway.ask(GET).await.status(), "404");
+    let began = std::time::Instant::now();
+    within("the end", gateway.running.shutdown()).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(silent.rest().await, (Vec::new(), true));
 }

@@ -13,16 +13,16 @@ use tokio::net::TcpStream;
 
 use crate::support::{Gateway, Target, field, within};
 
-type Body = BoxBody<Bytes, Infallible>;
+pub(crate) type Body = BoxBody<Bytes, Infallible>;
 
-async fn connect(gateway: &Gateway) -> SendRequest<Body> {
+pub(crate) async fn connect(gateway: &Gateway) -> SendRequest<Body> {
     let stream = TcpStream::connect(gateway.address).await.expect("connected");
     let (sender, connection) = handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("h2");
     tokio::spawn(connection);
     sender
 }
 
-fn get(path: &str) -> Request<Body> {
+pub(crate) fn get(path: &str) -> Request<Body> {
     let uri = format!("http://a.example{path}");
     Request::builder().version(Version::HTTP_2).uri(uri).body(Empty::new().boxed()).expect("a request")
 }

@@ -5,6 +5,8 @@ mod drain;
 mod faults;
 mod forwarding;
 mod http2;
+mod http2_endings;
+mod interim;
 mod local_answers;
 mod smuggling;
 mod support;

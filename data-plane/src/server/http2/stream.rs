@@ -1,6 +1,7 @@
 //! One stream of an HTTP/2 connection: hyper's request becomes the same head that HTTP/1.1 requests have, and the
 //! stream a [`Client`].
 
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -25,7 +26,9 @@ use crate::proxy::client::{Asked, Client, Gone, Opening, Unsendable};
 use crate::proxy::{self, Job, identity};
 use crate::relay::{Sink, Source, SourceError, Step};
 use crate::runtime::Worker;
+use crate::server::http1::{LINGER, MAX_LINGER_BYTES};
 use crate::server::listener::Door;
+use crate::wheel::Timer;
 
 /// Serves the stream's request.
 pub(super) async fn serve(
@@ -37,7 +40,7 @@ pub(super) async fn serve(
     open: Open,
 ) {
     let Some(view) = door.view(&worker) else { return };
-    let timer = std::future::poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
+    let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
     let mut exchange = worker.take_exchange();
     let (parts, body) = request.into_parts();
     let http = &view.listener.http;
@@ -65,6 +68,7 @@ pub(super) async fn serve(
         current: Bytes::new(),
         ended: false,
         trailers: Vec::new(),
+        opened: None,
         answer: Some(answer),
         writer: None,
         method: asked.method,
@@ -76,9 +80,31 @@ pub(super) async fn serve(
         Ok(()) => proxy::handle(&mut job, view, &mut stream).await,
         Err(reason) => proxy::refuse_unread(&mut job, reason, &mut stream).await,
     }
-    drop(stream);
     worker.return_exchange(exchange);
+    linger(&mut stream, &timer).await;
     drop(open);
+}
+
+/// Throws away what still comes of the request's body: many a client that is told to stop while it sends does not look
+/// at the response that it has (RFC 9113 §8.1).
+async fn linger(stream: &mut Stream, timer: &Timer) {
+    timer.set(Some(LINGER));
+    let mut left = MAX_LINGER_BYTES;
+    poll_fn(|cx| {
+        if timer.expired() {
+            return Poll::Ready(());
+        }
+        loop {
+            let count = stream.data().len();
+            stream.consume(count);
+            match stream.poll_step(cx) {
+                Poll::Ready(Ok(Step::Data)) if stream.data().len() <= left => left -= stream.data().len(),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    })
+    .await;
 }
 
 /// The head as policies see it. Everything is copied: hyper's form of a head has no text to point into.
@@ -148,8 +174,11 @@ fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
 struct Stream {
     body: Incoming,
     current: Bytes,
+    /// There is no more of the body, or nobody cares.
     ended: bool,
     trailers: Vec<u8>,
+    /// The response; goes out with what follows it.
+    opened: Option<Response<Outgoing>>,
     answer: Option<oneshot::Sender<Response<Outgoing>>>,
     writer: Option<Writer>,
     method: Method,
@@ -158,6 +187,16 @@ struct Stream {
 }
 
 impl Stream {
+    /// Hands the response to hyper.
+    fn begin_response(&mut self) {
+        if let Some(response) = self.opened.take()
+            && let Some(answer) = self.answer.take()
+        {
+            // A client that reset the stream is noticed at the next write.
+            let _reset = answer.send(response);
+        }
+    }
+
     fn note_trailers(&mut self, trailers: &HeaderMap) {
         for (name, value) in trailers {
             if KnownField::classify(name.as_str().as_bytes()).is_forbidden_in_trailers() {
@@ -217,7 +256,11 @@ impl Sink for Stream {
             // A response without a body, as to HEAD.
             return Poll::Ready(Ok(data.len()));
         };
-        let count = ready!(writer.poll_send(cx, data))?;
+        let Poll::Ready(taken) = writer.poll_send(cx, data) else {
+            self.begin_response();
+            return Poll::Pending;
+        };
+        let count = taken?;
         self.sent += count as u64;
         Poll::Ready(Ok(count))
     }
@@ -240,6 +283,7 @@ impl Sink for Stream {
     }
 
     fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.begin_response();
         Poll::Ready(Ok(()))
     }
 }
@@ -278,10 +322,14 @@ impl Client for Stream {
         } else {
             writer.end(None);
         }
-        let answer = self.answer.take().ok_or(Unsendable)?;
-        // A client that reset the stream is noticed at the next write.
-        let _reset = answer.send(response);
+        self.opened = Some(response);
         Ok(())
+    }
+
+    fn retract(&mut self) -> bool {
+        self.writer = None;
+        self.sent = 0;
+        self.opened.take().is_some()
     }
 
     fn become_tunnel(&mut self) {}
@@ -300,6 +348,8 @@ impl Client for Stream {
     }
 
     fn abort(&mut self) {
+        self.ended = true;
+        self.opened = None;
         self.answer = None;
         self.writer = None;
     }

@@ -17,15 +17,18 @@ fn cells_of_all_workers_are_summed_per_route_method_code_and_reason() {
     let metrics = Arc::new(Metrics::default());
     let users = name("default/users");
     let slot = Slot { index: 3, name: &users };
-    for _ in 0..2 {
-        let worker = metrics.worker();
-        worker.request_started();
-        worker.request_started();
+    let workers = [metrics.worker(), metrics.worker()];
+    let _unfinished = workers.each_ref().map(|worker| {
+        let unfinished = worker.request_started();
+        let over = worker.request_started();
         worker.request_finished(&finished(Some(slot), 200, None));
-        worker.request_started();
+        drop(over);
+        let over = worker.request_started();
         worker.request_finished(&finished(None, 404, Some(Reason::NoRoute)));
+        drop(over);
         worker.bytes(10, 20);
-    }
+        unfinished
+    });
     let text = metrics.render();
     let ok = r#"gateway_requests_total{route="default/users",method="GET",code="200",reason=""}"#;
     assert_eq!(line(&text, ok), Some("2"), "{text}");

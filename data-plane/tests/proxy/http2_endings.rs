@@ -1,0 +1,92 @@
+//! How HTTP/2 connections end whose clients do not do their part, byte by byte, and how streams end that are answered
+//! before they are read.
+
+use std::convert::Infallible;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::http2::{connect, get};
+use crate::support::{Gateway, Peer, within};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+/// `GET http://a/`, in indexed fields but for the authority.
+const GET_BLOCK: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'a'];
+/// Long enough for every grace, shorter than every default timeout.
+const SOON: Duration = Duration::from_secs(8);
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
+    let mut frame = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    frame.extend_from_slice(payload);
+    frame
+}
+
+async fn begin(gateway: &Gateway, frames: &[Vec<u8>]) -> Peer {
+    let mut client = gateway.connect().await;
+    client.send([PREFACE, &frames.concat()].concat()).await;
+    client
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_is_closed_all_the_same() {
+    let settings = || frame(SETTINGS, 0, 0, &[]);
+    let short_idle = "{ idleTimeout: 300ms }";
+    let short_head = "{ headerTimeout: 300ms }";
+    for (what, http, frames) in [
+        ("preface only", short_head, vec![]),
+        ("never a request", short_head, vec![settings()]),
+        ("a request without end", short_head, vec![settings(), frame(HEADERS, 0, 1, &GET_BLOCK[..1])]),
+        ("idle after a request", short_idle, vec![settings(), frame(HEADERS, 5, 1, GET_BLOCK)]),
+    ] {
+        let gateway = Gateway::start(http, "").await;
+        let began = Instant::now();
+        let mut client = begin(&gateway, &frames).await;
+        client.rest().await;
+        assert!(
+            (Duration::from_millis(300)..SOON).contains(&began.elapsed()),
+            "{what}: {:?}",
+            began.elapsed()
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_answer_does_not_hold_up_leaving() {
+    let gateway = Gateway::start("{}", "").await;
+    let mut client = begin(&gateway, &[frame(SETTINGS, 0, 0, &[])]).await;
+    // The settings of the other side: it has taken up the connection.
+    client.bytes(9).await;
+    let began = Instant::now();
+    within("the end", gateway.running.shutdown()).await;
+    client.rest().await;
+    assert!(began.elapsed() < SOON, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn a_client_that_is_answered_early_may_finish_what_it_says() {
+    let respond = "kind: Route\nmetadata: { name: r }\nspec: { respond: { status: 200, body: hi } }\n";
+    let gateway = Gateway::start("{}", respond).await;
+    let mut sender = connect(&gateway).await;
+    let (frames, body) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
+    let mut request = get("/").map(|_| StreamBody::new(ReceiverStream::new(body)).boxed());
+    *request.method_mut() = http::Method::POST;
+    let response = within("a response", sender.send_request(request)).await.expect("answered");
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.into_body().collect().await.expect("whole").to_bytes(), "hi");
+    let stopped = tokio::time::timeout(Duration::from_millis(300), frames.closed()).await;
+    assert!(stopped.is_err(), "the stream was reset");
+    for _ in 0..3 {
+        within("read", frames.send(Ok(Frame::data(Bytes::from_static(&[b'x'; 10_000])))))
+            .await
+            .expect("read");
+    }
+    // Not for ever: it is told to stop.
+    within("told to stop", frames.closed()).await;
+}
