@@ -220,6 +220,11 @@ impl Applier {
         Ok(Applied { changed, refused, took, released })
     }
 
+    /// A whole configuration was refused, here or before it got here.
+    pub(crate) fn note_refused(&self) {
+        self.shared.metrics.rejected(1);
+    }
+
     /// Tries the parked changes again when one of them failed for a reason that may pass. Returns whether anything
     /// changed.
     pub(crate) async fn retry(&mut self) -> bool {

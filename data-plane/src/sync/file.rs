@@ -103,6 +103,7 @@ impl Files {
                 }
                 Ok(_) => {}
                 Err(errors) => {
+                    applier.note_refused();
                     tracing::error!("manifests not taken, the old configuration serves on:\n{errors}");
                 }
             }

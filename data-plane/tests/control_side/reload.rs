@@ -36,6 +36,19 @@ async fn a_changed_file_is_served_and_a_wrong_one_changes_nothing() {
 }
 
 #[tokio::test]
+async fn manifests_that_are_not_taken_are_counted() {
+    let plane = standalone(&(listener("public") + &respond("/one", "1"))).await;
+    for (count, wrong) in [(1, "kind: ["), (2, "kind: {")] {
+        plane.write(wrong);
+        let line = format!("\ngateway_config_rejected_total {count}\n");
+        until("counted", async || {
+            get(plane.running.admin(), "/metrics").await.expect("an answer").1.contains(&line)
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn a_data_plane_does_not_start_on_wrong_manifests_and_says_where() {
     let dangling = "apiVersion: gateway/v1\nkind: Route\nmetadata: { name: r }\nspec:\n  forward: { backends: [{ upstream: gone }] }\n";
     for (text, place, words) in [
