@@ -1,6 +1,6 @@
 //! What the policy chain costs per exchange (request and response pass): with every policy of the first set on three
 //! levels, and with none. `fill` is the fixture's own share, to be taken off. Allocations are a test
-//! (`tests/allocations.rs`), not a number here.
+//! (`tests/chain_allocations.rs`), not a number here.
 
 #[path = "../tests/fixture/chain.rs"]
 mod chain;

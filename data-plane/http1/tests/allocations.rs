@@ -77,10 +77,12 @@ fn a_warm_exchange_allocates_nothing() {
     let region = Region::new(ALLOCATOR);
     exchange(&mut storage);
     assert!(region.change().allocations > 0, "the first exchange fills the vectors");
-    let region = Region::new(ALLOCATOR);
-    for _ in 0..100 {
-        exchange(&mut storage);
-    }
-    let change = region.change();
-    assert_eq!((change.allocations, change.reallocations), (0, 0));
+    // The counters are the process's: the test runner's own thread may allocate meanwhile, but not in every round.
+    let rounds = (0..5).map(|_| {
+        let region = Region::new(ALLOCATOR);
+        (0..100).for_each(|_| exchange(&mut storage));
+        let change = region.change();
+        change.allocations + change.reallocations
+    });
+    assert_eq!(rounds.min(), Some(0));
 }
