@@ -108,6 +108,17 @@ impl<'a> HeadWriter<'a> {
         }
     }
 
+    /// Appends a field whose name is known to be sound and no framing field's: it was parsed, or is a constant. The
+    /// value is checked.
+    pub fn known_field(&mut self, name: &[u8], value: &[u8]) -> Result<(), WriteError> {
+        debug_assert!(is_token(name) && !KnownField::classify(name).is_framing());
+        if !is_value(value) {
+            return Err(WriteError::Value);
+        }
+        push_line(name, value, self.out);
+        Ok(())
+    }
+
     /// Appends neighbouring field lines as they were parsed from `buf`, each in the form `name: value` with its CRLF,
     /// in one copy. None of them may be a framing field.
     pub fn parsed_lines(&mut self, buf: &[u8], lines: std::ops::Range<usize>) {
@@ -179,9 +190,28 @@ fn push_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether `value` has no control bytes but HTAB. Folded without an early exit: this vectorises.
+/// Whether `value` has no control bytes but HTAB. Values are short: eight bytes at a time, the last eight once more.
 fn is_value(value: &[u8]) -> bool {
-    value.iter().fold(true, |clean, &b| clean & ((b >= b' ' && b != 0x7f) || b == b'\t'))
+    let Some(last) = value.last_chunk::<8>() else { return has_no_control(value) };
+    let (words, _) = value.as_chunks::<8>();
+    words
+        .iter()
+        .chain([last])
+        .all(|word| !may_have_control(u64::from_le_bytes(*word)) || has_no_control(word))
+}
+
+/// Whether one of eight bytes is below SP or DEL; HTAB counts.
+const fn may_have_control(word: u64) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    // A byte's top bit is left when taking its bound away borrows, and it is no byte of 0x80 or above itself.
+    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
+    let not_del = word ^ (ONES * 0x7f);
+    let del = not_del.wrapping_sub(ONES) & !not_del;
+    (below_space | del) & (ONES * 0x80) != 0
+}
+
+fn has_no_control(value: &[u8]) -> bool {
+    value.iter().all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t')
 }
 
 fn is_visible(text: &[u8]) -> bool {

@@ -12,6 +12,8 @@ use gateway_http1::{Framing, KnownField, Span};
 
 use super::identity;
 
+/// Tag of fields whose name no codec has judged.
+const UNKNOWN: u8 = KnownField::Other as u8;
 const HOST: u8 = KnownField::Host as u8;
 const CONTENT_LENGTH: u8 = KnownField::ContentLength as u8;
 const TRANSFER_ENCODING: u8 = KnownField::TransferEncoding as u8;
@@ -59,6 +61,18 @@ pub(crate) fn fill_response(parsed: &ResponseHead, parts: &mut HeadParts) {
             parts.push(text(field.name), text(field.value), field.known as u8);
         }
     }
+}
+
+/// Adds a field of the gateway's own.
+pub(crate) fn add(parts: &mut HeadParts, known: KnownField, value: &[u8]) {
+    let value = parts.copy(value);
+    add_text(parts, known, value);
+}
+
+/// The same with a value that the head already has.
+pub(crate) fn add_text(parts: &mut HeadParts, known: KnownField, value: Text) {
+    let name = parts.copy(known.name().as_bytes());
+    parts.push(name, value, known as u8);
 }
 
 /// What a request to a target says about this hop.
@@ -154,8 +168,10 @@ fn write_fields(writer: &mut HeadWriter<'_>, head: &Head<'_>, wire: &[u8]) -> Re
         }
         writer.parsed_lines(wire, std::mem::replace(&mut run, 0..0));
         let (name, value) = (head.bytes(field.name), head.bytes(field.value));
-        // A renamed field may have become `host`.
-        if !name.eq_ignore_ascii_case(b"host") {
+        if field.tag != UNKNOWN {
+            writer.known_field(name, value)?;
+        } else if !name.eq_ignore_ascii_case(b"host") {
+            // A renamed field may have become `host`.
             writer.field(name, value)?;
         }
     }

@@ -8,9 +8,11 @@ use std::cell::Cell;
 use std::net::IpAddr;
 
 use gateway_engine::context::Scheme;
-use gateway_engine::head::Head;
+use gateway_engine::head::{Head, HeadParts};
 use gateway_engine::listener::HttpSettings;
 use gateway_http1::KnownField;
+
+use super::heads;
 
 /// Longest request id that is kept.
 const MAX_ID: usize = 128;
@@ -34,12 +36,13 @@ impl RequestIds {
         self.state.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        for word in [self.prefix, mixed ^ (mixed >> 31)] {
-            for half in [(word >> 32) as u32, word as u32] {
-                let digits = hex(half).to_be_bytes();
-                out.push_str(std::str::from_utf8(&digits).expect("hexadecimal digits"));
-            }
+        let mixed = mixed ^ (mixed >> 31);
+        let mut digits = [0; 32];
+        let words = [self.prefix >> 32, self.prefix, mixed >> 32, mixed];
+        for (place, word) in digits.chunks_exact_mut(8).zip(words) {
+            place.copy_from_slice(&hex(word as u32).to_be_bytes());
         }
+        out.push_str(std::str::from_utf8(&digits).expect("hexadecimal digits"));
     }
 }
 
@@ -82,22 +85,28 @@ pub(crate) struct Origin {
 
 /// Finds the client and writes the forwarding fields into the head. `trusted`: the connection comes from a trusted
 /// proxy, and the head still has the fields it sent; otherwise they have been left out of it.
-pub(crate) fn introduce(head: &mut Head<'_>, peer: IpAddr, http: &HttpSettings, trusted: bool) -> Origin {
+pub(crate) fn introduce(
+    parts: &mut HeadParts,
+    wire: &[u8],
+    peer: IpAddr,
+    http: &HttpSettings,
+    trusted: bool,
+) -> Origin {
     let mut origin = Origin { ip: peer.to_canonical(), scheme: Scheme::Http };
+    let mut head = Head::new(wire, parts);
     if trusted {
-        continue_chain(head, peer, http, &mut origin);
+        continue_chain(&mut head, peer, http, &mut origin);
         return origin;
     }
+    let authority = head.request_line().authority;
     let mut text = head.take_scratch();
     push_ip(origin.ip, &mut text);
-    head.add("x-forwarded-for", &text);
-    head.add("x-forwarded-proto", origin.scheme.as_str().as_bytes());
-    text.clear();
-    text.extend_from_slice(head.authority());
-    if !text.is_empty() {
-        head.add("x-forwarded-host", &text);
+    heads::add(parts, KnownField::XForwardedFor, &text);
+    heads::add(parts, KnownField::XForwardedProto, origin.scheme.as_str().as_bytes());
+    if !authority.is_empty() {
+        heads::add_text(parts, KnownField::XForwardedHost, authority);
     }
-    head.return_scratch(text);
+    Head::new(wire, parts).return_scratch(text);
     origin
 }
 
@@ -168,7 +177,6 @@ fn push_ip(ip: IpAddr, out: &mut Vec<u8>) {
 mod tests {
     use std::collections::HashSet;
 
-    use gateway_engine::head::HeadParts;
     use gateway_engine::value::cidr;
 
     use super::*;
@@ -184,7 +192,8 @@ mod tests {
             trusted_proxies: [cidr("10.0.0.0/8").expect("a block")].into(),
             ..Default::default()
         };
-        let origin = introduce(&mut head, peer.parse().expect("an address"), &http, trusted);
+        let origin = introduce(&mut parts, b"", peer.parse().expect("an address"), &http, trusted);
+        let head = Head::new(b"", &mut parts);
         let lines = head.iter().map(|(name, value, _)| {
             format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
         });

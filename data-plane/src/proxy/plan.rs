@@ -55,9 +55,14 @@ pub(crate) struct Course<'v> {
 /// Makes the plan. `wire` holds the bytes that the request head's wire texts point into.
 pub(crate) fn plan<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8]) -> (Course<'v>, Plan) {
     job.exchange.response.clear();
-    let mut head = Head::new(wire, &mut job.exchange.request);
-    head.add("x-request-id", job.exchange.id.as_bytes());
-    let origin = identity::introduce(&mut head, job.asked.peer, &view.listener.http, job.asked.trusted);
+    heads::add(&mut job.exchange.request, KnownField::XRequestId, job.exchange.id.as_bytes());
+    let origin = identity::introduce(
+        &mut job.exchange.request,
+        wire,
+        job.asked.peer,
+        &view.listener.http,
+        job.asked.trusted,
+    );
     let mut course = Course::without_route(view, origin);
     let plan = match locate(job, view, wire, origin) {
         Ok(found) => {
@@ -264,8 +269,8 @@ impl<'v> Course<'v> {
     /// head's wire texts point into.
     pub(crate) fn pass_back(&self, job: &mut Job<'_>, wire: &[u8]) {
         let Exchange { response, notes, id, .. } = &mut *job.exchange;
+        heads::add(response, KnownField::XRequestId, id.as_bytes());
         let mut head = Head::new(wire, response);
-        head.add("x-request-id", id.as_bytes());
         if head.fields().all(|field| field.tag != KnownField::Date as u8) {
             job.worker.date.with(|date| head.add("date", date));
         }

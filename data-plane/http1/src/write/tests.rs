@@ -125,3 +125,20 @@ fn numbers_are_written_whole() {
         assert_eq!(out, number.to_string().as_bytes());
     }
 }
+
+#[test]
+fn every_control_byte_is_found_wherever_it_stands() {
+    for len in 1..=20 {
+        for at in 0..len {
+            for byte in 0..=255_u8 {
+                let allowed = byte == b'\t' || (byte >= b' ' && byte != 0x7f);
+                for rest in [b'a', b'\t', 0x80, 0xff] {
+                    let mut value = vec![rest; len];
+                    value[at] = byte;
+                    assert_eq!(is_value(&value), allowed, "{byte:#x} at {at} of {len} among {rest:#x}");
+                }
+            }
+        }
+    }
+    assert!(is_value(b""));
+}
