@@ -6,14 +6,14 @@
 //!
 //! Invariant: while `direct` is not zero, a chunk of that many bytes is announced and must be sent as it was offered.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use gateway_http1::body::{self, BodyError, ChunkedLimits, Decoder, Encoder, Frame};
 use gateway_http1::{Field, Framing};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, ReadBuf};
+use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::{self, Buffer};
@@ -40,6 +40,8 @@ pub(crate) struct Wire {
     data: usize,
     /// The last read filled the buffer: there is more than fits.
     brimming: bool,
+    /// There may be something to read that the reactor does not know of any more: the next read does not wait for it.
+    untold: bool,
     trailers: Vec<u8>,
     encoder: Encoder,
     /// Rest of the data that is being sent from where it lies.
@@ -61,6 +63,7 @@ impl Wire {
             decoder: Decoder::new(Framing::None, ChunkedLimits::default()),
             data: 0,
             brimming: false,
+            untold: false,
             trailers: Vec::new(),
             encoder: Encoder::new(Framing::None),
             direct: 0,
@@ -177,23 +180,65 @@ impl Wire {
         if self.buffer.is_empty() && self.buffer.capacity() > 0 {
             self.buffer.release();
         }
+        if self.untold {
+            return Poll::Ready(Ok(()));
+        }
         self.stream.poll_read_ready(cx)
+    }
+
+    /// Notices that the other side is done, or the connection broken, while there is no room for what it says.
+    pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.stream.poll_read_ready(cx).is_pending() {
+            return Poll::Pending;
+        }
+        // That there is more to read is no news: forgotten, so that news wake this task. An end is never forgotten.
+        self.untold = true;
+        let nothing_read = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
+        let _forgotten = self.stream.try_io(Interest::READABLE, nothing_read);
+        self.stream.poll_read_ready(cx).map(drop)
     }
 
     /// Reads once, whatever fits into the buffer, which gets at least `room` bytes in size; 0: the other side is done.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
         if self.buffer.capacity() < room || self.buffer.is_full() {
-            ready!(self.stream.poll_read_ready(cx))?;
+            if !self.untold {
+                ready!(self.stream.poll_read_ready(cx))?;
+            }
             self.buffer.make_room(room);
+        }
+        if self.untold
+            && let Some(count) = self.read_untold()?
+        {
+            return Poll::Ready(Ok(self.note_read(count)));
         }
         let mut read = ReadBuf::new(self.buffer.spare());
         debug_assert!(read.remaining() > 0, "the caller bounds what it lets pile up");
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
         let count = read.filled().len();
+        Poll::Ready(Ok(self.note_read(count)))
+    }
+
+    /// Reads once without having been told that there is something; `None`: there is nothing.
+    fn read_untold(&mut self) -> io::Result<Option<usize>> {
+        let spare = self.buffer.spare();
+        match (&*socket2::SockRef::from(&self.stream)).read(spare) {
+            Ok(count) => {
+                self.untold = count == spare.len();
+                Ok(Some(count))
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.untold = false;
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn note_read(&mut self, count: usize) -> usize {
         self.buffer.advance(count);
         self.brimming = self.buffer.is_full();
         self.received += count as u64;
-        Poll::Ready(Ok(count))
+        count
     }
 
     /// Closes so that the other side cannot take what it got for the whole: a reset.

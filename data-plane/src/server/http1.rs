@@ -367,7 +367,7 @@ impl Client for Connection {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        // Pipelined requests wait in the buffer; once it is full the client is not listened to until they are served.
+        // Pipelined requests wait in the buffer; once it is full no more of them are read until they are served.
         while !self.wire.buffer.is_full() || self.wire.buffer.is_empty() {
             match self.wire.poll_fill(cx, buffer::SMALL) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(Gone::HalfClosed),
@@ -376,7 +376,7 @@ impl Client for Connection {
                 Poll::Pending => return Poll::Pending,
             }
         }
-        Poll::Pending
+        self.wire.poll_ended(cx).map(|()| Gone::HalfClosed)
     }
 
     fn abort(&mut self) {

@@ -227,6 +227,48 @@ async fn a_client_that_goes_away_takes_its_request_with_it() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_behind_more_than_is_read_ahead_is_noticed() {
+    let target = Target::bind().await;
+    let gateway = Gateway::before(&target).await;
+    let mut client = gateway.connect().await;
+    client.send(GET).await;
+    let mut upstream = target.accept().await;
+    upstream.head().await;
+    client.send(GET.repeat(2_000)).await;
+    let began = std::time::Instant::now();
+    drop(client);
+    assert!(upstream.is_closed().await);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_was_not_read_ahead_is_read_when_its_turn_comes() {
+    let target = Target::bind().await;
+    let gateway = Gateway::before(&target).await;
+    for size in [20_000, 100_000] {
+        let mut client = gateway.connect().await;
+        client.send(GET).await;
+        let mut upstream = target.accept().await;
+        upstream.head().await;
+        let body = "x".repeat(size);
+        client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n{body}")).await;
+        // Time for the gateway to read as much as it will.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        upstream.send(OK).await;
+        assert_eq!(client.reply().await.body, "ok");
+        upstream.head().await;
+        assert!(upstream.bytes(size).await == body.as_bytes());
+        upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
+        assert_eq!(client.reply().await.body, "ok");
+        client.send(GET).await;
+        let mut upstream = target.accept().await;
+        upstream.head().await;
+        upstream.send("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok").await;
+        assert_eq!(client.reply().await.body, "ok");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_in_its_body_takes_its_request_with_it() {
     let target = Target::bind().await;
     let gateway = Gateway::before(&target).await;
