@@ -7,8 +7,11 @@ use gateway_tests::process::program;
 use gateway_tests::stack::Stack;
 use gateway_tests::upstream::{Seen, Upstream};
 
-/// For each file: requests (host, path) and what the answer must hold.
-const EXPECTED: &[(&str, &[(&str, &str, u16, &str)])] = &[
+/// Host and path of a request, and the status and text of its answer.
+type Expectation = (&'static str, &'static str, u16, &'static str);
+
+/// For each file, what it serves.
+const EXPECTED: &[(&str, &[Expectation])] = &[
     ("hello.yaml", &[("any", "/", 200, "hello, 127.0.0.1")]),
     (
         "proxy.yaml",
