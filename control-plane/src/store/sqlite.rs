@@ -1,8 +1,9 @@
 //! The store in one SQLite file: for one control plane, `gatewayctl dev` and tests.
 //! Write-ahead log, one connection that writes (`BEGIN IMMEDIATE`), a few that read; every commit is synced to disk.
-//! The file belongs to one process: the lock on the state directory sees to that, not this module.
+//! The file belongs to one process: `lock.rs` sees to that.
 
 mod dialect;
+mod lock;
 
 // One text, compiled for each database: sqlx has no type that stands for both and keeps what each of them can do.
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
@@ -29,6 +30,7 @@ use sqlx::{ConnectOptions as _, SqlitePool};
 use super::watching::Watching;
 use super::{Opened, StoreError, TokenRecord, migration};
 use handle::Handle;
+use lock::FileLock;
 
 type Database = sqlx::Sqlite;
 type Pool = SqlitePool;
@@ -48,6 +50,7 @@ const WRITER_WAIT: Duration = Duration::from_secs(20);
 pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened, StoreError> {
     let options = options(url)?;
     prepare_file(options.get_filename())?;
+    let lock = FileLock::take(options.get_filename())?;
     let writer = SqlitePoolOptions::new()
         .max_connections(1)
         .acquire_timeout(WRITER_WAIT)
@@ -70,7 +73,7 @@ pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened,
         .await?;
     let position = objects::position(&mut *readers.acquire().await?).await?;
     let watching = Arc::new(Watching::new(position));
-    let poller = tokio::spawn(poll(readers.clone(), Arc::clone(&watching))).abort_handle();
+    let poller = tokio::spawn(poll(readers.clone(), Arc::clone(&watching), lock)).abort_handle();
     Ok(Opened { store: Arc::new(Handle { readers, writer, watching, poller }), created })
 }
 
@@ -110,7 +113,8 @@ fn cannot_open(path: &Path, why: &str) -> StoreError {
     ))
 }
 
-async fn poll(readers: SqlitePool, watching: Arc<Watching>) {
+/// Looks for commits of other handles; holds the file for as long as the store is open.
+async fn poll(readers: SqlitePool, watching: Arc<Watching>, _lock: FileLock) {
     let mut down = false;
     loop {
         tokio::time::sleep(POLL).await;
