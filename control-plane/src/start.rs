@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::Admission;
 use crate::api::{self, Api};
 use crate::audit::AuditLog;
-use crate::auth::{self, AdminFileError, Authenticator};
+use crate::auth::{self, AdminFileError, Authenticator, Secret};
 use crate::config::{Config, ConfigError, TlsFiles};
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
@@ -28,6 +28,8 @@ use crate::tls::{self, TlsError};
 
 /// Name of the file with the first admin token, in the state directory.
 const ADMIN_TOKEN: &str = "admin-token";
+/// Its name until the store is known to hold it.
+const PENDING_TOKEN: &str = "admin-token.pending";
 /// Time to write down what is left at the end.
 const WRITE_OUT: Duration = Duration::from_secs(5);
 
@@ -197,12 +199,22 @@ async fn open_store(
 ) -> Result<(Arc<dyn Store>, Option<PathBuf>), RunError> {
     let default = || format!("sqlite://{}", state.path().join("gateway.db").display());
     let url = config.database_url.clone().unwrap_or_else(default);
-    let (secret, record) = auth::new_token(auth::FIRST_TOKEN, Role::Admin, Vec::new(), None);
+    let (secret, mut record) = auth::new_token(auth::FIRST_TOKEN, Role::Admin, Vec::new(), None);
+    // Written before the store that keeps only its hash: a crash between the two must not lose the only token.
+    let left = state.read_secret(PENDING_TOKEN)?.and_then(|text| Secret::parse(&text).ok());
+    match &left {
+        Some(left) => record.digest = left.digest(),
+        None => drop(state.write_secret(PENDING_TOKEN, secret.reveal())?),
+    }
+    let digest = record.digest;
     let opened = store::open(&url, &record).await?;
-    if !opened.created {
+    let made = opened.created
+        || (left.is_some() && opened.store.tokens().await?.tokens.iter().any(|token| token.digest == digest));
+    if !made {
+        state.remove_secret(PENDING_TOKEN)?;
         return Ok((opened.store, None));
     }
-    let path = state.write_secret(ADMIN_TOKEN, secret.reveal())?;
+    let path = state.rename_secret(PENDING_TOKEN, ADMIN_TOKEN)?;
     tracing::info!(path = %path.display(), "made the store; the first admin token is in this file");
     Ok((opened.store, Some(path)))
 }

@@ -57,6 +57,40 @@ impl StateDir {
         &self.path
     }
 
+    /// What a secret's file holds, without the white space around it; `None`: there is no such file.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn read_secret(&self, name: &str) -> Result<Option<String>, StateDirError> {
+        let path = self.path.join(name);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text.trim().to_owned())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StateDirError::Io { path, source }),
+        }
+    }
+
+    /// Gives a secret's file another name, at once; returns where it is.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn rename_secret(&self, from: &str, to: &str) -> Result<PathBuf, StateDirError> {
+        let path = self.path.join(to);
+        match std::fs::rename(self.path.join(from), &path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(StateDirError::Io { path, source }),
+        }
+    }
+
+    /// Removes a secret's file.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove_secret(&self, name: &str) -> Result<(), StateDirError> {
+        let path = self.path.join(name);
+        std::fs::remove_file(&path).map_err(|source| StateDirError::Io { path, source })
+    }
+
     /// Writes a secret into a file of mode 0600, whole or not at all, and returns where it is.
     ///
     /// # Errors

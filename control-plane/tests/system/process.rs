@@ -56,6 +56,25 @@ async fn the_admin_token_file_is_the_way_back_in() {
 }
 
 #[tokio::test]
+async fn a_first_token_that_a_crash_left_on_the_way_to_its_file_is_found_again() {
+    let dir = Plane::start().await.stop().await;
+    let (file, pending) = (dir.path().join("admin-token"), dir.path().join("admin-token.pending"));
+    assert!(!pending.exists());
+    std::fs::rename(&file, &pending).expect("as after a crash");
+    let plane = Plane::start_in(dir).await;
+    assert!(plane.running.admin_token_path.is_some() && !pending.exists());
+    assert_eq!(plane.admin.get("/v1/tokens").await.status, StatusCode::OK);
+
+    // One that never came into the store is no token.
+    let dir = plane.stop().await;
+    let stranger = "0123456789abcdef0123456789abcdef";
+    std::fs::write(&pending, stranger).expect("written");
+    let plane = Plane::start_in(dir).await;
+    assert!(plane.running.admin_token_path.is_none() && !pending.exists());
+    plane.admin.with(stranger).get("/v1/tokens").await.problem(401, "unauthorized");
+}
+
+#[tokio::test]
 async fn with_a_certificate_the_admin_api_speaks_tls_only() {
     let dir = tempfile::tempdir().expect("a folder");
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
