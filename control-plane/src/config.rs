@@ -4,6 +4,7 @@
 //! Only settings that do something are here. Invariant: a [`Config`] that came out of [`Config::checked`] never
 //! opens an unprotected port off loopback unless `insecure` says so.
 
+use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
@@ -241,11 +242,14 @@ impl Args {
 impl File {
     fn read(path: &Path) -> Result<Self, ConfigError> {
         let fault = |reason: String| ConfigError::File { path: path.to_owned(), reason };
-        let size = std::fs::metadata(path).map_err(|error| fault(error.to_string()))?.len();
-        if size > MAX_FILE_BYTES {
-            return Err(fault(format!("it is {size} bytes long, at most {MAX_FILE_BYTES} are taken")));
+        // Its size is what it gives, not what it says: a pipe or a device says nothing.
+        let mut text = String::new();
+        std::fs::File::open(path)
+            .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text))
+            .map_err(|error| fault(error.to_string()))?;
+        if text.len() as u64 > MAX_FILE_BYTES {
+            return Err(fault(format!("it is over {MAX_FILE_BYTES} bytes long, no more are taken")));
         }
-        let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
         serde_saphyr::from_str(&text).map_err(|error| fault(error.to_string()))
     }
 }
@@ -322,6 +326,8 @@ mod tests {
             assert!(error.contains(words) && error.contains("settings.yaml"), "{error}");
         }
         assert!(matches!(load(&["--config=/nowhere/x.yaml"]), Err(ConfigError::File { .. })));
+        let endless = load(&["--config=/dev/zero"]).expect_err("never ends").to_string();
+        assert!(endless.contains("over 1048576 bytes"), "{endless}");
     }
 
     #[test]

@@ -133,3 +133,18 @@ fn the_log_level_bounds_what_is_said() {
         String::from_utf8_lossy(&output.stderr)
     );
 }
+
+#[test]
+fn what_it_cannot_start_with_is_one_line_and_a_pipe_gets_no_colours() {
+    let said = complaint(program().args(["--state-dir=/nowhere", "--config=/nowhere/x.yaml"]));
+    assert!(said.starts_with("error: cannot read the settings file /nowhere/x.yaml"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut command = program();
+    command.args(["--admin-token-file=/nowhere/token", "--state-dir"]).arg(dir.path());
+    let said = complaint(command.env("RUST_BACKTRACE", "1"));
+    let last = said.lines().last().expect("a line");
+    assert!(last.starts_with("error: cannot read --admin-token-file /nowhere/token"), "{said}");
+    assert_eq!(last.matches("No such file").count(), 1, "{said}");
+    assert!(said.contains("made the store") && !said.contains('\u{1b}'), "{said}");
+}
