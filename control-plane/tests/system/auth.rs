@@ -152,3 +152,77 @@ async fn the_audit_log_names_who_did_and_who_tried() {
     let second = plane.admin.get(&format!("/v1/audit?limit=1&cursor={next}")).await.expect(StatusCode::OK);
     assert!(second["items"][0]["id"].as_u64() < first["items"][0]["id"].as_u64());
 }
+
+#[tokio::test]
+async fn a_watch_ends_with_its_token() {
+    let plane = Plane::start().await;
+    let looker = plane.with_token("looker", "viewer", &[]).await;
+    let (mut own, others) = (plane.admin.events().await, looker.events().await);
+    assert_eq!(plane.admin.delete("/v1/tokens/looker").await.status, StatusCode::NO_CONTENT);
+    others.ended().await;
+    let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(1);
+    let wish = json!({ "name": "brief", "role": "viewer", "expires": soon.to_string() });
+    let made = plane.admin.post("/v1/tokens", &wish).await.expect(StatusCode::CREATED);
+    plane.admin.with(made["token"].as_str().expect("shown once")).events().await.ended().await;
+    // Whoever watches with another token is not concerned.
+    plane.admin.apply(&[upstream("a")]).await;
+    assert_eq!(own.next().await.1["revision"], 1);
+}
+
+#[tokio::test]
+async fn what_others_did_in_their_namespaces_is_not_told() {
+    let plane = Plane::start().await;
+    let shop = plane.with_token("shop", "viewer", &["shop"]).await;
+    let mut events = shop.events().await;
+    let write = async |document, message: &str| {
+        let batch = json!({ "resources": [document], "message": message });
+        plane.admin.post("/v1/apply", &batch).await.expect(StatusCode::OK);
+    };
+    write(upstream("a"), "for us").await;
+    write(in_namespace("shop", upstream("s")), "for the shop").await;
+    let facts = |it: &serde_json::Value| {
+        let text = |name: &str| it[name].as_str().expect("text").to_owned();
+        (it["revision"].as_u64(), text("author"), text("message"), it["created"].as_u64())
+    };
+    let foreign = (Some(1), String::new(), String::new(), Some(0));
+    let own = (Some(2), "admin".to_owned(), "for the shop".to_owned(), Some(1));
+    let list = shop.get("/v1/revisions").await.expect(StatusCode::OK);
+    assert_eq!((facts(&list["items"][0]), facts(&list["items"][1])), (own.clone(), foreign.clone()));
+    assert_eq!(facts(&shop.get("/v1/revisions/1").await.expect(StatusCode::OK)), foreign);
+    for expected in [foreign, own] {
+        assert_eq!(facts(&events.next().await.1), expected);
+    }
+    let all = plane.admin.get("/v1/revisions/1").await.expect(StatusCode::OK);
+    assert_eq!(all["message"], "for us");
+}
+
+#[tokio::test]
+async fn what_stands_in_the_way_in_other_namespaces_is_not_named() {
+    let plane = Plane::start().await;
+    let mut guest = in_namespace("shop", route("guest", "s"));
+    guest["spec"]["listeners"] = json!(["default/public"]);
+    plane.admin.apply(&[listener("public", 8080), in_namespace("shop", upstream("s")), guest]).await;
+    let shop = plane.with_token("shop", "editor", &["shop"]).await;
+    let owner = plane.with_token("owner", "editor", &["default"]).await;
+
+    let taken = in_namespace("shop", listener("mine", 8080));
+    let refused = shop.put("/v1/listeners/mine?namespace=shop", &taken).await;
+    let problem = refused.problem(422, "validation_failed");
+    assert_eq!(problem["errors"][0]["code"], "port_conflict");
+    assert!(
+        refused.text.contains("another namespace's Listener") && !refused.text.contains("default/public")
+    );
+    let refused = owner.delete("/v1/listeners/public").await;
+    refused.problem(409, "in_use");
+    assert!(refused.text.contains("another namespace's Route") && !refused.text.contains("shop/guest"));
+    let told = plane.admin.delete("/v1/listeners/public").await;
+    assert!(told.text.contains("Route shop/guest"), "{}", told.text);
+
+    let explain = async |listener: &str| {
+        let answer = shop.post("/v1/explain", &json!({ "path": "/", "listener": listener })).await;
+        answer.problem(422, "validation_failed")["detail"].as_str().expect("text").to_owned()
+    };
+    let missing = explain("default/nobody").await;
+    assert_eq!(explain("default/public").await, missing.replace("nobody", "public"));
+    assert_eq!(explain("public").await, missing.replace("nobody", "public"));
+}

@@ -166,6 +166,12 @@ pub(crate) struct Events {
 }
 
 impl Events {
+    /// Waits until the server ends the stream, whatever it says before.
+    pub(crate) async fn ended(mut self) {
+        let end = async { while self.body.frame().await.is_some_and(|frame| frame.is_ok()) {} };
+        tokio::time::timeout(std::time::Duration::from_secs(20), end).await.expect("within 20 s");
+    }
+
     /// The next event, name and data.
     pub(crate) async fn next(&mut self) -> (String, Value) {
         loop {
