@@ -8,8 +8,8 @@ use gateway_engine::action::{Action, Forward, HostHeader, Redirect, Respond};
 use gateway_engine::context::{Ctx, Notes, Param};
 use gateway_engine::head::{Head, HeadParts};
 use gateway_engine::path;
-use gateway_engine::policy::Flow;
 use gateway_engine::policy::chain::Chain;
+use gateway_engine::policy::{Flow, Kind};
 use gateway_engine::reject::Reason;
 use gateway_engine::route::{Lookup, Match, RequestView, Route};
 use gateway_http1::{Framing, KnownField, Method};
@@ -85,7 +85,7 @@ fn locate<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8], origin: Origin) ->
     }
     let mut head = Head::new(wire, request);
     normalize(&mut head, host, path, scratch)?;
-    let sought = RequestView {
+    let mut sought = RequestView {
         method: sought_method(&head, job.asked.method),
         host,
         path,
@@ -93,7 +93,14 @@ fn locate<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8], origin: Origin) ->
         source: origin.ip,
         headers: &head,
     };
-    match view.snapshot.engine.find(&view.listener, &sought) {
+    let engine = &view.snapshot.engine;
+    let mut lookup = engine.find(&view.listener, &sought);
+    if sought.method != head.method() && !matches!(&lookup, Lookup::Found(found) if has_cors(view, found)) {
+        // Nobody answers it as a preflight: it is an OPTIONS request like any other.
+        sought.method = head.method();
+        lookup = engine.find(&view.listener, &sought);
+    }
+    match lookup {
         Lookup::Found(found) => Ok(found),
         Lookup::NotFound => Err(Reason::NoRoute),
         Lookup::MethodNotAllowed(allow) => {
@@ -130,6 +137,12 @@ fn sought_method<'h>(head: &'h Head<'_>, method: Method) -> &'h [u8] {
         return head.get("access-control-request-method").unwrap_or_else(|| head.method());
     }
     head.method()
+}
+
+/// The route answers preflights itself.
+fn has_cors(view: &View, found: &Match<'_>) -> bool {
+    let levels = view.snapshot.engine.levels(&view.listener, found.route);
+    Chain::new(levels).applied().any(|policy| policy.kind == Kind::Cors)
 }
 
 /// What the route's action works with.

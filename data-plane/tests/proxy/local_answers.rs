@@ -88,6 +88,17 @@ async fn a_preflight_is_routed_by_the_method_it_asks_about() {
 }
 
 #[tokio::test]
+async fn a_preflight_that_no_cors_answers_is_an_ordinary_request() {
+    let plain = "kind: Route\nmetadata: { name: put }\nspec: { matches: [{ methods: [PUT] }], respond: { body: put } }\n---\n\
+        kind: Route\nmetadata: { name: options }\nspec: { matches: [{ methods: [OPTIONS] }], respond: { body: options } }\n";
+    let gateway = Gateway::start("{}", plain).await;
+    let reply = gateway
+        .ask("OPTIONS / HTTP/1.1\r\nHost: a\r\nOrigin: https://app.example\r\nAccess-Control-Request-Method: PUT\r\n\r\n")
+        .await;
+    assert_eq!((reply.status(), &*reply.body), ("200", "options"));
+}
+
+#[tokio::test]
 async fn the_response_side_of_the_policies_applies_to_refusals_too() {
     let target = Target::bind().await;
     let policies = "  policies: [{ ipFilter: { deny: [127.0.0.0/8] } }, { cors: { origins: ['*'] } }, \
