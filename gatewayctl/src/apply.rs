@@ -7,8 +7,8 @@ use http::Method;
 use serde::Serialize;
 
 use crate::cli::{ApplyArgs, DryRun, PruneArgs};
-use crate::client::Client;
-use crate::output::Output;
+use crate::client::{CallError, Client};
+use crate::output::{Output, counted};
 use crate::report::Failure;
 use crate::{changes, manifests, spans, validate, wait};
 
@@ -28,6 +28,7 @@ pub(crate) async fn run(
         base_revision: args.base_revision,
         dry_run: args.dry_run.is_some(),
         message: args.message.as_deref(),
+        ..Terms::default()
     };
     let response = send(&client, &documents, &terms, output).await?;
     show(&response, &documents, terms.dry_run, output)?;
@@ -44,6 +45,8 @@ pub(crate) async fn run(
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Terms<'a> {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) deletes: Vec<Key>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) prune: Option<Prune>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,9 +69,15 @@ pub(crate) async fn send(
     terms: &Terms<'_>,
     output: &Output,
 ) -> Result<ApplyResponse, Failure> {
-    let _progress = output.progress(format!("applying {} objects", documents.len()));
+    let _progress = output.progress(format!("applying {}", counted(documents.len(), "object")));
     let answer = client.call(Method::POST, "/v1/apply", &[], Some(body(documents, terms)?)).await;
-    answer.map_err(|error| error.about(documents))
+    let answer: Result<_, CallError> = answer;
+    answer.map_err(|error| {
+        // Without a base nobody else's change is in the way.
+        let stale = terms.base_revision.is_some() && error.is_conflict();
+        let failure = error.about(documents);
+        if stale { failure.help("look at what changed with `gatewayctl rollout history`") } else { failure }
+    })
 }
 
 /// `{"resources":[...], ...}`: each object is written once, straight into the body.
@@ -120,6 +129,7 @@ mod tests {
         let documents = parse("x", text, &Resolver::literal()).expect("sound");
         let labels = [("team".to_owned(), "x".to_owned())].into();
         let terms = Terms {
+            deletes: vec![Key::new(gateway_proto::kind::Kind::Policy, "shop", "old")],
             prune: Some(Prune { labels, max_delete: Some(3) }),
             base_revision: Some(7),
             dry_run: true,
@@ -128,6 +138,7 @@ mod tests {
         let body = body(&documents, &terms).expect("written");
         let read: ApplyRequest = serde_json::from_slice(&body).expect("the API's own shape");
         assert_eq!((read.resources.len(), read.base_revision, read.dry_run), (2, Some(7), true));
+        assert_eq!(read.deletes, terms.deletes);
         assert_eq!(read.message.as_deref(), Some("why \"not\""));
         assert_eq!(read.prune.and_then(|prune| prune.max_delete), Some(3));
         let least = super::body(&documents[..1], &Terms::default()).expect("written");

@@ -7,7 +7,7 @@ use serde_json::Value;
 use similar::TextDiff;
 
 use crate::objects;
-use crate::output::{Output, painted_diff};
+use crate::output::Output;
 use crate::report::Failure;
 
 /// What happened to an object.
@@ -36,7 +36,7 @@ pub(crate) fn counts(changes: &[Change]) -> String {
 /// Writes the differences, one after the other.
 pub(crate) fn show_differences(changes: &[Change], output: &Output) -> Result<(), Failure> {
     for change in changes {
-        output.raw(&painted_diff(&difference(change)))?;
+        output.diff(&difference(change))?;
     }
     Ok(())
 }

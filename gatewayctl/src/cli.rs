@@ -1,15 +1,21 @@
 //! What can be asked for: commands, flags and how their values are read. No behaviour; a value that parses is used by
 //! the command that names it.
 
+mod ignored;
+mod subject;
+
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use gateway_engine::value;
 use gateway_proto::admin::Role;
 use gateway_proto::kind::Kind;
+
+pub(crate) use subject::Subject;
 
 /// The command line of the gateway.
 ///
@@ -25,6 +31,21 @@ pub(crate) struct Cli {
     pub(crate) connection: Connection,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl Cli {
+    /// Reads a command line; the first argument is the program's name. Refuses options that would be ignored.
+    pub(crate) fn read<T: Into<OsString> + Clone>(
+        arguments: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let mut command = Cli::command();
+        let matches = command.try_get_matches_from_mut(arguments)?;
+        let cli = Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))?;
+        match ignored::complaint(&cli, &matches) {
+            None => Ok(cli),
+            Some((kind, message)) => Err(command.error(kind, message)),
+        }
+    }
 }
 
 /// Which control plane, and as whom.
@@ -127,8 +148,8 @@ pub(crate) struct ApplyArgs {
     pub(crate) message: Option<String>,
     #[command(flatten)]
     pub(crate) prune: PruneArgs,
-    /// Change nothing: check here (client), or do everything but store it (server)
-    #[arg(long, value_enum, value_name = "WHERE")]
+    /// Change nothing: check here (client), or do everything but store it (server, the default)
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "server", value_name = "WHERE")]
     pub(crate) dry_run: Option<DryRun>,
     /// Refuse unless this is the newest revision
     #[arg(long, value_name = "N")]
@@ -174,7 +195,7 @@ pub(crate) enum Format {
     Json,
     /// The objects as YAML, fit for apply
     Yaml,
-    /// KIND/NAME lines
+    /// KIND/NAME lines, with -A KIND/NAMESPACE/NAME, as get and delete take them
     Name,
 }
 
@@ -185,16 +206,17 @@ pub(crate) struct Scope {
     #[arg(short, long, value_name = "NS", default_value = gateway_proto::DEFAULT_NAMESPACE, value_parser = name)]
     pub(crate) namespace: String,
     /// All namespaces
-    #[arg(short = 'A', long, conflicts_with = "namespace")]
+    #[arg(short = 'A', long, conflicts_with_all = ["namespace", "names"])]
     pub(crate) all_namespaces: bool,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct GetArgs {
-    /// Listener, Route, Upstream or Policy; plurals and lower case will do; `all` for every kind
-    #[arg(value_parser = kinds)]
-    pub(crate) kind: Kinds,
-    /// Names; none: all of the namespace
+    /// Listener, Route, Upstream or Policy; plurals and lower case will do; `all` for every kind; or an object as
+    /// KIND/NAME or KIND/NAMESPACE/NAME
+    #[arg(value_parser = subject::of_get)]
+    pub(crate) kind: Subject,
+    /// Names, none: all of the namespace; or more objects as KIND/NAME
     pub(crate) names: Vec<String>,
     #[command(flatten)]
     pub(crate) scope: Scope,
@@ -224,10 +246,10 @@ pub(crate) struct ObjectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DeleteArgs {
-    /// Kind
-    #[arg(value_parser = kind, required_unless_present = "files", requires = "names")]
-    pub(crate) kind: Option<Kind>,
-    /// Names
+    /// Kind, or an object as KIND/NAME or KIND/NAMESPACE/NAME
+    #[arg(value_parser = subject::of_delete, required_unless_present = "files")]
+    pub(crate) kind: Option<Subject>,
+    /// Names, or more objects as KIND/NAME
     pub(crate) names: Vec<String>,
     /// Delete the objects of these manifests instead
     #[arg(short = 'f', long = "filename", value_name = "FILE|DIR|-", conflicts_with = "kind")]
@@ -238,9 +260,9 @@ pub(crate) struct DeleteArgs {
     /// Namespace
     #[arg(short, long, value_name = "NS", value_parser = name)]
     pub(crate) namespace: Option<String>,
-    /// Check on the server, delete nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    /// Delete nothing: tell what is named (client), or check on the server (server, the default)
+    #[arg(long, value_enum, num_args = 0..=1, require_equals = true, default_missing_value = "server", value_name = "WHERE")]
+    pub(crate) dry_run: Option<DryRun>,
     /// An object that is not there is no error
     #[arg(long)]
     pub(crate) ignore_not_found: bool,
@@ -407,10 +429,6 @@ pub(crate) struct DevArgs {
 /// Labels that must all be there.
 pub(crate) type Labels = BTreeMap<String, String>;
 
-/// One kind or every kind.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Kinds(pub(crate) Vec<Kind>);
-
 fn kind(text: &str) -> Result<Kind, String> {
     let wanted = text.to_lowercase();
     let all = Kind::ALL.iter().copied();
@@ -418,10 +436,6 @@ fn kind(text: &str) -> Result<Kind, String> {
     all.into_iter()
         .find(|kind| kind.as_str().to_lowercase() == wanted || kind.plural() == wanted)
         .ok_or_else(|| format!("unknown kind, expected one of {}", known()))
-}
-
-fn kinds(text: &str) -> Result<Kinds, String> {
-    if text == "all" { Ok(Kinds(Kind::ALL.to_vec())) } else { kind(text).map(|kind| Kinds(vec![kind])) }
 }
 
 fn name(text: &str) -> Result<String, String> {

@@ -43,8 +43,14 @@ pub(crate) enum CallError {
     /// The server said no, and why.
     Refused(Box<Problem>),
     /// There was no answer, or one that makes no sense.
-    Failed { server: String, reason: String },
+    Failed { server: String, reason: String, help: &'static str },
 }
+
+/// What to do when nobody answers.
+const IS_IT_THERE: &str =
+    "is the control plane running? name it with --server, GATEWAY_SERVER or `gatewayctl login`";
+/// What to do when somebody else answers.
+const IS_IT_OURS: &str = "name a gateway's admin API with --server, GATEWAY_SERVER or `gatewayctl login`";
 
 /// Query parameters of a call.
 pub(crate) type Query<'a> = &'a [(&'a str, &'a str)];
@@ -53,9 +59,16 @@ impl Client {
     /// A client; nothing is sent yet.
     pub(crate) fn new(endpoint: &Endpoint) -> Result<Self, Failure> {
         let server = endpoint.server.trim_end_matches('/').to_owned();
+        if server.split('/').nth(2).is_some_and(|authority| authority.contains('@')) {
+            let message = "the server's URL must not hold a user or password".to_owned();
+            return Err(usage(message).help("give a token with --token or GATEWAY_TOKEN"));
+        }
         let uri: http::Uri =
             server.parse().map_err(|error| usage(format!("{server:?} is no URL: {error}")))?;
-        if !matches!(uri.scheme_str(), Some("http" | "https")) || uri.authority().is_none() {
+        if !matches!(uri.scheme_str(), Some("http" | "https"))
+            || uri.authority().is_none()
+            || uri.query().is_some()
+        {
             return Err(usage(format!("{server:?} is no URL such as http://127.0.0.1:9000")));
         }
         let authorization = match &endpoint.token {
@@ -113,7 +126,7 @@ impl Client {
             }
             let body: &[u8] = if body.is_empty() { b"null" } else { &body };
             serde_json::from_slice(body)
-                .map_err(|error| self.failed(format!("the answer makes no sense: {error}")))
+                .map_err(|error| self.strange(format!("its answer makes no sense: {error}")))
         };
         let late = || self.failed(format!("no answer within {} s", ANSWER_WITHIN.as_secs()));
         tokio::time::timeout(ANSWER_WITHIN, exchange).await.map_err(|_| late())?
@@ -160,18 +173,27 @@ impl Client {
         }
         let request = request.body(Full::from(body.unwrap_or_default()));
         let request = request.map_err(|error| self.failed(format!("cannot ask for {url}: {error}")))?;
-        self.http.request(request).await.map_err(|error| self.failed(reason(&error)))
+        self.http.request(request).await.map_err(|error| CallError::Failed {
+            server: self.server.clone(),
+            reason: format!("cannot be reached: {}", reason(&error)),
+            help: remedy(&error),
+        })
     }
 
     fn failed(&self, reason: String) -> CallError {
-        CallError::Failed { server: self.server.clone(), reason }
+        CallError::Failed { server: self.server.clone(), reason, help: IS_IT_THERE }
+    }
+
+    /// What answers is no gateway.
+    fn strange(&self, reason: String) -> CallError {
+        CallError::Failed { server: self.server.clone(), reason, help: IS_IT_OURS }
     }
 
     fn refused(&self, status: http::StatusCode, body: &[u8]) -> CallError {
         match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => CallError::Refused(Box::new(problem)),
             Err(_) => {
-                self.failed(format!("it answered {status} without saying why: is it a gateway's admin API?"))
+                self.strange(format!("answered {status} without saying why: is it a gateway's admin API?"))
             }
         }
     }
@@ -193,6 +215,43 @@ fn reason(error: &(dyn std::error::Error + 'static)) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+/// What to do about a connection or an exchange that failed: what TLS says is worth more than that nobody answered.
+fn remedy(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    let mut next = Some(error);
+    while let Some(cause) = next {
+        if let Some(tls) = cause.downcast_ref() {
+            return tls_remedy(tls);
+        }
+        if cause.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse) {
+            return "it does not answer in HTTP: does it want https:// instead of http://?";
+        }
+        // An I/O error hides what it was made of from `source`.
+        next = match cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+            Some(inner) => Some(inner),
+            None => cause.source(),
+        };
+    }
+    IS_IT_THERE
+}
+
+fn tls_remedy(error: &rustls::Error) -> &'static str {
+    use rustls::{CertificateError, Error};
+    match error {
+        Error::InvalidMessage(_) => "it does not speak TLS: does it want http:// instead of https://?",
+        Error::InvalidCertificate(CertificateError::UnknownIssuer) => {
+            "name the authority that signed its certificate with --ca-file or GATEWAY_CA_FILE"
+        }
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => "its certificate is for other names: reach it by one of them",
+        // The TLS library has no variant of its own for it.
+        Error::InvalidCertificate(other) if format!("{other:?}").contains("CaUsedAsEndEntity") => {
+            "its certificate is that of an authority (CA:TRUE): give the server one that the authority signed"
+        }
+        _ => "look at its certificate, and at --ca-file or GATEWAY_CA_FILE",
+    }
 }
 
 fn tls(endpoint: &Endpoint, wanted: bool) -> Result<rustls::ClientConfig, Failure> {
@@ -233,28 +292,19 @@ impl CallError {
     /// The failure of a command, with what is wrong shown in these documents.
     pub(crate) fn about(self, documents: &[Document]) -> Failure {
         match self {
-            CallError::Failed { server, reason } => Failure::runtime(format!(
-                "cannot reach {server}: {reason}"
-            ))
-            .help(
-                "is the control plane running? name it with --server, GATEWAY_SERVER or `gatewayctl login`",
-            ),
+            CallError::Failed { server, reason, help } => {
+                Failure::runtime(format!("{server}: {reason}")).help(help)
+            }
             CallError::Refused(problem) => {
-                // One fault is often all there is to say.
-                let said = problem.errors.iter().any(|error| error.message == problem.detail);
-                let message = if said { String::new() } else { sentence(&problem) };
-                let mut failure = Failure::new(exit(&problem.slug), message);
+                let mut failure = Failure::new(exit(&problem.slug), sentence(&problem));
                 (failure.findings, failure.more) =
                     spans::findings(&problem.errors, documents, Class::Invalid);
-                match problem.slug.as_str() {
-                    "unauthorized" => failure.help(
+                if problem.slug == "unauthorized" {
+                    failure = failure.help(
                         "give a token with --token or GATEWAY_TOKEN, or save one with `gatewayctl login`",
-                    ),
-                    "conflict" => {
-                        failure.help("look at what changed with `gatewayctl rollout history`, then try again")
-                    }
-                    _ => failure,
+                    );
                 }
+                failure
             }
         }
     }
@@ -262,6 +312,11 @@ impl CallError {
     /// The object is not there.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, CallError::Refused(problem) if problem.slug == "not_found")
+    }
+
+    /// Somebody else was first: the head is another, or the name is taken.
+    pub(crate) fn is_conflict(&self) -> bool {
+        matches!(self, CallError::Refused(problem) if problem.slug == "conflict")
     }
 }
 
@@ -271,8 +326,14 @@ impl From<CallError> for Failure {
     }
 }
 
+/// What there is to say besides the findings: of one fault the detail says the same again.
 fn sentence(problem: &Problem) -> String {
-    if problem.detail.is_empty() { problem.title.to_lowercase() } else { problem.detail.clone() }
+    match problem.errors.as_slice() {
+        [only] if problem.detail.ends_with(&only.message) => String::new(),
+        [] | [_] if problem.detail.is_empty() => problem.title.to_lowercase(),
+        [] | [_] => problem.detail.clone(),
+        many => format!("{} faults, nothing is changed", many.len()),
+    }
 }
 
 fn exit(slug: &str) -> Exit {
@@ -294,7 +355,11 @@ pub(crate) struct Events {
 impl Events {
     /// The name of the next event; `None` when the server ends the stream.
     pub(crate) async fn next(&mut self) -> Result<Option<String>, CallError> {
-        let failed = |server: &str, reason: String| CallError::Failed { server: server.to_owned(), reason };
+        let failed = |server: &str, reason: String| CallError::Failed {
+            server: server.to_owned(),
+            reason,
+            help: IS_IT_THERE,
+        };
         loop {
             if let Some(end) = self.buffer.windows(2).position(|two| two == b"\n\n") {
                 let event: Vec<u8> = self.buffer.drain(..end + 2).collect();

@@ -93,12 +93,37 @@ pub(crate) async fn login(args: &LoginArgs, connection: &Connection, output: &Ou
 }
 
 /// Saves a context and chooses it.
-pub(crate) fn save(name: &str, endpoint: Endpoint) -> Result<(), Failure> {
+fn save(name: &str, endpoint: Endpoint) -> Result<(), Failure> {
     let file = file()?;
     let mut contexts = Contexts::read(&file)?;
-    contexts.contexts.insert(name.to_owned(), endpoint);
-    contexts.current = Some(name.to_owned());
+    contexts.choose(name, endpoint);
     contexts.write(&file)
+}
+
+/// A context for as long as its server runs.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    name: String,
+    endpoint: Endpoint,
+    previous: Option<String>,
+}
+
+impl Lent {
+    /// Saves a context and chooses it until it is taken back.
+    pub(crate) fn new(name: &str, endpoint: Endpoint) -> Result<Self, Failure> {
+        let file = file()?;
+        let mut contexts = Contexts::read(&file)?;
+        let previous = contexts.choose(name, endpoint.clone());
+        contexts.write(&file)?;
+        Ok(Lent { name: name.to_owned(), endpoint, previous })
+    }
+
+    /// Removes it and chooses the context that was chosen before.
+    pub(crate) fn take_back(self) -> Result<(), Failure> {
+        let file = file()?;
+        let mut contexts = Contexts::read(&file)?;
+        if contexts.remove(&self) { contexts.write(&file) } else { Ok(()) }
+    }
 }
 
 /// `context list`.
@@ -140,6 +165,24 @@ fn file() -> Result<PathBuf, Failure> {
 }
 
 impl Contexts {
+    /// Puts a context in and chooses it; returns what was chosen before, unless that has gone now.
+    fn choose(&mut self, name: &str, endpoint: Endpoint) -> Option<String> {
+        self.contexts.insert(name.to_owned(), endpoint);
+        self.current.replace(name.to_owned()).filter(|previous| previous != name)
+    }
+
+    /// Takes a context out, unless somebody put another in its place; returns whether it was there.
+    fn remove(&mut self, lent: &Lent) -> bool {
+        if self.contexts.get(&lent.name) != Some(&lent.endpoint) {
+            return false;
+        }
+        self.contexts.remove(&lent.name);
+        if self.current.as_ref() == Some(&lent.name) {
+            self.current = lent.previous.clone().filter(|name| self.contexts.contains_key(name));
+        }
+        true
+    }
+
     fn read(file: &Path) -> Result<Self, Failure> {
         let at = |error: &dyn std::fmt::Display| {
             Failure::runtime(format!("cannot read {}: {error}", file.display()))
@@ -215,6 +258,39 @@ mod tests {
         assert_eq!((none.server.as_str(), none.token), (DEFAULT_SERVER, None));
         let failure = chosen(&flags(None, None, Some("nope")), &contexts()).expect_err("unknown");
         assert_eq!(failure.help.as_deref(), Some("there are dev, live"));
+    }
+
+    #[test]
+    fn a_lent_context_goes_and_the_one_before_is_chosen_again() {
+        let endpoint = |server: &str| Endpoint { server: server.into(), token: None, ca_file: None };
+        let lend = |contexts: &mut Contexts| {
+            let previous = contexts.choose("dev", endpoint("http://mine"));
+            Lent { name: "dev".to_owned(), endpoint: endpoint("http://mine"), previous }
+        };
+        let mut before = contexts();
+        before.contexts.remove("dev");
+        before.current = Some("live".to_owned());
+        let mut now = Contexts { current: before.current.clone(), contexts: before.contexts.clone() };
+        let lent = lend(&mut now);
+        assert_eq!(now.current.as_deref(), Some("dev"));
+        assert!(now.remove(&lent));
+        assert_eq!(now, before);
+
+        // One of an earlier `dev` that was killed is no place to go back to.
+        let mut now = contexts();
+        let lent = lend(&mut now);
+        assert!(now.remove(&lent));
+        assert_eq!((now.current.as_deref(), now.contexts.len()), (None, 1));
+
+        // What was chosen in between stays, and so does another's `dev`.
+        let mut now = contexts();
+        let lent = lend(&mut now);
+        now.current = Some("live".to_owned());
+        assert!(now.remove(&lent));
+        assert_eq!(now.current.as_deref(), Some("live"));
+        now.choose("dev", endpoint("http://theirs"));
+        assert!(!now.remove(&lent));
+        assert_eq!(now.current.as_deref(), Some("dev"));
     }
 
     #[test]

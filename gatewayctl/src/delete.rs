@@ -1,61 +1,93 @@
-//! `delete`: objects by name or by manifest. Referring kinds go first, so that a folder deletes as a whole; what
-//! others still need stays, and the server says who they are.
+//! `delete`: objects by name or by manifest, as one batch: all of them go or none. What others still need stays, and
+//! the server says who they are.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 
 use gateway_engine::manifest::Document;
 use gateway_proto::DEFAULT_NAMESPACE;
 use gateway_proto::admin::ApplyResponse;
-use gateway_proto::kind::{Key, Kind};
+use gateway_proto::kind::Key;
 use http::Method;
 
-use crate::cli::{DeleteArgs, Manifests};
-use crate::client::{Client, object_path};
-use crate::manifests;
-use crate::output::Output;
-use crate::report::Failure;
+use crate::apply::{Terms, body};
+use crate::cli::{DeleteArgs, DryRun, Manifests};
+use crate::client::{CallError, Client};
+use crate::output::{Output, counted};
+use crate::report::{Exit, Failure};
+use crate::{manifests, objects};
 
-/// Runs it.
-pub(crate) async fn run(args: &DeleteArgs, client: &Client, output: &Output) -> Result<(), Failure> {
+/// How often it is looked again which objects are there when one went in between.
+const TRIES: usize = 3;
+
+/// Runs it; `connect` is not called for `--dry-run=client`.
+pub(crate) async fn run(
+    args: &DeleteArgs,
+    connect: impl FnOnce() -> Result<Client, Failure>,
+    output: &Output,
+) -> Result<(), Failure> {
     let (keys, documents) = named(args, output)?;
-    for key in keys {
-        let mut query = vec![("namespace", key.namespace.as_str())];
-        if args.dry_run {
-            query.push(("dryRun", "true"));
+    let said = if args.dry_run.is_some() { "would be deleted" } else { "deleted" };
+    let keys = if args.dry_run == Some(DryRun::Client) {
+        keys.into_iter().collect()
+    } else {
+        send(args, keys, &documents, &connect()?, output).await?
+    };
+    keys.iter().try_for_each(|key| output.say(format!("{key} {said}")))
+}
+
+/// Deletes, and tells what went.
+async fn send(
+    args: &DeleteArgs,
+    mut keys: BTreeSet<Key>,
+    documents: &[Document],
+    client: &Client,
+    output: &Output,
+) -> Result<Vec<Key>, Failure> {
+    let _progress = output.progress(format!("deleting {}", counted(keys.len(), "object")));
+    let mut tries = TRIES;
+    loop {
+        if args.ignore_not_found {
+            keys = there(keys, client, output).await?;
         }
-        let answer: Result<Option<ApplyResponse>, _> =
-            client.call(Method::DELETE, &object_path(&key), &query, None).await;
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let deletes: Vec<Key> = keys.iter().cloned().collect();
+        let terms = Terms { deletes, dry_run: args.dry_run.is_some(), ..Terms::default() };
+        let answer: Result<ApplyResponse, _> =
+            client.call(Method::POST, "/v1/apply", &[], Some(body(&[], &terms)?)).await;
+        tries -= 1;
         match answer {
-            Ok(_) if args.dry_run => output.say(format!("{key} would be deleted"))?,
-            Ok(_) => output.say(format!("{key} deleted"))?,
-            Err(error) if args.ignore_not_found && error.is_not_found() => {
-                output.note(format!("{key} is not there"));
-            }
-            Err(error) => return Err(error.about(&documents)),
+            Ok(response) => return Ok(response.changes.into_iter().map(|change| change.object).collect()),
+            Err(error) if args.ignore_not_found && error.is_not_found() && tries > 0 => {}
+            Err(error) => return Err(error.about(documents)),
         }
     }
-    Ok(())
 }
 
-fn named(args: &DeleteArgs, output: &Output) -> Result<(Vec<Key>, Vec<Document>), Failure> {
-    if let Some(kind) = args.kind {
+/// Those of the objects that are there.
+async fn there(keys: BTreeSet<Key>, client: &Client, output: &Output) -> Result<BTreeSet<Key>, CallError> {
+    let mut found = BTreeSet::new();
+    for key in keys {
+        match objects::get(client, &key).await {
+            Ok(_) => {
+                found.insert(key);
+            }
+            Err(error) if error.is_not_found() => output.note(format!("{key} is not there")),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+fn named(args: &DeleteArgs, output: &Output) -> Result<(BTreeSet<Key>, Vec<Document>), Failure> {
+    if let Some(subject) = &args.kind {
         let namespace = args.namespace.as_deref().unwrap_or(DEFAULT_NAMESPACE);
-        return Ok((args.names.iter().map(|name| Key::new(kind, namespace, name)).collect(), Vec::new()));
+        let keys = subject.keys(&args.names, namespace);
+        return Ok((keys.map_err(|why| Failure::new(Exit::Usage, why))?.into_iter().collect(), Vec::new()));
     }
-    let files: Vec<PathBuf> = args.files.clone();
-    let source = Manifests { files, recursive: args.recursive, namespace: args.namespace.clone() };
+    let source =
+        Manifests { files: args.files.clone(), recursive: args.recursive, namespace: args.namespace.clone() };
     let documents = manifests::read(&source, output)?;
-    let mut keys: Vec<Key> = documents.iter().map(Document::key).collect();
-    keys.sort_by_key(|key| order(key.kind));
-    Ok((keys, documents))
-}
-
-/// Who refers goes before who is referred to.
-const fn order(kind: Kind) -> u8 {
-    match kind {
-        Kind::Route => 0,
-        Kind::Listener => 1,
-        Kind::Upstream => 2,
-        Kind::Policy => 3,
-    }
+    Ok((documents.iter().map(Document::key).collect(), documents))
 }

@@ -11,9 +11,9 @@ use crate::{objects, status};
 
 /// Runs it.
 pub(crate) async fn run(args: &ObjectArgs, client: &Client, output: &Output) -> Result<(), Failure> {
-    let object = objects::get(client, args.kind, &args.namespace, &args.name).await?;
     let key = Key::new(args.kind, &args.namespace, &args.name);
+    let object = objects::get(client, &key).await?;
     let status: ObjectStatus = status::of(client, &key).await?;
     output.raw(&objects::yaml(&object))?;
-    output.raw(&format!("\n{}", status::object(&status)))
+    output.text(&format!("\n{}", status::object(&status)))
 }

@@ -1,13 +1,15 @@
 //! `dev`: everything in one process, for the first five minutes and for working on manifests. The only file that
 //! reaches the planes, through the same `run()` that their programs call.
 //!
-//! What is applied here carries a label, and is pruned by it when it is no longer in the manifests, also after a
-//! restart. Objects that were applied by other means are left alone.
+//! What is applied here carries a label, and goes when it is no longer in the manifests, in whatever namespace and
+//! also after a restart. Objects that were applied by other means are left alone. The context that is saved for other
+//! commands lasts as long as this one.
 
 mod echo;
 mod sample;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
@@ -15,17 +17,18 @@ use std::time::Duration;
 use gateway_control_plane as control_plane;
 use gateway_data_plane as data_plane;
 use gateway_engine::manifest::Document;
-use gateway_proto::admin::{DataPlaneList, MAX_DOCUMENTS, Prune};
-use gateway_proto::kind::Key;
+use gateway_proto::admin::DataPlaneList;
+use gateway_proto::kind::{Key, Kind};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::apply::Terms;
 use crate::cli::{DevArgs, Manifests};
 use crate::client::Client;
-use crate::context::Endpoint;
+use crate::context::{Endpoint, Lent};
+use crate::objects::Filter;
 use crate::output::Output;
 use crate::report::{Exit, Failure};
-use crate::{apply, context, manifests, wait};
+use crate::{apply, manifests, objects, wait};
 
 /// Name of the data plane, and of the saved context.
 const DEV: &str = "dev";
@@ -53,15 +56,17 @@ pub(crate) async fn run(args: &DevArgs, output: &Output) -> Result<(), Failure> 
     let endpoint =
         Endpoint { server: format!("http://{}", control.admin), token: Some(token.clone()), ca_file: None };
     let session = Session { client: Client::new(&endpoint)?, args, echo };
+    let mut lent = None;
     let outcome = tokio::select! {
-        outcome = serve(&session, endpoint, output) => outcome,
+        outcome = serve(&session, endpoint, &mut lent, output) => outcome,
         () = stopped => Ok(()),
         error = control.failed() => Err(Failure::runtime(format!("the control plane failed: {error}"))),
     };
     output.note("draining");
+    let taken_back = lent.map_or(Ok(()), Lent::take_back);
     plane.shutdown().await;
     control.shutdown().await;
-    outcome
+    outcome.and(taken_back)
 }
 
 /// What a running `dev` applies to.
@@ -72,11 +77,16 @@ struct Session<'a> {
 }
 
 /// Applies, says what there is, and applies again on changes; ends only with an error.
-async fn serve(session: &Session<'_>, endpoint: Endpoint, output: &Output) -> Result<(), Failure> {
+async fn serve(
+    session: &Session<'_>,
+    endpoint: Endpoint,
+    lent: &mut Option<Lent>,
+    output: &Output,
+) -> Result<(), Failure> {
     let args = session.args;
     // Before the first reading, so that no change in between is missed.
     let changes = args.watch.then(|| watch::Changes::of(&args.files, args.recursive)).transpose();
-    let changes =
+    let mut changes =
         changes.map_err(|error| Failure::runtime(format!("cannot watch the manifests: {error}")))?;
     match (session.apply(output).await, &changes) {
         (Ok(()), _) => {}
@@ -87,10 +97,10 @@ async fn serve(session: &Session<'_>, endpoint: Endpoint, output: &Output) -> Re
         }
         (Err(failure), None) => return Err(failure),
     }
-    context::save(DEV, endpoint.clone())?;
+    *lent = Some(Lent::new(DEV, endpoint.clone())?);
     session.introduce(&endpoint, output).await?;
     loop {
-        match &changes {
+        match &mut changes {
             None => std::future::pending::<()>().await,
             Some(changes) => changes.next().await,
         }
@@ -107,7 +117,8 @@ impl Session<'_> {
             sample::documents(args.listen, self.echo)?
         } else {
             let files = Manifests { files: args.files.clone(), recursive: args.recursive, namespace: None };
-            manifests::read(&files, output)?
+            // While they are watched, manifests may well be emptied.
+            if args.watch { manifests::read_any(&files, output)? } else { manifests::read(&files, output)? }
         };
         sample::mark(&mut documents);
         Ok(documents)
@@ -116,14 +127,26 @@ impl Session<'_> {
     /// Brings the store and the data plane to what the manifests say.
     async fn apply(&self, output: &Output) -> Result<(), Failure> {
         let documents = self.documents(output)?;
-        let labels = [(sample::MARK.0.to_owned(), sample::MARK.1.to_owned())].into();
-        let prune = Prune { labels, max_delete: u32::try_from(MAX_DOCUMENTS).ok() };
-        let terms = Terms { prune: Some(prune), message: Some("gatewayctl dev"), ..Terms::default() };
+        let objects: Vec<Key> = documents.iter().map(Document::key).collect();
+        let deletes = self.left_over(&objects).await?;
+        let terms = Terms { deletes, message: Some("gatewayctl dev"), ..Terms::default() };
         let response = apply::send(&self.client, &documents, &terms, output).await?;
         apply::show(&response, &documents, false, output)?;
         self.connected().await?;
-        let objects: Vec<Key> = documents.iter().map(Document::key).collect();
         wait::until_applied(&self.client, response.revision, &objects, APPLIED_WITHIN, output).await
+    }
+
+    /// What was applied here and is no longer among the manifests, in every namespace.
+    async fn left_over(&self, objects: &[Key]) -> Result<Vec<Key>, Failure> {
+        let wanted: BTreeSet<&Key> = objects.iter().collect();
+        let labels = [(sample::MARK.0.to_owned(), sample::MARK.1.to_owned())].into();
+        let filter = Filter { namespace: "*", labels: Some(&labels) };
+        let mut left_over = Vec::new();
+        for kind in Kind::ALL {
+            let stored = objects::list(&self.client, *kind, &filter).await?;
+            left_over.extend(stored.iter().filter_map(objects::key).filter(|key| !wanted.contains(key)));
+        }
+        Ok(left_over)
     }
 
     /// Waits for our own data plane: it starts at the same time and must not be missed.
@@ -154,7 +177,7 @@ impl Session<'_> {
             output.line(format!("listener    http://{address}  ({name})"))?;
         }
         output.line(format!(
-            "echo        http://{}\ncontext     {DEV} (used by other gatewayctl commands)\n",
+            "echo        http://{}\ncontext     {DEV} (used by other gatewayctl commands until this one ends)\n",
             self.echo
         ))?;
         let gateway = listeners
@@ -214,8 +237,11 @@ fn token(state_dir: &Path) -> Result<String, Failure> {
 
 /// Warnings and errors of both planes go to standard error.
 fn log() {
-    let subscriber =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr);
+    let coloured = anstream::AutoStream::choice(&std::io::stderr()) != anstream::ColorChoice::Never;
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_ansi(coloured)
+        .with_writer(std::io::stderr);
     if subscriber.try_init().is_err() {
         tracing::debug!("somebody else logs already");
     }

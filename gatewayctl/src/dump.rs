@@ -1,21 +1,71 @@
-//! `dump`: every object of every namespace as YAML, fit for `apply`.
+//! `dump`: every object of every namespace as YAML, fit for `apply`. All of it is of one revision: when the store
+//! changes while it is read page by page, it is read again.
 
 use gateway_proto::kind::Kind;
+use serde_json::Value;
 
 use crate::client::Client;
-use crate::objects::{self, Filter};
-use crate::output::Output;
-use crate::report::Failure;
+use crate::objects::{self, Filter, Listed};
+use crate::output::{Output, counted};
+use crate::report::{Exit, Failure};
+
+/// How often it is read before the store counts as too busy.
+const TRIES: usize = 5;
 
 /// Runs it.
 pub(crate) async fn run(client: &Client, output: &Output) -> Result<(), Failure> {
-    let mut count = 0;
-    for kind in Kind::ALL {
-        for object in objects::list(client, *kind, &Filter { namespace: "*", labels: None }).await? {
-            output.raw(&format!("---\n{}", objects::yaml(&object)))?;
-            count += 1;
+    let progress = output.progress("reading objects");
+    let all = of_one_revision(async || {
+        let mut all = Listed::default();
+        for kind in Kind::ALL {
+            objects::read(client, *kind, &Filter { namespace: "*", labels: None }, &mut all).await?;
+        }
+        Ok(all)
+    });
+    let objects = all.await?;
+    drop(progress);
+    for object in &objects {
+        output.raw(&format!("---\n{}", objects::yaml(object)))?;
+    }
+    output.note(counted(objects.len(), "object"));
+    Ok(())
+}
+
+/// Reads until all of it is of one revision.
+async fn of_one_revision(
+    mut read: impl AsyncFnMut() -> Result<Listed, Failure>,
+) -> Result<Vec<Value>, Failure> {
+    for _ in 0..TRIES {
+        let all = read().await?;
+        if all.revisions.len() <= 1 {
+            return Ok(all.objects);
         }
     }
-    output.note(format!("{count} objects"));
-    Ok(())
+    Err(Failure::new(Exit::Conflict, format!("objects changed while they were read, {TRIES} times"))
+        .help("try again when fewer changes are made"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pages_of_different_revisions_are_read_again_but_not_for_ever() {
+        for (torn, expected) in [(0, Some(1)), (4, Some(5)), (5, None)] {
+            let mut reads = 0;
+            let all = of_one_revision(async || {
+                reads += 1;
+                let revisions = if reads <= torn { [7, 8].into() } else { [8].into() };
+                Ok(Listed { objects: vec![json!(reads)], revisions })
+            });
+            let all = all.await;
+            match expected {
+                Some(last) => assert_eq!(all.expect("it calms down"), [json!(last)]),
+                None => assert_eq!(all.expect_err("too busy").exit, Exit::Conflict),
+            }
+            assert_eq!(reads, expected.unwrap_or(TRIES));
+        }
+    }
 }

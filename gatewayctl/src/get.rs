@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway_proto::kind::Kind;
 use serde_json::{Value, json};
 
-use crate::cli::{Format, GetArgs};
+use crate::cli::{Format, GetArgs, Subject};
 use crate::client::Client;
 use crate::objects::{self, Filter, text};
 use crate::output::{Output, table};
@@ -18,9 +18,6 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 /// Runs it.
 pub(crate) async fn run(args: &GetArgs, client: &Client, output: &Output) -> Result<(), Failure> {
-    if args.kind.0.len() > 1 && !args.names.is_empty() {
-        return Err(Failure::new(Exit::Usage, "names go with one kind, not with all"));
-    }
     let objects = fetch(args, client).await?;
     if objects.is_empty() && matches!(args.output, Format::Table | Format::Wide) {
         let place = if args.scope.all_namespaces {
@@ -37,16 +34,25 @@ pub(crate) async fn run(args: &GetArgs, client: &Client, output: &Output) -> Res
 async fn fetch(args: &GetArgs, client: &Client) -> Result<Vec<Value>, Failure> {
     let namespace = if args.scope.all_namespaces { "*" } else { &args.scope.namespace };
     let filter = Filter { namespace, labels: args.selector.as_ref() };
+    let keys = args.kind.keys(&args.names, &args.scope.namespace);
     let mut objects = Vec::new();
-    for kind in &args.kind.0 {
-        if args.names.is_empty() {
-            objects.extend(objects::list(client, *kind, &filter).await?);
+    for key in keys.map_err(|why| Failure::new(Exit::Usage, why))? {
+        objects.push(objects::get(client, &key).await?);
+    }
+    match &args.kind {
+        Subject::Kinds(kinds) if args.names.is_empty() => {
+            for kind in kinds {
+                objects.extend(objects::list(client, *kind, &filter).await?);
+            }
         }
-        for name in &args.names {
-            objects.push(objects::get(client, *kind, &args.scope.namespace, name).await?);
-        }
+        _ => {}
     }
     Ok(objects)
+}
+
+/// Objects of several namespaces may be among them.
+const fn everywhere(args: &GetArgs) -> bool {
+    args.scope.all_namespaces || matches!(args.kind, Subject::Object(_))
 }
 
 /// Writes an object again whenever it changes, and says when one goes.
@@ -104,13 +110,16 @@ fn rendered(objects: &[Value], args: &GetArgs) -> String {
         Format::Table => tables(objects, args, Columns::Few),
         Format::Wide => tables(objects, args, Columns::Many),
         Format::Json => match objects {
-            [one] if !args.names.is_empty() => objects::json(one),
+            [one] if !args.names.is_empty() || matches!(args.kind, Subject::Object(_)) => objects::json(one),
             many => objects::json(&json!(many)),
         },
         Format::Yaml => objects.iter().map(objects::yaml).collect::<Vec<_>>().join("---\n"),
         Format::Name => objects.iter().fold(String::new(), |mut out, object| {
-            let _ =
-                writeln!(out, "{}/{}", text(object, "/kind").to_lowercase(), text(object, "/metadata/name"));
+            out.push_str(&text(object, "/kind").to_lowercase());
+            if everywhere(args) {
+                let _ = write!(out, "/{}", text(object, "/metadata/namespace"));
+            }
+            let _ = writeln!(out, "/{}", text(object, "/metadata/name"));
             out
         }),
     }
@@ -125,9 +134,10 @@ enum Columns {
 /// One table for each kind.
 fn tables(objects: &[Value], args: &GetArgs, columns: Columns) -> String {
     let mut tables = Vec::new();
-    for kind in &args.kind.0 {
-        let mut head: Vec<&str> = if args.scope.all_namespaces { vec!["NAMESPACE"] } else { vec![] };
-        head.push(if args.kind.0.len() > 1 { kind.as_str() } else { "NAME" });
+    let one_kind = matches!(&args.kind, Subject::Kinds(kinds) if kinds.len() == 1);
+    for kind in Kind::ALL {
+        let mut head: Vec<&str> = if everywhere(args) { vec!["NAMESPACE"] } else { vec![] };
+        head.push(if one_kind { "NAME" } else { kind.as_str() });
         head.extend(of_kind(*kind));
         if columns == Columns::Many {
             head.extend(["REVISION", "GENERATION", "UPDATED", "LABELS"]);
@@ -152,7 +162,7 @@ const fn of_kind(kind: Kind) -> &'static [&'static str] {
 
 fn row(kind: Kind, object: &Value, args: &GetArgs, columns: Columns) -> Vec<String> {
     let mut row = Vec::new();
-    if args.scope.all_namespaces {
+    if everywhere(args) {
         row.push(text(object, "/metadata/namespace").to_owned());
     }
     row.push(text(object, "/metadata/name").to_owned());
@@ -242,13 +252,11 @@ fn few(mut all: impl Iterator<Item = String>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser as _;
-
     use super::*;
     use crate::cli::{Cli, Command};
 
     fn shown(objects: &[Value], arguments: &[&str]) -> String {
-        let cli = Cli::try_parse_from([&["gatewayctl", "get"], arguments].concat()).expect("it parses");
+        let cli = Cli::read([&["gatewayctl", "get"], arguments].concat()).expect("it parses");
         let Command::Get(args) = cli.command else { panic!("get") };
         rendered(objects, &args)
     }
@@ -268,6 +276,7 @@ mod tests {
             shown(&objects, &["all", "-A"]),
             shown(&objects[1..2], &["routes", "-n", "shop", "-o", "wide"]),
             shown(&objects, &["all", "-o", "name"]),
+            shown(&objects, &["all", "-A", "-o", "name"]),
             shown(&objects[3..4], &["upstream", "blue", "-o", "json"]),
             shown(&objects[3..], &["upstream", "-o", "yaml"]),
         ];

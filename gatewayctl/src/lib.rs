@@ -32,7 +32,7 @@ mod wait;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::CommandFactory as _;
 
 use cli::{Cli, Command, ContextCommand, RouteCommand};
 use client::Client;
@@ -41,7 +41,7 @@ use report::{Exit, Failure};
 
 /// Runs one command line; the first argument is the program's name.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(arguments) {
+    let cli = match Cli::read(arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let code = if error.use_stderr() { Exit::Usage as u8 } else { 0 };
@@ -78,7 +78,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Validate(args) => validate::run(args, output),
         Command::Get(args) => get::run(args, &connect()?, output).await,
         Command::Describe(args) => describe::run(args, &connect()?, output).await,
-        Command::Delete(args) => delete::run(args, &connect()?, output).await,
+        Command::Delete(args) => delete::run(args, connect, output).await,
         Command::Explain(args) => explain::run(args, output),
         Command::Route(RouteCommand::Test(args)) => route::run(args, &connect()?, output).await,
         Command::Rollout(command) => rollout::run(command, &connect()?, output).await,

@@ -10,24 +10,31 @@ use crate::cli::Manifests;
 use crate::output::Output;
 use crate::report::{Exit, Failure};
 
-/// Reads everything that `-f` names.
+/// Reads everything that `-f` names; that is at least one object.
 pub(crate) fn read(manifests: &Manifests, output: &Output) -> Result<Vec<Document>, Failure> {
-    let _progress = output.progress("reading manifests");
-    let mut batch = Batch::new(Resolver::environment()).namespace(manifests.namespace.clone());
-    let mut stdin_taken = false;
-    for file in &manifests.files {
-        if file.as_os_str() != "-" {
-            batch.add_path(file, manifests.recursive);
-        } else if !std::mem::replace(&mut stdin_taken, true) {
-            batch.add_text("stdin", &standard_input()?, Some(Path::new(".")));
-        }
-    }
-    let documents = batch.finish().map_err(Failure::manifests)?;
+    let documents = read_any(manifests, output)?;
     if documents.is_empty() {
         return Err(Failure::new(Exit::Invalid, "there is no object in these manifests")
             .help("each begins with apiVersion, kind and metadata"));
     }
     Ok(documents)
+}
+
+/// Reads everything that `-f` names, which may be nothing.
+pub(crate) fn read_any(manifests: &Manifests, output: &Output) -> Result<Vec<Document>, Failure> {
+    let _progress = output.progress("reading manifests");
+    let mut batch = Batch::new(Resolver::environment()).namespace(manifests.namespace.clone());
+    let mut stdin_taken = false;
+    for file in &manifests.files {
+        if file.as_os_str() != "-" {
+            let there = std::fs::metadata(file);
+            there.map_err(|error| Failure::runtime(format!("cannot read {}: {error}", file.display())))?;
+            batch.add_path(file, manifests.recursive);
+        } else if !std::mem::replace(&mut stdin_taken, true) {
+            batch.add_text("stdin", &standard_input()?, Some(Path::new(".")));
+        }
+    }
+    batch.finish().map_err(Failure::manifests)
 }
 
 fn standard_input() -> Result<Vec<u8>, Failure> {

@@ -2,9 +2,11 @@
 //! server are shown whole. Text that an apply would take for a variable is escaped: what `get` writes, `apply` reads
 //! back unchanged.
 
+use std::collections::BTreeSet;
+
 use gateway_engine::manifest::escape;
 use gateway_proto::admin::{List, collection_path};
-use gateway_proto::kind::Kind;
+use gateway_proto::kind::{Key, Kind};
 use serde_json::Value;
 
 use crate::cli::Labels;
@@ -22,21 +24,40 @@ pub(crate) struct Filter<'a> {
     pub(crate) labels: Option<&'a Labels>,
 }
 
-/// Every object of a kind that passes, page by page.
+/// What was read, and the revisions that its pages were read at.
+#[derive(Debug, Default)]
+pub(crate) struct Listed {
+    pub(crate) objects: Vec<Value>,
+    pub(crate) revisions: BTreeSet<u64>,
+}
+
+/// Every object of a kind that passes.
 pub(crate) async fn list(client: &Client, kind: Kind, filter: &Filter<'_>) -> Result<Vec<Value>, Failure> {
+    let mut listed = Listed::default();
+    read(client, kind, filter, &mut listed).await?;
+    Ok(listed.objects)
+}
+
+/// Reads every object of a kind that passes, page by page.
+pub(crate) async fn read(
+    client: &Client,
+    kind: Kind,
+    filter: &Filter<'_>,
+    into: &mut Listed,
+) -> Result<(), Failure> {
     let labels = filter.labels.map(|labels| {
         labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
     });
-    let mut objects = Vec::new();
     let mut cursor: Option<String> = None;
     loop {
         let mut query = vec![("namespace", filter.namespace), ("limit", PAGE)];
         query.extend(labels.as_deref().map(|labels| ("labels", labels)));
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page: List = client.get(&collection_path(kind, None), &query).await?;
+        into.revisions.insert(page.revision);
         for item in &page.items {
             let object = serde_json::from_str(item.get());
-            objects.push(
+            into.objects.push(
                 object.map_err(|error| {
                     Failure::runtime(format!("the server's list makes no sense: {error}"))
                 })?,
@@ -44,20 +65,20 @@ pub(crate) async fn list(client: &Client, kind: Kind, filter: &Filter<'_>) -> Re
         }
         match page.next_cursor {
             Some(next) => cursor = Some(next),
-            None => return Ok(objects),
+            None => return Ok(()),
         }
     }
 }
 
 /// One object.
-pub(crate) async fn get(
-    client: &Client,
-    kind: Kind,
-    namespace: &str,
-    name: &str,
-) -> Result<Value, CallError> {
-    let key = gateway_proto::kind::Key::new(kind, namespace, name);
-    client.get(&crate::client::object_path(&key), &[("namespace", namespace)]).await
+pub(crate) async fn get(client: &Client, key: &Key) -> Result<Value, CallError> {
+    client.get(&crate::client::object_path(key), &[("namespace", &key.namespace)]).await
+}
+
+/// The key of an object as the API answers it; `None` for a kind that is not known here.
+pub(crate) fn key(object: &Value) -> Option<Key> {
+    let kind = Kind::ALL.iter().find(|kind| kind.as_str() == text(object, "/kind"))?;
+    Some(Key::new(*kind, text(object, "/metadata/namespace"), text(object, "/metadata/name")))
 }
 
 /// Text at a JSON pointer; empty when there is none.

@@ -1,7 +1,11 @@
 //! The only place that writes to the terminal. Results go to standard output, everything else (notes, warnings,
 //! errors, progress) to standard error, so that output can be piped. Colours only on a terminal and without
 //! `NO_COLOR`; progress only on a terminal and without `-q`.
+//!
+//! Names, messages and reasons are other people's text: their control characters are written as `\u001b`, so that
+//! nobody draws on the reader's terminal. Only [`Output::raw`] into a file or pipe is byte for byte.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -35,15 +39,29 @@ impl Output {
         std::io::stdout().is_terminal() && std::io::stderr().is_terminal()
     }
 
-    /// A result, as it stands.
+    /// A result for programs: as it stands, but for a terminal.
     pub(crate) fn raw(&self, text: &str) -> Result<(), Failure> {
+        self.write(&for_people(text))
+    }
+
+    /// A result for people.
+    pub(crate) fn text(&self, text: &str) -> Result<(), Failure> {
+        self.write(&safe(text))
+    }
+
+    /// A unified diff, with its colours.
+    pub(crate) fn diff(&self, text: &str) -> Result<(), Failure> {
+        self.write(&painted_diff(&for_people(text)))
+    }
+
+    fn write(&self, text: &str) -> Result<(), Failure> {
         let mut out = anstream::stdout().lock();
         out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::closed(&error))
     }
 
     /// A result, as a line.
     pub(crate) fn line(&self, text: impl std::fmt::Display) -> Result<(), Failure> {
-        self.raw(&format!("{text}\n"))
+        self.text(&format!("{text}\n"))
     }
 
     /// A result that `-q` leaves out: the exit code says it too.
@@ -54,17 +72,17 @@ impl Output {
     /// Something good to know.
     pub(crate) fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            self.aside(&format!("{text}"));
+            self.aside(&safe(&text.to_string()));
         }
     }
 
     /// What looks wrong; shown even when quiet.
     pub(crate) fn warnings(&self, (findings, more): &Findings) {
         for finding in findings {
-            self.aside(&painted(&finding.to_string()));
+            self.aside(&painted(&safe(&finding.to_string())));
         }
         if *more > 0 {
-            self.aside(&format!("and {more} more warnings"));
+            self.aside(&format!("and {}", counted(*more, "more warning")));
         }
     }
 
@@ -72,7 +90,7 @@ impl Output {
     pub(crate) fn failure(&self, failure: &Failure) {
         let text = failure.to_string();
         if !text.is_empty() {
-            self.aside(&painted(&text));
+            self.aside(&painted(&safe(&text)));
         }
     }
 
@@ -82,7 +100,7 @@ impl Output {
     }
 
     /// Shows that work goes on until the guard is dropped.
-    pub(crate) fn progress(&self, what: impl Into<std::borrow::Cow<'static, str>>) -> Progress {
+    pub(crate) fn progress(&self, what: impl Into<Cow<'static, str>>) -> Progress {
         if self.quiet || !std::io::stderr().is_terminal() {
             return Progress(None);
         }
@@ -106,10 +124,44 @@ impl Drop for Progress {
     }
 }
 
+/// `1 object`, `2 objects`.
+pub(crate) fn counted(count: usize, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
+}
+
+/// Text without power over a terminal: control characters and those that turn the direction of writing are written
+/// as JSON writes them, so that JSON stays what it is. Line breaks and tabs stay.
+fn safe(text: &str) -> Cow<'_, str> {
+    let harmful = |it: char| {
+        (it.is_control() && !matches!(it, '\n' | '\t'))
+            || matches!(it, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(harmful) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len() + 16);
+    for it in text.chars() {
+        if harmful(it) {
+            let _ = write!(out, "\\u{:04x}", u32::from(it));
+        } else {
+            out.push(it);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// What programs may read as it stands, and people may not.
+fn for_people(text: &str) -> Cow<'_, str> {
+    if std::io::stdout().is_terminal() { safe(text) } else { Cow::Borrowed(text) }
+}
+
 /// Columns as wide as their longest cell; empty without rows. The last column is not padded.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let cell = |text: &String| safe(text).replace(['\n', '\t'], " ");
+    let rows: Vec<Vec<String>> = rows.iter().map(|row| row.iter().map(cell).collect()).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }
@@ -156,8 +208,7 @@ fn painted(text: &str) -> String {
     out
 }
 
-/// A unified diff with its colours.
-pub(crate) fn painted_diff(text: &str) -> String {
+fn painted_diff(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 64);
     for line in text.lines() {
         let style = match line.as_bytes().first() {
@@ -180,6 +231,22 @@ mod tests {
         let rows = vec![vec!["a".to_owned(), "1".to_owned()], vec!["längst".to_owned(), String::new()]];
         assert_eq!(table(&["NAME", "X"], &rows), "NAME     X\na        1\nlängst\n");
         assert_eq!(table(&["NAME"], &[]), "");
+    }
+
+    #[test]
+    fn other_peoples_text_cannot_draw_on_the_terminal() {
+        let evil = "a\u{1b}[2Jb\u{9b}31m\rc\u{202e}d\u{2066}\u{7f}";
+        assert_eq!(safe(evil), "a\\u001b[2Jb\\u009b31m\\u000dc\\u202ed\\u2066\\u007f");
+        assert!(matches!(safe("längst\n\tja"), Cow::Borrowed(_)));
+        let rows = [vec!["x\ny\u{1b}c".to_owned(), "z".to_owned()]];
+        assert_eq!(table(&["A", "B"], &rows), "A            B\nx y\\u001bc   z\n");
+        let json = format!("\"{}\"", safe("\u{202e}\u{7f}"));
+        assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), "\u{202e}\u{7f}");
+    }
+
+    #[test]
+    fn one_thing_is_not_called_several() {
+        assert_eq!([0, 1, 2].map(|count| counted(count, "object")), ["0 objects", "1 object", "2 objects"]);
     }
 
     #[test]

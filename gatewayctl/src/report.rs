@@ -4,6 +4,8 @@ use std::fmt;
 
 use gateway_engine::manifest::{ManifestError, ManifestErrors};
 
+use crate::output::counted;
+
 /// Exit codes, as documented in `gatewayctl --help`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -80,7 +82,7 @@ impl fmt::Display for Failure {
             gap = "\n\n";
         }
         if self.more > 0 {
-            write!(f, "{gap}and {} more errors", self.more)?;
+            write!(f, "{gap}and {}", counted(self.more, "more error"))?;
             gap = "\n\n";
         }
         if !self.message.is_empty() {

@@ -21,7 +21,7 @@ pub(crate) async fn run(args: &RouteTestArgs, client: &Client, output: &Output) 
                 serde_json::to_string_pretty(&answer).map_err(|error| Failure::runtime(error.to_string()))?;
             output.line(text)
         }
-        Plain::Text => output.raw(&text(&answer)),
+        Plain::Text => output.text(&text(&answer)),
     }
 }
 

@@ -16,11 +16,11 @@ pub(crate) async fn run(args: &StatusArgs, client: &Client, output: &Output) -> 
     match (args.kind, &args.name) {
         (Some(kind), Some(name)) => {
             let status = of(client, &Key::new(kind, &args.namespace, name)).await?;
-            output.raw(&object(&status))
+            output.text(&object(&status))
         }
         _ => {
             let list = client.get("/v1/data-planes", &[]).await?;
-            output.raw(&format!("server    {}\n{}", client.server(), overview(&list)))
+            output.text(&format!("server    {}\n{}", client.server(), overview(&list)))
         }
     }
 }

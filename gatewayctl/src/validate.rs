@@ -7,7 +7,7 @@ use gateway_engine::manifest::{Class, Document};
 use gateway_proto::field::ViolationCode;
 
 use crate::cli::Manifests;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::report::{Exit, Failure};
 use crate::{manifests, spans};
 
@@ -18,13 +18,16 @@ pub(crate) fn run(args: &Manifests, output: &Output) -> Result<(), Failure> {
 
 /// Checks documents by themselves.
 pub(crate) fn documents(documents: &[Document], output: &Output) -> Result<(), Failure> {
-    let _progress = output.progress(format!("checking {} objects", documents.len()));
+    let _progress = output.progress(format!("checking {}", counted(documents.len(), "object")));
     let changes =
         documents.iter().map(|document| Change::Upsert(document.resource.clone().canonical())).collect();
     match compile(&Engine::default(), changes) {
         Ok(compiled) => {
             output.warnings(&spans::findings(&compiled.warnings, documents, Class::Warning));
-            output.say(format!("{} objects are valid", documents.len()))
+            match documents.len() {
+                1 => output.say("1 object is valid"),
+                many => output.say(format!("{many} objects are valid")),
+            }
         }
         Err(violations) => {
             let dangling =

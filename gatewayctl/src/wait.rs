@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::cli::WaitArgs;
 use crate::client::Client;
-use crate::output::Output;
+use crate::output::{Output, counted};
 use crate::report::{Exit, Failure};
 
 /// How long to wait on a terminal when nothing is said.
@@ -95,12 +95,15 @@ fn conclude(
     match (refusing, late) {
         (0, 0) => Ok(()),
         (0, late) => Err(failure(format!(
-            "{late} data planes have not applied revision {revision} within {}s",
+            "{} not applied revision {revision} within {}s",
+            if late == 1 { "1 data plane has".to_owned() } else { format!("{late} data planes have") },
             within.as_secs_f32()
         ))
         .help("it is stored, and they go on trying; look again with `gatewayctl rollout status`")),
-        (refusing, _) => Err(failure(format!("{refusing} data planes refuse a part of it"))
-            .help("it is stored; mend the objects, or go back with `gatewayctl rollout undo`")),
+        (refusing, _) => {
+            Err(failure(format!("a part of it is refused by {}", counted(refusing, "data plane")))
+                .help("it is stored; mend the objects, or go back with `gatewayctl rollout undo`"))
+        }
     }
 }
 

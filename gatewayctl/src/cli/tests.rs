@@ -1,6 +1,5 @@
 //! What the command line takes, refuses and says about itself.
 
-use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
 use super::*;
@@ -8,7 +7,7 @@ use super::*;
 fn parse(line: &str) -> Result<Command, ErrorKind> {
     // An environment that happens to be set must not decide.
     let words = std::iter::once("gatewayctl").chain(line.split_whitespace());
-    Cli::try_parse_from(words).map(|cli| cli.command).map_err(|error| error.kind())
+    Cli::read(words).map(|cli| cli.command).map_err(|error| error.kind())
 }
 
 #[test]
@@ -45,10 +44,10 @@ fn waiting_is_a_flag_with_an_optional_time() {
 fn kinds_go_by_any_of_their_names() {
     for name in ["route", "routes", "Route", "ROUTES"] {
         let Ok(Command::Get(args)) = parse(&format!("get {name}")) else { panic!("{name}") };
-        assert_eq!(args.kind, Kinds(vec![Kind::Route]));
+        assert_eq!(args.kind, Subject::Kinds(vec![Kind::Route]));
     }
     let Ok(Command::Get(args)) = parse("get all") else { panic!("all") };
-    assert_eq!(args.kind.0, Kind::ALL);
+    assert_eq!(args.kind, Subject::Kinds(Kind::ALL.to_vec()));
     assert_eq!(parse("get rout").err(), Some(ErrorKind::ValueValidation));
 }
 
@@ -66,10 +65,16 @@ fn values_are_checked_where_they_are_given() {
         ("apply -f x -n Shop", ValueValidation),
         ("get routes a -l a=b", ArgumentConflict),
         ("get routes -A -n x", ArgumentConflict),
+        ("get route a -A", ArgumentConflict),
+        ("get route/shop/a -A", ArgumentConflict),
+        ("get route/a -l a=b", ArgumentConflict),
+        ("get route/a/b/c", ValueValidation),
         ("get routes -o xml", InvalidValue),
         ("delete", MissingRequiredArgument),
         ("delete route", MissingRequiredArgument),
         ("delete route a -f x", ArgumentConflict),
+        ("delete all a", ValueValidation),
+        ("delete route a --dry-run=maybe", InvalidValue),
         ("status route", MissingRequiredArgument),
         ("route test GET / -H nothing", ValueValidation),
         ("route test GET / --source localhost", ValueValidation),
@@ -100,4 +105,52 @@ fn labels_and_expiry_are_read() {
     };
     assert_eq!(expires("2027-01-01T00:00:00Z").to_string(), "2027-01-01T00:00:00Z");
     assert!(expires("1h") > jiff::Timestamp::now());
+}
+
+#[test]
+fn options_that_would_be_ignored_are_refused() {
+    for line in [
+        "apply -f x --dry-run=client --wait",
+        "apply -f x --dry-run=client --base-revision 3",
+        "apply -f x --dry-run=client -m why",
+        "apply -f x --dry-run=client --prune -l a=b",
+        "apply -f x --dry-run=client --server http://x",
+        "apply -f x --dry-run --wait",
+        "delete route a --dry-run=client --ignore-not-found",
+        "delete route a --dry-run=client --token t",
+        "--server http://x validate -f x",
+        "validate -f x --token t",
+        "explain route --context c",
+        "completion bash --ca-file x",
+        "context list --server http://x",
+        "dev --token t",
+        "login mine --context other",
+    ] {
+        assert_eq!(parse(line).err(), Some(ErrorKind::ArgumentConflict), "{line}");
+    }
+    for line in [
+        "apply -f x --dry-run --base-revision 3 -m why --server http://x",
+        "apply -f x --dry-run=client",
+        "--server http://x get routes",
+        "route test GET / --server http://x",
+        "delete route a --dry-run --ignore-not-found",
+    ] {
+        assert!(parse(line).is_ok(), "{line}");
+    }
+}
+
+#[test]
+fn dry_runs_of_apply_and_delete_take_the_same_values() {
+    for (value, expected) in [
+        ("", None),
+        ("--dry-run", Some(DryRun::Server)),
+        ("--dry-run=server", Some(DryRun::Server)),
+        ("--dry-run=client", Some(DryRun::Client)),
+    ] {
+        let Ok(Command::Apply(apply)) = parse(&format!("apply -f x {value}")) else { panic!("{value}") };
+        let Ok(Command::Delete(delete)) = parse(&format!("delete route a {value}")) else {
+            panic!("{value}")
+        };
+        assert_eq!((apply.dry_run, delete.dry_run), (expected, expected), "{value}");
+    }
 }

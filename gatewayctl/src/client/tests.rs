@@ -72,7 +72,31 @@ async fn a_refusal_says_why_and_has_its_exit_code() {
         .expect_err("refused");
     let failure = Failure::from(error);
     assert_eq!((failure.exit, failure.message.as_str()), (Exit::Conflict, "the head is 7, not 6"));
-    assert!(failure.help.expect("help").contains("rollout history"));
+    assert_eq!(failure.help, None, "what a name that is taken and a stale base have in common is not known");
+}
+
+#[tokio::test]
+async fn one_fault_is_told_once_and_several_are_counted() {
+    let fault = r#"{"field":"spec.port","code":"invalid","message":"must be a port"}"#;
+    for (errors, detail, message) in [
+        (fault.to_owned(), "spec.port: must be a port", ""),
+        (fault.to_owned(), "must be a port", ""),
+        (fault.to_owned(), "the batch is not valid", "the batch is not valid"),
+        (format!("{fault},{fault}"), "2 faults, listed in errors", "2 faults, nothing is changed"),
+        (String::new(), "", "invalid"),
+    ] {
+        let body = format!(
+            r#"{{"type":"validation_failed","title":"Invalid","status":422,"detail":"{detail}","errors":[{errors}]}}"#
+        );
+        let problem: Problem = serde_json::from_str(&body).expect("a problem");
+        let failure = CallError::Refused(Box::new(problem)).about(&[]);
+        assert_eq!(failure.message, message, "{body}");
+        assert_eq!(
+            failure.to_string().matches("must be a port").count(),
+            failure.findings.len(),
+            "{failure}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -123,10 +147,45 @@ fn bad_settings_are_usage_errors() {
     let at = |server: &str, token: &str| {
         Client::new(&Endpoint { server: server.into(), token: Some(token.into()), ca_file: None })
     };
-    for server in ["", "127.0.0.1:9000", "ftp://x", "http://", "/v1"] {
+    for server in ["", "127.0.0.1:9000", "ftp://x", "http://", "/v1", "http://x/?a=b"] {
         assert_eq!(at(server, "t").expect_err(server).exit, Exit::Usage);
     }
+    for server in ["http://me:hush@x", "https://hush@x:1/"] {
+        let failure = at(server, "t").expect_err(server);
+        assert_eq!(failure.exit, Exit::Usage);
+        assert!(!failure.to_string().contains("hush"), "{failure}");
+        assert!(failure.to_string().contains("--token"), "{failure}");
+    }
     assert_eq!(at("http://x", "a\nb").expect_err("a line break").exit, Exit::Usage);
+}
+
+fn help(error: CallError) -> String {
+    Failure::from(error).help.unwrap_or_default()
+}
+
+#[test]
+fn what_tls_says_decides_what_to_do() {
+    use rustls::{CertificateError, Error, OtherError};
+    #[derive(Debug)]
+    struct CaUsedAsEndEntity;
+    impl fmt::Display for CaUsedAsEndEntity {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("of an authority")
+        }
+    }
+    impl std::error::Error for CaUsedAsEndEntity {}
+    let authority = CertificateError::Other(OtherError(std::sync::Arc::new(CaUsedAsEndEntity)));
+    for (error, text) in [
+        (Error::InvalidCertificate(CertificateError::UnknownIssuer), "--ca-file"),
+        (Error::InvalidCertificate(CertificateError::NotValidForName), "other names"),
+        (Error::InvalidCertificate(authority), "CA:TRUE"),
+        (Error::InvalidMessage(rustls::InvalidMessage::InvalidContentType), "http:// instead"),
+        (Error::DecryptError, "look at its certificate"),
+    ] {
+        let wrapped = std::io::Error::other(std::io::Error::other(error));
+        assert!(remedy(&wrapped).contains(text), "{wrapped}");
+    }
+    assert_eq!(remedy(&std::io::Error::other("gone")), IS_IT_THERE);
 }
 
 #[tokio::test]
@@ -158,7 +217,13 @@ async fn a_private_authority_is_trusted_when_named_and_only_then() {
         Client::new(&endpoint).expect("a client").get("/", &[]).await.expect("it is trusted");
     assert!(trusted.is_empty());
     let stranger = client(server, None).get::<Vec<String>>("/", &[]).await;
-    assert!(matches!(stranger, Err(CallError::Failed { .. })), "the system does not know this authority");
+    assert!(help(stranger.expect_err("the system does not know it")).contains("--ca-file"));
+    let plain = client(format!("http://localhost:{port}"), None).get::<Vec<String>>("/", &[]).await;
+    assert!(help(plain.expect_err("it speaks TLS")).contains("https:// instead"));
+    let no_tls = answers(200, "[]").await;
+    let at_plain = Endpoint { server: format!("https://localhost:{}", no_tls.port()), ..endpoint.clone() };
+    let no_tls = Client::new(&at_plain).expect("a client").get::<Vec<String>>("/", &[]).await;
+    assert!(help(no_tls.expect_err("it speaks plain HTTP")).contains("http:// instead"));
     let missing = Endpoint { ca_file: Some(folder.path().join("none.pem")), ..endpoint };
     assert!(Client::new(&missing).expect_err("no file").message.contains("none.pem"));
 }

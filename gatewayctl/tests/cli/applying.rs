@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::process::{Dev, alone, answering};
+use crate::process::{Dev, alone, answering, command};
 
 #[test]
 fn apply_reads_files_folders_and_standard_input_and_says_what_it_did() {
@@ -27,9 +27,12 @@ fn a_dry_run_changes_nothing_and_on_the_client_needs_no_server() {
     let out = dev.ok(&["apply", "-f", "a.yaml", "--dry-run=server"]);
     assert_eq!(out, "Route default/a created\n1 created; nothing was stored (dry run)\n");
     assert_eq!(dev.run(&["get", "route", "a"]).code, Some(1));
+    let home = tempfile::tempdir().expect("temporary folder");
+    std::fs::copy(dev.home.path().join("a.yaml"), home.path().join("a.yaml")).expect("copied");
     for arguments in [&["apply", "-f", "a.yaml", "--dry-run=client"][..], &["validate", "-f", "a.yaml"]] {
-        let away = [&["--server", "http://127.0.0.1:1"], arguments].concat();
-        assert_eq!(dev.ok(&away), "1 objects are valid\n");
+        let mut command = command(home.path(), arguments);
+        let done = command.env("GATEWAY_SERVER", "http://127.0.0.1:1").output().expect("it runs");
+        assert_eq!(String::from_utf8_lossy(&done.stdout), "1 object is valid\n", "{arguments:?}");
     }
 }
 
@@ -119,10 +122,30 @@ fn delete_keeps_what_others_need_and_takes_manifests_as_a_whole() {
     dev.ok(&["delete", "route", "hello", "--ignore-not-found"]);
     dev.write("own/all.yaml", "apiVersion: gateway/v1\nkind: Upstream\nmetadata: { name: u }\nspec: { targets: [{ address: \"127.0.0.1:9\" }] }\n---\napiVersion: gateway/v1\nkind: Route\nmetadata: { name: r }\nspec: { forward: { backends: [{ upstream: u }] } }\n");
     dev.ok(&["apply", "-f", "own", "-n", "own"]);
+    let would = "Route own/r would be deleted\nUpstream own/u would be deleted\n";
+    for dry_run in ["--dry-run", "--dry-run=client"] {
+        assert_eq!(dev.ok(&["delete", "-f", "own", "-n", "own", dry_run]), would);
+    }
     assert_eq!(
         dev.ok(&["delete", "-f", "own", "-n", "own"]),
         "Route own/r deleted\nUpstream own/u deleted\n"
     );
+}
+
+#[test]
+fn delete_takes_all_or_nothing_and_its_dry_run_knows() {
+    let dev = Dev::start();
+    // The upstream is still needed by the route of the sample, so nothing goes.
+    for dry_run in [&[][..], &["--dry-run"]] {
+        let done = dev.run(&[&["delete", "route/hello", "upstream/default/echo"], dry_run].concat());
+        assert_eq!((done.code, done.out.as_str()), (Some(4), ""), "{}", done.err);
+    }
+    let missing = dev.run(&["delete", "route", "hello", "none"]);
+    assert_eq!(missing.code, Some(1), "{}", missing.err);
+    dev.ok(&["get", "route", "hello"]);
+    let out = dev.ok(&["delete", "route", "hello", "none", "echo", "--ignore-not-found"]);
+    assert_eq!(out, "Route default/echo deleted\nRoute default/hello deleted\n");
+    assert!(dev.ok(&["rollout", "history"]).lines().nth(1).is_some_and(|newest| newest.starts_with('2')));
 }
 
 #[test]
@@ -140,6 +163,8 @@ fn mistakes_have_the_exit_codes_that_help_promises() {
         (&["--server", "nonsense", "get", "routes"], 64, "is no URL"),
         (&["--context", "none", "get", "routes"], 1, "no context \"none\""),
         (&["explain", "rout"], 64, "there are Listener"),
+        (&["explain", "route", "--server", "http://x"], 64, "asks no server"),
+        (&["--server", "http://me:hush@x", "nodes"], 64, "--token"),
     ] {
         let done = alone(home.path(), arguments);
         assert_eq!(done.code, Some(code), "{arguments:?}: {}", done.err);

@@ -19,7 +19,9 @@ fn it_serves_a_proxied_request_and_drains_on_ctrl_c() {
     assert_eq!(dev.get("/hello/you"), (200, "hello, you\n".to_owned()));
     // Without flags: the context that it saved.
     assert_eq!(dev.ok(&["get", "routes", "-o", "name"]), "route/echo\nroute/hello\n");
-    assert_eq!(dev.interrupt(), Some(0));
+    let home = dev.interrupt_and_keep();
+    let left = alone(home.path(), &["context", "list"]);
+    assert!(left.err.contains("no contexts"), "its context goes with it: {}", left.out);
 }
 
 #[test]
@@ -52,6 +54,23 @@ fn it_applies_manifests_again_when_they_change_and_prunes_what_they_no_longer_ho
 }
 
 #[test]
+fn it_deletes_what_it_applied_in_namespaces_that_no_manifest_names_any_more() {
+    let mut dev = Dev::with(&["-f", "m", "--watch"], |home| {
+        std::fs::create_dir(home.join("m")).expect("folder");
+        let route = answering("a", "/a", "x").replace("name: a,", "name: a, namespace: shop,");
+        std::fs::write(home.join("m/a.yaml"), format!("{LISTENER}{route}")).expect("file");
+    });
+    let other = dev.piped(&["apply", "-f", "-", "-n", "other"], &answering("other", "/other", "kept"));
+    assert_eq!(other.code, Some(0), "{}", other.err);
+    dev.write("m/a.yaml", &format!("{LISTENER}{}", answering("a", "/a", "moved")));
+    dev.until("dev: applied revision 3");
+    assert_eq!(dev.ok(&["get", "routes", "-A", "-o", "name"]), "route/default/a\nroute/other/other\n");
+    dev.write("m/a.yaml", "# nothing\n");
+    dev.until("dev: applied revision 4");
+    assert_eq!(dev.ok(&["get", "all", "-A", "-o", "name"]), "route/other/other\n");
+}
+
+#[test]
 fn its_state_survives_a_restart_and_is_not_shared() {
     let dev = Dev::start();
     let applied = dev.piped(&["apply", "--wait", "-f", "-"], &answering("mine", "/mine", "still here"));
@@ -79,6 +98,7 @@ fn a_port_that_is_taken_ends_it_and_says_what_to_do() {
     let done = alone(home.path(), &["dev", "--listen", &address, "--admin-listen", "127.0.0.1:0"]);
     assert_eq!(done.code, Some(5), "{}", done.err);
     assert!(done.err.contains("try --listen 127.0.0.1:0"), "{}", done.err);
+    assert!(!done.err.contains('\u{1b}'), "no colours into a file: {}", done.err);
     let done = alone(home.path(), &["dev", "--admin-listen", &address]);
     assert_eq!(done.code, Some(1), "{}", done.err);
     assert!(done.err.contains("try --admin-listen 127.0.0.1:0"), "{}", done.err);

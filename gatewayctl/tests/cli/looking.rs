@@ -11,7 +11,10 @@ fn get_selects_by_kind_name_label_and_namespace_in_every_format() {
     dev.write("a.yaml", &answering("a", "/a", "a"));
     dev.ok(&["apply", "-f", "a.yaml", "-n", "shop"]);
     assert_eq!(dev.ok(&["get", "routes", "-n", "shop", "-o", "name"]), "route/a\n");
-    assert_eq!(dev.ok(&["get", "routes", "-A", "-l", "team=shop", "-o", "name"]), "route/a\n");
+    assert_eq!(dev.ok(&["get", "routes", "-A", "-l", "team=shop", "-o", "name"]), "route/shop/a\n");
+    let everything = dev.ok(&["get", "all", "-A", "-o", "name"]);
+    let back = [&["get", "-o", "name"], everything.lines().collect::<Vec<_>>().as_slice()].concat();
+    assert_eq!(dev.ok(&back), everything);
     assert_eq!(dev.ok(&["get", "routes", "-A", "-l", "team=x", "-o", "name"]), "");
     assert_eq!(dev.ok(&["get", "route", "hello", "echo", "-o", "name"]), "route/hello\nroute/echo\n");
     let table = dev.ok(&["get", "all", "-A"]);

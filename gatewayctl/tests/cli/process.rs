@@ -136,6 +136,17 @@ impl Dev {
 
     /// Asks it to end, and returns its exit code.
     pub(crate) fn interrupt(mut self) -> Option<i32> {
+        self.end()
+    }
+
+    /// Asks it to end, which must work, and keeps its folder.
+    pub(crate) fn interrupt_and_keep(mut self) -> TempDir {
+        assert_eq!(self.end(), Some(0), "{}", self.errors());
+        let nothing = TempDir::new().expect("temporary folder");
+        std::mem::replace(&mut self.home, nothing)
+    }
+
+    fn end(&mut self) -> Option<i32> {
         let id = i32::try_from(self.child.id()).expect("a process id");
         kill(Pid::from_raw(id), Signal::SIGINT).expect("it runs");
         self.child.wait().expect("it ends").code()
