@@ -1,4 +1,4 @@
-//! The admin REST API. Read [`routes`] first: every path, its method, who may call it and the function that answers.
+//! The admin REST API. Read `routes` first: every path, its method, who may call it and the function that answers.
 //! A file per noun holds the handlers; `access.rs` stands in front of them, `extract.rs` checks what they take,
 //! `problem.rs` renders every error.
 //!

@@ -2,7 +2,7 @@
 //! `client` (the admin API) or the engine (offline); everything that is shown goes through `output`, everything that
 //! failed through `report`. Only `dev` knows that planes exist as code.
 //!
-//! Invariant: the exit code says what happened, see [`report::Exit`].
+//! Invariant: the exit code says what happened, see `report::Exit`.
 
 mod apply;
 mod changes;

@@ -1,4 +1,4 @@
-//! Moves the bytes of the streams: one task per data plane that reads its messages, asks its [`Session`] what to
+//! Moves the bytes of the streams: one task per data plane that reads its messages, asks its `Session` what to
 //! send, and sends that piece by piece as fast as the data plane takes it.
 //!
 //! Invariants: nothing is queued for a data plane but the piece it is about to get; one that takes or acknowledges
