@@ -26,7 +26,7 @@ use crate::proxy::exchange::Exchange;
 use crate::proxy::heads::{self, Reply};
 use crate::proxy::{self, Job, identity};
 use crate::relay::{Sink, Source, SourceError, Step};
-use crate::runtime::{Phase, Worker};
+use crate::runtime::{Phase, Presence, Worker};
 use crate::server::listener::{Door, View};
 use crate::wheel::Timer;
 use crate::wire::Wire;
@@ -42,34 +42,43 @@ const LAST_CALL: Duration = Duration::from_millis(500);
 /// Bytes thrown away meanwhile.
 pub(super) const MAX_LINGER_BYTES: usize = 1 << 20;
 
-/// Serves a connection until either side ends it.
-pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
-    let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
-    let wire = Wire::new(stream, worker.buffers.none());
+/// Serves a connection until either side ends it. A block rather than an `async fn`, which would keep what it is given
+/// twice: as arguments and as variables. A waiting connection is mostly the size of this.
+pub(super) fn serve(
+    worker: Rc<Worker>,
+    door: Rc<Door>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    presence: Presence,
+) -> impl Future<Output = ()> {
     let mut connection = Connection {
-        wire,
+        wire: Wire::new(stream, worker.buffers.none()),
         head_len: 0,
         opened: 0,
         method: Method::Get,
         version: Version::Http11,
         next: Next::Serve,
     };
-    let mut first = true;
-    while connection.next == Next::Serve {
-        let Some(view) = wait(&mut connection.wire, worker, door, &timer, first).await else { break };
-        let mut exchange = worker.take_exchange();
-        connection.wire.begin(std::mem::take(&mut exchange.to_client));
-        let mut job =
-            Job { worker, door, timer: &timer, exchange: &mut exchange, asked: Asked::nothing(peer.ip()) };
-        let read = serve_one(&mut connection, &mut job, view, first).await;
-        exchange.to_client = connection.wire.take_back();
-        worker.return_exchange(exchange);
-        first &= read == Seen::Nothing;
-    }
-    match connection.next {
-        Next::Http2 => Box::pin(http2::serve(worker, door, connection.wire, peer, timer)).await,
-        Next::Linger => Box::pin(linger(connection.wire, &timer)).await,
-        Next::Serve | Next::Close => {}
+    async move {
+        let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
+        let mut first = true;
+        while connection.next == Next::Serve {
+            let Some(view) = wait(&mut connection.wire, &worker, &door, &timer, first).await else { break };
+            let mut exchange = worker.take_exchange();
+            connection.wire.begin(std::mem::take(&mut exchange.to_client));
+            let asked = Asked::nothing(peer.ip());
+            let mut job = Job { worker: &worker, door: &door, timer: &timer, exchange: &mut exchange, asked };
+            let read = serve_one(&mut connection, &mut job, view, first).await;
+            exchange.to_client = connection.wire.take_back();
+            worker.return_exchange(exchange);
+            first &= read == Seen::Nothing;
+        }
+        match connection.next {
+            Next::Http2 => Box::pin(http2::serve(&worker, &door, connection.wire, peer, timer)).await,
+            Next::Linger => Box::pin(linger(connection.wire, &timer)).await,
+            Next::Serve | Next::Close => {}
+        }
+        drop(presence);
     }
 }
 

@@ -22,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
-use crate::runtime::{Phase, Presence, Worker};
+use crate::runtime::{Phase, Worker};
 use crate::server::http1;
 use crate::snapshot::Pinned;
 
@@ -220,19 +220,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListen
 
 fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
     let presence = worker.connection(door);
-    spawn_local(serve(Rc::clone(worker), Rc::clone(door), stream, peer, presence));
-}
-
-/// The task of a connection.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
-    door: Rc<Door>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    presence: Presence,
-) {
-    http1::serve(&worker, &door, stream, peer).await;
-    drop(presence);
+    spawn_local(http1::serve(Rc::clone(worker), Rc::clone(door), stream, peer, presence));
 }
 
 /// The next connection; `None` once the door is closed.
