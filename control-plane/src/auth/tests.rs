@@ -1,3 +1,5 @@
+//! Tests of `auth.rs`.
+
 use super::*;
 use crate::store::{Opened, TokenRecord, open};
 

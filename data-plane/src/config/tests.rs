@@ -1,3 +1,5 @@
+//! Tests of `config.rs`.
+
 use super::*;
 
 fn load(args: &[&str]) -> Result<(Config, Log), ConfigError> {

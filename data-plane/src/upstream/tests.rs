@@ -1,3 +1,5 @@
+//! Tests of `upstream.rs`.
+
 use std::time::Duration;
 
 use gateway_engine::upstream::UpstreamSlot;

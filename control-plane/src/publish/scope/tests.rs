@@ -1,3 +1,5 @@
+//! Tests of `scope.rs`.
+
 use proptest::prelude::*;
 
 use super::*;

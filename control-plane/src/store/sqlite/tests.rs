@@ -1,3 +1,5 @@
+//! Tests of `sqlite.rs`.
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use gateway_proto::admin::Role;

@@ -1,3 +1,5 @@
+//! Tests of `session.rs`.
+
 use gateway_proto::kind::Kind;
 use uuid::Uuid;
 

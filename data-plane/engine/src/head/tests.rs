@@ -1,3 +1,5 @@
+//! Tests of `head.rs`.
+
 use proptest::prelude::*;
 
 use super::*;

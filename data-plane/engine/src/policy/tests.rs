@@ -1,3 +1,5 @@
+//! Tests of `policy.rs`.
+
 use std::sync::Arc;
 
 use gateway_proto::wire;

@@ -1,3 +1,5 @@
+//! Tests of `template.rs`.
+
 use super::*;
 use crate::context::Notes;
 use crate::policy::testing::Message;

@@ -1,3 +1,5 @@
+//! Tests of `last_good.rs`.
+
 use gateway_engine::compile::compile;
 use gateway_proto::kind::Resource;
 

@@ -1,3 +1,5 @@
+//! Tests of `session.rs`.
+
 use super::*;
 
 fn at(revision: u64) -> Cursor {

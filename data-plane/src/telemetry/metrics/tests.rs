@@ -1,3 +1,5 @@
+//! Tests of `metrics.rs`.
+
 use super::*;
 
 fn name(text: &str) -> Arc<str> {

@@ -1,3 +1,5 @@
+//! Tests of `request_log.rs`.
+
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Tests of `chain.rs`.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Tests of `cors.rs`.
+
 use super::super::testing::{Message, accepted, faults};
 use super::*;
 

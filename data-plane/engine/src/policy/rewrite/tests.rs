@@ -1,3 +1,5 @@
+//! Tests of `rewrite.rs`.
+
 use super::super::testing::{Message, accepted, compiled, faults};
 use super::*;
 
