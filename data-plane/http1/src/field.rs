@@ -97,50 +97,11 @@ known_fields! {
 }
 
 impl KnownField {
-    /// The known name that `name` spells, in any case.
+    /// The known name that `name` spells, in any case. What is known is a token: its bytes need no other check.
+    #[inline]
     pub fn classify(name: &[u8]) -> Self {
-        let Some(first) = name.first() else { return Self::Other };
-        // Length and first letter leave one candidate (two for X-Forwarded-Host/-Port).
-        let candidate = match (name.len(), first | 0x20) {
-            (2, b't') => Self::Te,
-            (3, b'v') => Self::Via,
-            (4, b'h') => Self::Host,
-            (4, b'd') => Self::Date,
-            (6, b'a') => Self::Accept,
-            (6, b'c') => Self::Cookie,
-            (6, b'e') => Self::Expect,
-            (6, b'o') => Self::Origin,
-            (6, b's') => Self::Server,
-            (7, b't') => Self::Trailer,
-            (7, b'u') => Self::Upgrade,
-            (8, b'l') => Self::Location,
-            (9, b'f') => Self::Forwarded,
-            (9, b'x') => Self::XRealIp,
-            (10, b'c') => Self::Connection,
-            (10, b'k') => Self::KeepAlive,
-            (10, b's') => Self::SetCookie,
-            (10, b't') => Self::Tracestate,
-            (10, b'u') => Self::UserAgent,
-            (11, b't') => Self::Traceparent,
-            (12, b'c') => Self::ContentType,
-            (12, b'm') => Self::MaxForwards,
-            (12, b'x') => Self::XRequestId,
-            (13, b'a') => Self::Authorization,
-            (13, b'c') if name[1] | 0x20 == b'a' => Self::CacheControl,
-            (13, b'c') => Self::ContentRange,
-            (14, b'c') => Self::ContentLength,
-            (15, b'a') => Self::AcceptEncoding,
-            (15, b'x') => Self::XForwardedFor,
-            (16, b'c') => Self::ContentEncoding,
-            (16, b'p') => Self::ProxyConnection,
-            (16, b'x') if name[12] | 0x20 == b'h' => Self::XForwardedHost,
-            (16, b'x') => Self::XForwardedPort,
-            (17, b't') => Self::TransferEncoding,
-            (17, b'x') => Self::XForwardedProto,
-            (18, b'p') => Self::ProxyAuthenticate,
-            (19, b'p') => Self::ProxyAuthorization,
-            _ => return Self::Other,
-        };
+        let Some(place) = place(name, FACTORS) else { return Self::Other };
+        let candidate = PLACES[place];
         if spells(name, candidate.name().as_bytes()) { candidate } else { Self::Other }
     }
 
@@ -179,17 +140,64 @@ impl KnownField {
     }
 }
 
-/// Whether a token of the same length spells a lower-case name of letters and hyphens, in any case. Eight bytes at a
-/// time: this runs for every field of every message.
-fn spells(token: &[u8], name: &[u8]) -> bool {
-    const CASE: u64 = 0x2020_2020_2020_2020;
-    debug_assert_eq!(token.len(), name.len());
-    let (words, rest) = token.as_chunks::<8>();
-    let (name_words, name_rest) = name.as_chunks::<8>();
-    // With that bit set a letter is a lower-case one, a hyphen stays, and no other token byte becomes either.
-    let word = |bytes: &[u8; 8]| u64::from_le_bytes(*bytes) | CASE;
-    words.iter().zip(name_words).all(|(a, b)| word(a) == u64::from_le_bytes(*b))
-        && rest.iter().zip(name_rest).all(|(a, b)| a | 0x20 == *b)
+/// Size of the table of known names: every one of them has a place of its own.
+const PLACE_COUNT: usize = 128;
+/// The first factors that give them that, found by the compiler.
+const FACTORS: [usize; 2] = {
+    let mut at = 0;
+    while places([at / 64, at % 64]).is_none() {
+        at += 1;
+    }
+    [at / 64, at % 64]
+};
+static PLACES: [KnownField; PLACE_COUNT] =
+    places(FACTORS).expect("the compiler looked for factors that have places");
+
+/// Where a name is if it is a known one, from its length, its first byte and one of its last. `None`: it is empty.
+#[inline]
+const fn place(name: &[u8], factors: [usize; 2]) -> Option<usize> {
+    if name.is_empty() {
+        return None;
+    }
+    let (first, later) = (name[0] | 0x20, name[name.len() * 3 / 4] | 0x20);
+    Some((name.len() + factors[0] * first as usize + factors[1] * later as usize) % PLACE_COUNT)
+}
+
+/// The known names at their places; `None` if two have the same.
+const fn places(factors: [usize; 2]) -> Option<[KnownField; PLACE_COUNT]> {
+    let mut places = [KnownField::Other; PLACE_COUNT];
+    let mut at = 0;
+    while at < KnownField::ALL.len() {
+        let known = KnownField::ALL[at];
+        let Some(place) = place(known.name().as_bytes(), factors) else { return None };
+        if !matches!(places[place], KnownField::Other) {
+            return None;
+        }
+        places[place] = known;
+        at += 1;
+    }
+    Some(places)
+}
+
+/// Whether `name` spells `lower`, a lower-case name of letters and hyphens, in any case. Eight bytes at a time, the
+/// last eight once more: this runs for every field of every message.
+#[inline]
+fn spells(name: &[u8], lower: &[u8]) -> bool {
+    if name.len() != lower.len() {
+        return false;
+    }
+    let (Some(end), Some(lower_end)) = (name.last_chunk(), lower.last_chunk()) else {
+        return name.iter().zip(lower).all(|(&a, &b)| is_same(u64::from(a), u64::from(b)));
+    };
+    let is_same = |a: &[u8; 8], b: &[u8; 8]| is_same(u64::from_le_bytes(*a), u64::from_le_bytes(*b));
+    let (words, lower_words) = (name.as_chunks().0, lower.as_chunks().0);
+    is_same(end, lower_end) && words.iter().zip(lower_words).all(|(a, b)| is_same(a, b))
+}
+
+/// Whether the bytes of a word are those of a lower-case one, but for the case of letters: only where the other has
+/// bit 0x40, which letters have and a hyphen has not, does 0x20 not count.
+const fn is_same(word: u64, lower: u64) -> bool {
+    word | ((lower >> 1) & 0x2020_2020_2020_2020) == lower
 }
 
 /// The elements of a comma-separated list value, trimmed, without the empty ones (RFC 9110 §5.6.1).
@@ -249,6 +257,8 @@ mod tests {
             "tost",
             "@ost",
             "x-forwarded-pxrt",
+            "content\rlength",
+            "via\0",
         ] {
             assert_eq!(KnownField::classify(name.as_bytes()), KnownField::Other, "{name}");
         }

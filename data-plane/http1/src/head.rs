@@ -5,7 +5,7 @@
 
 use thiserror::Error;
 
-/// The most fields that any limit can allow: the tokenizer's table lives on the stack.
+/// The most fields that any limit can allow.
 pub const MAX_FIELDS: usize = 256;
 
 /// The most options that the `Connection` fields of one message may have together. Each of them is
@@ -47,6 +47,22 @@ pub enum Version {
     /// HTTP/1.1
     #[default]
     Http11,
+}
+
+impl Version {
+    /// Bytes of `HTTP/1.1`.
+    pub(crate) const LEN: usize = 8;
+
+    /// The version written at `at`; `Some(None)`: a well-formed one that is not spoken here.
+    #[inline]
+    pub(crate) fn read(buf: &[u8], at: usize) -> Option<Option<Self>> {
+        match buf.get(at..)?.first_chunk()? {
+            b"HTTP/1.1" => Some(Some(Self::Http11)),
+            b"HTTP/1.0" => Some(Some(Self::Http10)),
+            [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'] => Some(None),
+            _ => None,
+        }
+    }
 }
 
 /// Where a body ends (RFC 9112 §6.3).

@@ -6,8 +6,8 @@
 //!
 //! Invariants:
 //! - **One meaning.** A message that two parsers could frame differently (CL with TE, odd codings,
-//!   bare CR or LF, obs-fold …) is refused, and the connection must be closed. The tokenizer is
-//!   httparse; every rule that it is laxer about is checked around it.
+//!   bare CR or LF, obs-fold …) is refused, and the connection must be closed. Reading is
+//!   strict by construction; tests hold it against hyper and against tables of known attacks.
 //! - **No dependence on the split.** However the input was cut into reads, the result is the same.
 //! - **Bounded, and free of allocation once warm.** Output vectors belong to the caller and are reused.
 //!
@@ -22,6 +22,7 @@ mod scan;
 pub mod span;
 pub mod target;
 mod tokens;
+mod word;
 pub mod write;
 
 pub use field::{Field, KnownField};

@@ -1,19 +1,17 @@
 //! Request heads: [`parse`] fills a reused [`RequestHead`] or says why the request is refused.
 //!
-//! A whole head costs one pass of the tokenizer plus checks of single bytes. A partial one goes to the
-//! scanner, which looks at each byte once. Errors are always found by the second way, so that they are
+//! A whole head costs one pass. A partial one goes to the scanner, which looks at each byte once. Errors are always found by the second way, so that they are
 //! the same however the input was split.
 //!
 //! What is refused, and with which status, is listed at [`ParseError`]; after any of it the connection
 //! has to be closed, because nobody can say where the next request begins.
 
-use std::mem::MaybeUninit;
-
-use crate::head::{MAX_FIELDS, Status};
+use crate::field::is_token;
+use crate::head::Status;
 use crate::scan::{Part, Scan};
 use crate::target::{self, Form, Target};
-use crate::tokens::Facts;
-use crate::{Field, Framing, Limits, Method, ParseError, Span, Version};
+use crate::tokens::{Facts, line_end};
+use crate::{Field, Framing, Limits, Method, ParseError, Span, Version, word};
 
 /// A request head as positions in the caller's buffer. Keep one per connection (or borrow one per
 /// request) and pass it to every call: its vector is reused, and it remembers how far a partial head
@@ -71,15 +69,12 @@ impl RequestHead {
 /// `buf[head.len..]` is the body or the next request. After an error, and after `Partial`, the public
 /// fields have no meaning.
 pub fn parse(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Status, ParseError> {
-    if head.scan.is_new() && matches!(read(buf, limits, head), Ok(Status::Complete)) {
+    if head.scan.is_new() && read(buf, limits, head).is_ok() {
         return Ok(Status::Complete);
     }
     match head.scan.run(buf, limits.max_head_bytes, Part::Request) {
         Ok(None) => Ok(Status::Partial),
-        Ok(Some(end)) => match read(&buf[..end], limits, head)? {
-            Status::Complete => Ok(Status::Complete),
-            Status::Partial => Err(ParseError::RequestLine),
-        },
+        Ok(Some(end)) => read(&buf[..end], limits, head).map(|()| Status::Complete),
         Err(error) => {
             head.scan = Scan::default();
             Err(error)
@@ -87,39 +82,24 @@ pub fn parse(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Stat
     }
 }
 
-/// Reads a head that is whole, or says `Partial`.
-fn read(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Status, ParseError> {
-    let skipped = if buf.starts_with(b"\r\n") { 2 } else { 0 };
-    // httparse would skip any number of empty lines, also bare LF.
-    if matches!(buf.get(skipped), Some(b'\r' | b'\n')) {
-        return Err(ParseError::EmptyLine);
-    }
-    let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut request = httparse::Request::new(&mut []);
-    let table = &mut storage[..limits.max_fields.min(MAX_FIELDS)];
-    let len = match request.parse_with_uninit_headers(&buf[skipped..], table) {
-        Ok(httparse::Status::Complete(len)) => skipped + len,
-        Ok(httparse::Status::Partial) => return Ok(Status::Partial),
-        Err(error) => return Err(refusal(error, &buf[skipped..])),
-    };
+/// Reads a head that is whole. What it says of one that is not, or of line ends and control bytes, is beside the point:
+/// the scanner judges those.
+fn read(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<(), ParseError> {
+    // RFC 9112 §2.2: one empty line is skipped, for the sake of old clients.
+    let start = if buf.starts_with(b"\r\n") { 2 } else { 0 };
+    let line = Line::read(buf, start)?;
+    let (facts, len) = Facts::collect(buf, line.end, limits.max_fields, &mut head.fields)?;
     if len > limits.max_head_bytes {
         return Err(ParseError::HeadTooLarge);
     }
-    if !buf[..len].ends_with(b"\r\n\r\n") {
-        return Err(ParseError::LineEnd);
-    }
-    let (Some(method), Some(path), Some(minor)) = (request.method, request.path, request.version) else {
-        return Err(ParseError::RequestLine);
-    };
-    let facts = Facts::collect(buf, request.headers, &mut head.fields)?;
     head.len = len;
-    head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    head.method = Method::from_bytes(method.as_bytes());
-    head.method_span = Span::locate(buf, method.as_bytes());
-    if path.len() > limits.max_target_bytes {
+    head.version = line.version;
+    head.method = line.method;
+    head.method_span = line.method_span;
+    if line.target.len() > limits.max_target_bytes {
         return Err(ParseError::TargetTooLong);
     }
-    head.target = target::parse(buf, Span::locate(buf, path.as_bytes()), head.method)?;
+    head.target = target::parse(buf, line.target, head.method)?;
     head.authority = authority(buf, head.version, &head.target, &facts)?;
     head.framing = facts.framing(buf, head.version)?;
     if head.method == Method::Connect && !matches!(head.framing, Framing::None | Framing::Length(0)) {
@@ -129,7 +109,39 @@ fn read(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<Status, P
     head.expect_continue = facts.expects_continue && head.version == Version::Http11;
     head.accepts_trailers = facts.accepts_trailers;
     head.upgrade = facts.upgrade(head.version);
-    Ok(Status::Complete)
+    Ok(())
+}
+
+/// `method SP target SP version CRLF` (RFC 9112 §3).
+struct Line {
+    method: Method,
+    method_span: Span,
+    /// Not judged yet.
+    target: Span,
+    version: Version,
+    /// Where the next line begins.
+    end: usize,
+}
+
+impl Line {
+    #[inline]
+    fn read(buf: &[u8], start: usize) -> Result<Self, ParseError> {
+        const MALFORMED: ParseError = ParseError::RequestLine;
+        let method_end = word::find(buf, start, b' ').ok_or(MALFORMED)?;
+        let method_span = Span::new(start, method_end);
+        let method = Method::from_bytes(method_span.of(buf));
+        if method == Method::Other && !is_token(method_span.of(buf)) {
+            return Err(MALFORMED);
+        }
+        let target_end = word::find(buf, method_end + 1, b' ').ok_or(MALFORMED)?;
+        let target = Span::new(method_end + 1, target_end);
+        if target.is_empty() {
+            return Err(MALFORMED);
+        }
+        let version = Version::read(buf, target_end + 1).ok_or(MALFORMED)?;
+        let end = line_end(buf, target_end + 1 + Version::LEN).map_err(|_| MALFORMED)?;
+        Ok(Line { method, method_span, target, version: version.ok_or(ParseError::Version)?, end })
+    }
 }
 
 /// RFC 9112 §3.2: one valid `Host` in 1.1, and no contradiction with the target.
@@ -153,28 +165,4 @@ fn authority(buf: &[u8], version: Version, target: &Target, facts: &Facts) -> Re
         return Err(ParseError::HostConflict);
     }
     Ok(target.authority)
-}
-
-/// The reason for a head that httparse refuses. Line ends and control bytes were judged before, by
-/// the scanner.
-fn refusal(error: httparse::Error, text: &[u8]) -> ParseError {
-    match error {
-        httparse::Error::TooManyHeaders => ParseError::TooManyFields,
-        httparse::Error::HeaderName | httparse::Error::HeaderValue => ParseError::FieldLine,
-        httparse::Error::Version => {
-            let line = text.split(|&b| b == b'\r').next().unwrap_or_default();
-            let mut words = line.split(|&b| b == b' ').skip(2);
-            match (words.next(), words.next()) {
-                (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None)
-                    if major.is_ascii_digit() && minor.is_ascii_digit() =>
-                {
-                    ParseError::Version
-                }
-                _ => ParseError::RequestLine,
-            }
-        }
-        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => {
-            ParseError::RequestLine
-        }
-    }
 }

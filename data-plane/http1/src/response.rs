@@ -5,12 +5,10 @@
 //! (RFC 9112 §6.3), so the caller names it; matching responses with requests and counting interim
 //! responses is the caller's task too.
 
-use std::mem::MaybeUninit;
-
-use crate::head::{MAX_FIELDS, Status};
+use crate::head::Status;
 use crate::scan::{Part, Scan};
-use crate::tokens::Facts;
-use crate::{Field, Framing, Limits, Method, ParseError, Span, Version};
+use crate::tokens::{Facts, line_end};
+use crate::{Field, Framing, Limits, Method, ParseError, Span, Version, word};
 
 /// A response head as positions in the caller's buffer; reused like a
 /// [`RequestHead`](crate::request::RequestHead).
@@ -66,15 +64,12 @@ pub fn parse(
     request_method: Method,
     head: &mut ResponseHead,
 ) -> Result<Status, ParseError> {
-    if head.scan.is_new() && matches!(read(buf, limits, request_method, head), Ok(Status::Complete)) {
+    if head.scan.is_new() && read(buf, limits, request_method, head).is_ok() {
         return Ok(Status::Complete);
     }
     match head.scan.run(buf, limits.max_head_bytes, Part::Response) {
         Ok(None) => Ok(Status::Partial),
-        Ok(Some(end)) => match read(&buf[..end], limits, request_method, head)? {
-            Status::Complete => Ok(Status::Complete),
-            Status::Partial => Err(ParseError::StatusLine),
-        },
+        Ok(Some(end)) => read(&buf[..end], limits, request_method, head).map(|()| Status::Complete),
         Err(error) => {
             head.scan = Scan::default();
             Err(error)
@@ -82,45 +77,22 @@ pub fn parse(
     }
 }
 
-/// Reads a head that is whole, or says `Partial`.
+/// Reads a head that is whole; of others see `request::read`.
 fn read(
     buf: &[u8],
     limits: &Limits,
     request_method: Method,
     head: &mut ResponseHead,
-) -> Result<Status, ParseError> {
-    // httparse would skip empty lines.
-    if matches!(buf.first(), Some(b'\r' | b'\n')) {
-        return Err(ParseError::EmptyLine);
-    }
-    let mut storage = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut response = httparse::Response::new(&mut []);
-    let table = &mut storage[..limits.max_fields.min(MAX_FIELDS)];
-    let config = httparse::ParserConfig::default();
-    let len = match config.parse_response_with_uninit_headers(&mut response, buf, table) {
-        Ok(httparse::Status::Complete(len)) => len,
-        Ok(httparse::Status::Partial) => return Ok(Status::Partial),
-        Err(error) => return Err(refusal(error, buf)),
-    };
+) -> Result<(), ParseError> {
+    let Line { version, status, reason, end } = Line::read(buf)?;
+    let (facts, len) = Facts::collect(buf, end, limits.max_fields, &mut head.fields)?;
     if len > limits.max_head_bytes {
         return Err(ParseError::HeadTooLarge);
     }
-    if !buf[..len].ends_with(b"\r\n\r\n") {
-        return Err(ParseError::LineEnd);
-    }
-    let (Some(status), Some(minor)) = (response.code, response.version) else {
-        return Err(ParseError::StatusLine);
-    };
-    if status < 100 {
-        return Err(ParseError::StatusLine);
-    }
-    let facts = Facts::collect(buf, response.headers, &mut head.fields)?;
     head.len = len;
     head.status = status;
-    head.version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    // "HTTP/1.1 200" is 12 bytes; one SP follows, or the line ends.
-    let line_end = head.fields.first().map_or(len - 2, |first| first.name.start()) - 2;
-    head.reason = Span::new(line_end.min(13), line_end);
+    head.version = version;
+    head.reason = reason;
     head.tunnel = status == 101 || (request_method == Method::Connect && (200..300).contains(&status));
     head.interim = status < 200 && status != 101;
     let announced = facts.framing(buf, head.version)?;
@@ -128,7 +100,42 @@ fn read(
     head.framing = framing(status, request_method, announced)?;
     head.keep_alive = facts.persistent(head.version) && head.framing != Framing::UntilClose && !head.tunnel;
     head.upgrade = facts.upgrade(head.version);
-    Ok(Status::Complete)
+    Ok(())
+}
+
+/// `version SP status [SP reason] CRLF` (RFC 9112 §4); the last SP is required there, but its lack means nothing else.
+struct Line {
+    version: Version,
+    status: u16,
+    reason: Span,
+    /// Where the next line begins.
+    end: usize,
+}
+
+impl Line {
+    #[inline]
+    fn read(buf: &[u8]) -> Result<Self, ParseError> {
+        const MALFORMED: ParseError = ParseError::StatusLine;
+        let version = Version::read(buf, 0).ok_or(MALFORMED)?;
+        let Some([b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', rest @ ..]) =
+            buf.get(Version::LEN..)
+        else {
+            // Also of an unknown version no more is expected than that.
+            return Err(match (version, buf.get(Version::LEN)) {
+                (None, Some(b' ')) => ParseError::Version,
+                _ => MALFORMED,
+            });
+        };
+        let version = version.ok_or(ParseError::Version)?;
+        let digit = |byte: &u8| u16::from(byte & 0x0f);
+        let after_status = buf.len() - rest.len();
+        let start = after_status + usize::from(rest.first() == Some(&b' '));
+        let line =
+            if start > after_status { word::find_control(buf, start).ok_or(MALFORMED)? } else { start };
+        let end = line_end(buf, line).map_err(|_| MALFORMED)?;
+        let status = digit(a) * 100 + digit(b) * 10 + digit(c);
+        Ok(Line { version, status, reason: Span::new(start, line), end })
+    }
 }
 
 /// Where the body ends, RFC 9112 §6.3, from what the fields announce.
@@ -145,22 +152,5 @@ fn framing(status: u16, method: Method, announced: Framing) -> Result<Framing, P
         _ if method == Method::Head => Ok(Framing::None),
         200..300 if method == Method::Connect => Ok(Framing::None),
         _ => Ok(until_close(announced)),
-    }
-}
-
-/// The reason for a head that httparse refuses.
-fn refusal(error: httparse::Error, buf: &[u8]) -> ParseError {
-    match error {
-        httparse::Error::TooManyHeaders => ParseError::TooManyFields,
-        httparse::Error::HeaderName | httparse::Error::HeaderValue => ParseError::FieldLine,
-        httparse::Error::Version => match buf {
-            [b'H', b'T', b'T', b'P', b'/', major, b'.', minor, b' ', ..]
-                if major.is_ascii_digit() && minor.is_ascii_digit() =>
-            {
-                ParseError::Version
-            }
-            _ => ParseError::StatusLine,
-        },
-        httparse::Error::NewLine | httparse::Error::Status | httparse::Error::Token => ParseError::StatusLine,
     }
 }

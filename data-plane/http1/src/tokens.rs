@@ -1,13 +1,69 @@
-//! The step between httparse's slices and a head: spans, known names, and the facts that both kinds
-//! of message draw from their fields ([`Facts`]), each field looked at once.
+//! Field lines, read in one pass: names, values, known names, and the facts that both kinds of message draw from them
+//! ([`Facts`]). Strict by construction: a line is `token ":" OWS value OWS CRLF` (RFC 9112 §5) or the head is refused.
 //!
-//! httparse guarantees names of token characters directly followed by a colon, no obs-fold, and values
-//! without control bytes. What it does not guarantee is CRLF: it takes a bare LF, so the two bytes in
-//! front of every name are checked here.
+//! Each byte is looked at once, mostly eight at a time ([`crate::word`]). Why a line is refused is not judged here
+//! beyond "no field line": line ends and control bytes have their own errors, which [`crate::scan`] finds.
 
-use crate::field::{self, Field, KnownField};
-use crate::head::{MAX_CONNECTION_OPTIONS, ParseError, Version};
-use crate::{Framing, Span};
+use crate::field::{self, Field, KnownField, is_token};
+use crate::head::{MAX_CONNECTION_OPTIONS, MAX_FIELDS, ParseError, Version};
+use crate::{Framing, Span, word};
+
+/// The lines of a section, from some place in the buffer on.
+#[derive(Debug)]
+pub(crate) struct Lines<'b> {
+    buf: &'b [u8],
+    /// Where the next line begins; after the last one, where the section ends.
+    at: usize,
+}
+
+/// No field line, or none that ends.
+#[derive(Debug)]
+pub(crate) struct Malformed;
+
+impl<'b> Lines<'b> {
+    /// The lines of `buf` that begin at `at`.
+    pub(crate) const fn new(buf: &'b [u8], at: usize) -> Self {
+        Lines { buf, at }
+    }
+
+    /// Where the section ends, once there are no more lines.
+    pub(crate) const fn end(&self) -> usize {
+        self.at
+    }
+
+    /// The next field; `None` after the empty line.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<Field>, Malformed> {
+        let buf = self.buf;
+        if buf.get(self.at) == Some(&b'\r') {
+            self.at = line_end(buf, self.at)?;
+            return Ok(None);
+        }
+        let colon = word::find(buf, self.at, b':').ok_or(Malformed)?;
+        let name = &buf[self.at..colon];
+        let known = KnownField::classify(name);
+        if known == KnownField::Other && !is_token(name) {
+            return Err(Malformed);
+        }
+        let name = Span::new(self.at, colon);
+        let mut start = colon + 1;
+        while matches!(buf.get(start), Some(b' ' | b'\t')) {
+            start += 1;
+        }
+        let mut end = word::find_control(buf, start).ok_or(Malformed)?;
+        self.at = line_end(buf, end)?;
+        while end > start && matches!(buf[end - 1], b' ' | b'\t') {
+            end -= 1;
+        }
+        Ok(Some(Field { name, value: Span::new(start, end), known, nominated: false }))
+    }
+}
+
+/// Where the next line begins, if this one ends at `at`.
+#[inline]
+pub(crate) fn line_end(buf: &[u8], at: usize) -> Result<usize, Malformed> {
+    if buf.get(at..at + 2) == Some(b"\r\n") { Ok(at + 2) } else { Err(Malformed) }
+}
 
 /// What the fields of one head say about framing and the connection.
 #[derive(Clone, Copy, Debug, Default)]
@@ -32,46 +88,43 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Fills `fields` from the tokenizer's `headers`, which must be slices of `buf`.
+    /// Reads the field lines of a head that begin at `at`, into `fields`; also where the head ends.
+    #[inline]
     pub(crate) fn collect(
         buf: &[u8],
-        headers: &[httparse::Header<'_>],
+        at: usize,
+        max_fields: usize,
         fields: &mut Vec<Field>,
-    ) -> Result<Self, ParseError> {
+    ) -> Result<(Self, usize), ParseError> {
+        let max = max_fields.min(MAX_FIELDS);
         let mut facts = Self::default();
+        let mut lines = Lines::new(buf, at);
         fields.clear();
-        fields.reserve(headers.len());
-        for header in headers {
-            let name = Span::locate(buf, header.name.as_bytes());
-            if !buf[..name.start()].ends_with(b"\r\n") {
-                return Err(ParseError::LineEnd);
+        while let Some(field) = lines.next().map_err(|Malformed| ParseError::FieldLine)? {
+            if fields.len() == max {
+                return Err(ParseError::TooManyFields);
             }
-            let value = Span::locate(buf, header.value);
-            let known = KnownField::classify(header.name.as_bytes());
-            if known != KnownField::Other {
-                facts.note(known, value, header.value);
+            if field.known != KnownField::Other {
+                facts.note(field.known, field.value, buf);
             }
-            fields.push(Field { name, value, known, nominated: false });
+            fields.push(field);
         }
         if facts.has_connection {
             facts.read_connection(buf, fields)?;
         }
-        Ok(facts)
+        Ok((facts, lines.end()))
     }
 
-    fn note(&mut self, known: KnownField, value: Span, text: &[u8]) {
+    fn note(&mut self, known: KnownField, value: Span, buf: &[u8]) {
+        let says = |what: &[u8]| field::list(value.of(buf)).any(|element| element.eq_ignore_ascii_case(what));
         match known {
             KnownField::Host => self.host_duplicate |= self.host.replace(value).is_some(),
             KnownField::ContentLength => self.length_duplicate |= self.length.replace(value).is_some(),
             KnownField::TransferEncoding => self.coding_duplicate |= self.coding.replace(value).is_some(),
             KnownField::Upgrade => self.upgrade_duplicate |= self.upgrade.replace(value).is_some(),
             KnownField::Connection => self.has_connection = true,
-            KnownField::Te => {
-                self.accepts_trailers |= field::list(text).any(|e| e.eq_ignore_ascii_case(b"trailers"));
-            }
-            KnownField::Expect => {
-                self.expects_continue |= field::list(text).any(|e| e.eq_ignore_ascii_case(b"100-continue"));
-            }
+            KnownField::Te => self.accepts_trailers |= says(b"trailers"),
+            KnownField::Expect => self.expects_continue |= says(b"100-continue"),
             _ => {}
         }
     }

@@ -8,7 +8,7 @@
 use thiserror::Error;
 
 use crate::field::is_token;
-use crate::{Field, Framing, KnownField, Method, Version};
+use crate::{Field, Framing, KnownField, Method, Version, word};
 
 /// Why something cannot be part of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
@@ -190,28 +190,9 @@ fn push_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether `value` has no control bytes but HTAB. Values are short: eight bytes at a time, the last eight once more.
+/// Whether `value` has no control bytes but HTAB.
 fn is_value(value: &[u8]) -> bool {
-    let Some(last) = value.last_chunk::<8>() else { return has_no_control(value) };
-    let (words, _) = value.as_chunks::<8>();
-    words
-        .iter()
-        .chain([last])
-        .all(|word| !may_have_control(u64::from_le_bytes(*word)) || has_no_control(word))
-}
-
-/// Whether one of eight bytes is below SP or DEL; HTAB counts.
-const fn may_have_control(word: u64) -> bool {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // A byte's top bit is left when taking its bound away borrows, and it is no byte of 0x80 or above itself.
-    let below_space = word.wrapping_sub(ONES * 0x20) & !word;
-    let not_del = word ^ (ONES * 0x7f);
-    let del = not_del.wrapping_sub(ONES) & !not_del;
-    (below_space | del) & (ONES * 0x80) != 0
-}
-
-fn has_no_control(value: &[u8]) -> bool {
-    value.iter().all(|&b| (b >= b' ' && b != 0x7f) || b == b'\t')
+    word::find_control(value, 0).is_none()
 }
 
 fn is_visible(text: &[u8]) -> bool {

@@ -5,7 +5,8 @@
 
 use super::BodyError;
 use crate::head::MAX_FIELDS;
-use crate::{Field, KnownField, Span};
+use crate::tokens::{Lines, Malformed};
+use crate::{Field, KnownField};
 
 /// Reads a section that [`Frame::End`](super::Frame::End) announced: `section` is that range of the
 /// buffer, and the spans count from its start. `fields` is cleared first. Fields that do not belong in
@@ -28,20 +29,17 @@ fn read(section: &[u8], max_fields: usize, mut take: impl FnMut(Field)) -> Resul
     if section.is_empty() {
         return Ok(());
     }
-    let mut headers = [httparse::EMPTY_HEADER; MAX_FIELDS];
-    let headers = match httparse::parse_headers(section, &mut headers[..max_fields.min(MAX_FIELDS)]) {
-        Ok(httparse::Status::Complete((len, headers))) if len == section.len() => headers,
-        Err(httparse::Error::TooManyHeaders) => return Err(BodyError::TrailersTooLarge),
-        Ok(_) | Err(_) => return Err(BodyError::Trailers),
-    };
-    for header in headers {
-        let known = KnownField::classify(header.name.as_bytes());
-        if known.is_framing() || known == KnownField::Host {
+    let mut lines = Lines::new(section, 0);
+    let mut count = 0;
+    while let Some(field) = lines.next().map_err(|Malformed| BodyError::Trailers)? {
+        if count == max_fields.min(MAX_FIELDS) {
+            return Err(BodyError::TrailersTooLarge);
+        }
+        count += 1;
+        if field.known.is_framing() || field.known == KnownField::Host {
             return Err(BodyError::TrailerForbidden);
         }
-        let (name, value) =
-            (Span::locate(section, header.name.as_bytes()), Span::locate(section, header.value));
-        take(Field { name, value, known, nominated: false });
+        take(field);
     }
-    Ok(())
+    if lines.end() == section.len() { Ok(()) } else { Err(BodyError::Trailers) }
 }
