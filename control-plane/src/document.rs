@@ -82,11 +82,19 @@ fn typed(kind: Kind, text: &str) -> Result<Resource, FieldError> {
     let mut track = serde_path_to_error::Track::new();
     let mut json = serde_json::Deserializer::from_str(text);
     let read = Resource::deserialize(kind, serde_path_to_error::Deserializer::new(&mut json, &mut track));
-    let resource = read.map_err(|error| {
+    let mut resource = read.map_err(|error| {
         let path = track.path().to_string();
         shape(if path == "." { "" } else { &path }, &error)
     })?;
     json.end().map_err(|error| shape("", &error))?;
+    if !resource.secrets_mut().is_empty() {
+        // They would lie in the store in clear text.
+        return Err(fault(
+            "kind",
+            ViolationCode::Unknown,
+            format!("{kind} is not taken by this control plane"),
+        ));
+    }
     Ok(resource)
 }
 

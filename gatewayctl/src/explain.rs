@@ -24,7 +24,7 @@ fn text(path: &str) -> Result<String, Failure> {
     if path.is_empty() {
         let about =
             |kind: &Kind| message(*kind).map(|it| comment(&it.parent_file(), it.path())).unwrap_or_default();
-        let lines = Kind::ALL.iter().map(|kind| format!("{:<10} {}\n", kind.as_str(), about(kind)));
+        let lines = Kind::ALL.iter().map(|kind| format!("{:<11} {}\n", kind.as_str(), about(kind)));
         return Ok(lines.collect());
     }
     let mut steps = path.split('.');
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn a_wrong_path_is_answered_with_the_right_names() {
         for (path, help) in [
-            ("rout", "there are Listener, Route, Upstream, Policy"),
+            ("rout", "there are Listener, Route, Upstream, Policy, Certificate"),
             ("route.spek", "there are apiVersion, kind, metadata, spec"),
             ("route.metadata.name.x", "see `gatewayctl explain Route.metadata.name`"),
         ] {

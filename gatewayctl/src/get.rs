@@ -157,6 +157,7 @@ const fn of_kind(kind: Kind) -> &'static [&'static str] {
         Kind::Route => &["HOSTS", "MATCHES", "ACTION"],
         Kind::Upstream => &["TARGETS"],
         Kind::Policy => &["GLOBAL", "POLICIES"],
+        Kind::Certificate => &[],
     }
 }
 
@@ -174,6 +175,7 @@ fn row(kind: Kind, object: &Value, args: &GetArgs, columns: Columns) -> Vec<Stri
             row.push(few(list(&spec["targets"]).map(|target| text(target, "/address").to_owned())));
         }
         Kind::Policy => row.extend([spec["global"].as_bool().unwrap_or(false).to_string(), policies(spec)]),
+        Kind::Certificate => {}
     }
     if columns == Columns::Many {
         for field in ["revision", "generation", "updatedAt"] {

@@ -1,4 +1,5 @@
-//! The kinds, in one list. Adding a kind is a message in `gateway/v1`, and a line here.
+//! The kinds, in one list. Adding a kind is a message in `gateway/v1`, and a line here; if it holds secrets, also an
+//! arm in [`crate::secret`].
 
 use std::fmt;
 use std::str::FromStr;
@@ -97,6 +98,7 @@ kinds! {
     Route "routes",
     Upstream "upstreams",
     Policy "policies",
+    Certificate "certificates",
 }
 
 impl Kind {

@@ -6,6 +6,7 @@ pub mod admin;
 pub mod digest;
 pub mod field;
 pub mod kind;
+pub mod secret;
 
 /// The wire types, generated from `proto/gateway/v1`. Convention: name them `wire::Route`, never import them bare.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]

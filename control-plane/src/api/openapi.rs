@@ -216,7 +216,7 @@ mod tests {
         let spec = &schemas["HttpSettings"]["properties"];
         assert_eq!(spec["maxHeaderBytes"]["type"], "integer");
         assert!(spec["maxHeaderBytes"]["description"].as_str().expect("a comment").contains("431"));
-        assert_eq!(schemas["ListenerSpec"]["properties"]["protocol"]["enum"], json!(["http"]));
+        assert_eq!(schemas["ListenerSpec"]["properties"]["protocol"]["enum"], json!(["http", "https"]));
         assert_eq!(schemas["Metadata"]["properties"]["labels"]["additionalProperties"]["type"], "string");
         assert_eq!(schemas["RouteSpec"]["additionalProperties"], false);
         assert!(

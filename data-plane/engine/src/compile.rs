@@ -3,7 +3,7 @@
 //! control plane's admission and in every data plane.
 //!
 //! The cost is that of the change, not of what exists: objects that are not in the batch are touched only where a
-//! Policy they refer to changed. The state that holds once all changes are made is what is judged, so their order does
+//! Policy or Certificate they refer to changed. The state that holds once all changes are made is what is judged, so their order does
 //! not matter. Object counts, lists and texts are bounded; see the `MAX_*` constants.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,7 +67,8 @@ pub struct Changed {
     pub updated: Vec<Key>,
     /// Objects that are gone.
     pub removed: Vec<Key>,
-    /// Listeners and routes of equal content whose policies changed, because a Policy they refer to did.
+    /// Listeners and routes of equal content that work differently, because a Policy or Certificate they refer to
+    /// changed.
     pub affected: Vec<Key>,
 }
 
@@ -98,8 +99,8 @@ pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<
         }
     }
     draft.delete(&deleted);
-    // In the order of references: policies, then listeners and upstreams, then routes.
-    for kind in [Kind::Policy, Kind::Listener, Kind::Upstream, Kind::Route] {
+    // In the order of references: policies and certificates, then listeners and upstreams, then routes.
+    for kind in [Kind::Policy, Kind::Certificate, Kind::Listener, Kind::Upstream, Kind::Route] {
         for (key, resource) in upserts.extract_if(.., |key, _| key.kind == kind) {
             violations.extend(draft.upsert(key, resource));
         }

@@ -2,6 +2,7 @@
 //! answers in `gatewayctl validate`, in the control plane's admission and in every data plane.
 
 pub mod action;
+pub mod certificate;
 pub mod compile;
 pub mod context;
 pub mod engine;

@@ -9,9 +9,13 @@ use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::wire;
 use ipnet::IpNet;
 
+pub mod tls;
+
+use crate::compile::reference::References;
 use crate::policy::{self, PolicySet};
 use crate::value;
 use crate::violations::Violations;
+use tls::Tls;
 
 /// Most entries of `trustedProxies`.
 pub const MAX_TRUSTED_PROXIES: usize = 1_024;
@@ -30,6 +34,8 @@ pub struct Listener {
     pub slot: ListenerSlot,
     /// What to bind; port 0 takes any free one.
     pub address: SocketAddr,
+    /// How it speaks TLS; `None`: in clear text.
+    pub tls: Option<Arc<Tls>>,
     /// Settings of HTTP connections.
     pub http: HttpSettings,
     /// Only data planes of this `--group` take it; `None`: all do.
@@ -107,15 +113,16 @@ fn covers(one: IpAddr, two: IpAddr) -> bool {
     one == two || any(one) && (one.is_ipv6() || two.is_ipv4()) || any(two) && (two.is_ipv6() || one.is_ipv4())
 }
 
-/// What can be checked without other objects. The result is usable only when nothing was noted in `out`.
+/// What a listener says itself, its policies still without those it refers to. The result is usable only when nothing
+/// was noted in `out`.
 pub(crate) fn check(
-    name: Arc<str>,
-    slot: ListenerSlot,
+    (name, slot): (Arc<str>, ListenerSlot),
     spec: &wire::ListenerSpec,
     at: &FieldPath<'_>,
+    references: &mut References<'_>,
     out: &mut Violations,
 ) -> Listener {
-    // One protocol so far; other numbers can only come from a newer control plane.
+    // Numbers that are unknown can only come from a newer control plane.
     if wire::listener_protocol::Value::try_from(spec.protocol).is_err() {
         out.push(
             &at.field("protocol"),
@@ -133,6 +140,7 @@ pub(crate) fn check(
         name,
         slot,
         address: SocketAddr::new(ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)), port),
+        tls: tls::check(spec, at, references, out),
         http: http(spec.http.as_ref(), &at.field("http"), out),
         group: group(spec.data_planes.as_ref(), &at.field("dataPlanes"), out),
         policies: PolicySet::EMPTY,
@@ -242,11 +250,15 @@ mod tests {
     use gateway_proto::kind::{Key, Kind};
 
     use super::*;
+    use crate::engine::State;
 
     fn checked(spec: &wire::ListenerSpec) -> Result<Listener, Vec<String>> {
         let mut out = Violations::of(Key::new(Kind::Listener, "default", "l"));
         let root = FieldPath::root();
-        let listener = check("default/l".into(), ListenerSlot(0), spec, &root.field("spec"), &mut out);
+        let nothing = State::default();
+        let mut references = References::of(&nothing, "default");
+        let at = root.field("spec");
+        let listener = check(("default/l".into(), ListenerSlot(0)), spec, &at, &mut references, &mut out);
         let found: Vec<String> = out
             .into_vec()
             .into_iter()

@@ -219,6 +219,10 @@ pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListen
 }
 
 fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
+    // Closed: no handshake yet, and never in clear text.
+    if door.view(worker).is_some_and(|view| view.listener.tls.is_some()) {
+        return;
+    }
     let presence = worker.connection(door);
     spawn_local(http1::serve(Rc::clone(worker), Rc::clone(door), stream, peer, presence));
 }

@@ -1,6 +1,6 @@
 //! Draft: a configuration being changed. It starts as a clone of the previous one (everything shared), takes the
 //! batch object by object, and either becomes the next engine or is thrown away. Faulty listeners, upstreams and
-//! policies are put in too, so that what refers to them is not called dangling on top.
+//! policies are put in too (certificates without what they hold), so that what refers to them is not called dangling on top.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use gateway_proto::kind::{Key, Kind, Resource};
 use super::object::{Checked, Name, Object, PolicyObject, check_metadata};
 use super::reference::References;
 use super::{Changed, level};
+use crate::certificate;
 use crate::engine::{Engine, Referrers, State};
 use crate::listener::{self, Listener, ListenerSlot};
 use crate::policy::{self, PolicySet};
@@ -61,6 +62,7 @@ impl Draft {
                 Checked::Listener(listener) => self.state.listeners.free(listener.slot.0),
                 Checked::Upstream(upstream) => self.state.upstreams.free(upstream.slot.0),
                 Checked::Policy(policy) => self.former_policies.push(Arc::clone(policy)),
+                Checked::Certificate(_) => {}
                 Checked::Route(route) => {
                     self.state.unroute(route);
                     self.state.routes.free(route.slot.0);
@@ -103,7 +105,7 @@ impl Draft {
             Kind::Listener => self.state.listeners.reserve(),
             Kind::Upstream => self.state.upstreams.reserve(),
             Kind::Route => self.state.routes.reserve(),
-            Kind::Policy => 0,
+            Kind::Policy | Kind::Certificate => 0,
         }
     }
 
@@ -118,7 +120,7 @@ impl Draft {
             (Checked::Policy(_), Some(Checked::Policy(former))) => {
                 self.former_policies.push(Arc::clone(former));
             }
-            (Checked::Policy(_), _) => {}
+            (Checked::Policy(_) | Checked::Certificate(_), _) => {}
             (Checked::Route(route), former) => {
                 if let Some(Checked::Route(former)) = former {
                     state.unroute(former);
@@ -155,27 +157,28 @@ impl Draft {
         }
     }
 
-    /// Joins the policies of listeners and routes anew that are not in the batch but refer to a Policy that is.
-    /// What does not join any more is the Policy's fault.
+    /// Makes listeners and routes anew that are not in the batch but refer to a Policy or Certificate that is. What
+    /// does not join any more is the Policy's fault.
     pub(super) fn refresh_referrers(&mut self) -> Vec<Violation> {
-        let updated: Vec<&Key> = self.changed.updated.iter().filter(|key| key.kind == Kind::Policy).collect();
+        let is_shared = |key: &&Key| matches!(key.kind, Kind::Policy | Kind::Certificate);
+        let updated: Vec<&Key> = self.changed.updated.iter().filter(is_shared).collect();
         if updated.is_empty() {
             return Vec::new();
         }
         let touched: BTreeSet<&Key> = self.touched().collect();
         let mut stale = BTreeMap::new();
-        for policy in updated {
-            for name in self.state.referrers(policy).filter(|name| !touched.contains(&name.key)) {
-                stale.entry(name.key.clone()).or_insert_with(|| policy.clone());
+        for shared in updated {
+            for name in self.state.referrers(shared).filter(|name| !touched.contains(&name.key)) {
+                stale.entry(name.key.clone()).or_insert_with(|| shared.clone());
             }
         }
         let mut blamed = BTreeMap::new();
-        for (referrer, policy) in stale {
+        for (referrer, shared) in stale {
             for fault in self.refresh(referrer) {
-                blamed.entry(policy.clone()).or_insert(fault);
+                blamed.entry(shared.clone()).or_insert(fault);
             }
         }
-        blamed.into_iter().map(|(policy, fault)| blame(policy, &fault)).collect()
+        blamed.into_iter().map(|(shared, fault)| blame(shared, &fault)).collect()
     }
 
     fn refresh(&mut self, key: Key) -> Vec<Violation> {
@@ -188,9 +191,11 @@ impl Draft {
         let at = spec.field("policyRefs");
         let checked = match (&object.checked, &resource) {
             (Checked::Listener(listener), Resource::Listener(wire)) => {
-                let refs = wire.spec.as_ref().map_or(&[][..], |spec| &spec.policy_refs);
-                let policies = level::join(&listener.inline, refs, &at, &mut references, &mut out);
-                let listener = Arc::new(Listener { policies, ..Listener::clone(listener) });
+                let wire = wire.spec.clone().unwrap_or_default();
+                let policies =
+                    level::join(&listener.inline, &wire.policy_refs, &at, &mut references, &mut out);
+                let tls = listener::tls::check(&wire, &spec, &mut references, &mut out);
+                let listener = Arc::new(Listener { policies, tls, ..Listener::clone(listener) });
                 self.state.listeners.set(listener.slot.0, Arc::clone(&listener));
                 Checked::Listener(listener)
             }
@@ -203,7 +208,7 @@ impl Draft {
                 self.state.routes.set(route.slot.0, Arc::clone(&route));
                 Checked::Route(route)
             }
-            // Nothing else refers to policies.
+            // Nothing else refers to policies or certificates.
             _ => return Vec::new(),
         };
         let Object { name, body, references, .. } = &*object;
@@ -249,7 +254,8 @@ fn list(keys: &[&Key]) -> String {
     }
 }
 
-/// Turns a fault that shows in a referrer outside the batch into one of the Policy that brought it about.
+/// Turns a fault that shows in a referrer outside the batch into one of the Policy that brought it about. (A
+/// Certificate brings none about: what refers to it was sound before.)
 fn blame(policy: Key, fault: &Violation) -> Violation {
     Violation {
         message: format!("{} refers to this policy: {}", fault.object, fault.message),
@@ -271,7 +277,7 @@ fn check(
     match resource {
         Resource::Listener(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
-            let mut listener = listener::check(name, ListenerSlot(slot), &spec, &at, out);
+            let mut listener = listener::check((name, ListenerSlot(slot)), &spec, &at, references, out);
             let refs = at.field("policyRefs");
             listener.policies = level::join(&listener.inline, &spec.policy_refs, &refs, references, out);
             Some(Checked::Listener(Arc::new(listener)))
@@ -284,6 +290,10 @@ fn check(
             let spec = wire.spec.clone().unwrap_or_default();
             let set = PolicySet::compile(&spec.policies, &at.field("policies"), out, policy::Scope::SHARED);
             Some(Checked::Policy(Arc::new(PolicyObject { name, global: spec.global, set })))
+        }
+        Resource::Certificate(wire) => {
+            let spec = wire.spec.clone().unwrap_or_default();
+            Some(Checked::Certificate(certificate::check(name, &spec, &at, out).map(Arc::new)))
         }
         Resource::Route(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();

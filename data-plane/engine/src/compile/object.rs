@@ -7,6 +7,7 @@ use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::kind::{Key, Resource};
 use gateway_proto::{API_VERSION, wire};
 
+use crate::certificate::Certificate;
 use crate::listener::Listener;
 use crate::policy::PolicySet;
 use crate::route::Route;
@@ -85,16 +86,18 @@ pub(crate) enum Checked {
     Upstream(Arc<Upstream>),
     Route(Arc<Route>),
     Policy(Arc<PolicyObject>),
+    /// `None`: it is faulty, and the draft that holds it will not become an engine.
+    Certificate(Option<Arc<Certificate>>),
 }
 
 impl Checked {
-    /// The number of the object among its kind; policies have none.
+    /// The number of the object among its kind; policies and certificates have none.
     pub(super) fn slot(&self) -> u32 {
         match self {
             Checked::Listener(listener) => listener.slot.0,
             Checked::Upstream(upstream) => upstream.slot.0,
             Checked::Route(route) => route.slot.0,
-            Checked::Policy(_) => 0,
+            Checked::Policy(_) | Checked::Certificate(_) => 0,
         }
     }
 }
@@ -116,6 +119,7 @@ pub(super) fn check_metadata(resource: &Resource, out: &mut Violations) {
         Resource::Route(it) => (&it.api_version, &it.kind),
         Resource::Upstream(it) => (&it.api_version, &it.kind),
         Resource::Policy(it) => (&it.api_version, &it.kind),
+        Resource::Certificate(it) => (&it.api_version, &it.kind),
     };
     if !api_version.is_empty() && api_version != API_VERSION {
         let message = format!("unknown apiVersion {api_version:?}, expected {API_VERSION:?}");

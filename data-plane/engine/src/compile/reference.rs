@@ -1,4 +1,5 @@
-//! References between objects: `name` is in the same namespace, `namespace/name` anywhere (not for upstreams).
+//! References between objects: `name` is in the same namespace, `namespace/name` anywhere (not for upstreams and
+//! certificates).
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ pub(crate) struct References<'s> {
 
 impl<'s> References<'s> {
     /// Of an object in this namespace.
-    pub(super) fn of(state: &'s State, namespace: &'s str) -> Self {
+    pub(crate) fn of(state: &'s State, namespace: &'s str) -> Self {
         References { state, namespace, found: Vec::new() }
     }
 
@@ -60,9 +61,10 @@ impl<'s> References<'s> {
     /// The key that a text stands for.
     fn key(&self, kind: Kind, text: &str) -> Result<Key, String> {
         let (namespace, name) = text.split_once('/').unwrap_or((self.namespace, text));
-        if kind == Kind::Upstream && text.contains('/') {
+        if matches!(kind, Kind::Upstream | Kind::Certificate) && text.contains('/') {
             return Err(format!(
-                "invalid reference {text:?}, upstreams are referred to within their own namespace"
+                "invalid reference {text:?}, {} are referred to within their own namespace",
+                kind.plural()
             ));
         }
         value::name(namespace)

@@ -9,6 +9,7 @@ use gateway_proto::field::{FieldPath, Violation, ViolationCode};
 use gateway_proto::kind::{Key, Kind};
 
 use super::object::Checked;
+use crate::certificate::Certificate;
 use crate::engine::Engine;
 use crate::listener::Listener;
 use crate::route::table::Table;
@@ -47,7 +48,13 @@ pub(super) fn about(engine: &Engine, keys: &BTreeSet<Key>) -> Vec<Violation> {
                     );
                 }
             }
-            Checked::Listener(_) => {}
+            Checked::Certificate(_) => {
+                if engine.state.referrers(key).next().is_none() {
+                    let message = "no listener refers to it";
+                    out.push(&FieldPath::root().field("spec"), ViolationCode::NoEffect, message);
+                }
+            }
+            Checked::Listener(listener) => unused_certificates(listener, &mut out),
         }
         warnings.extend(out.into_vec());
     }
@@ -178,6 +185,26 @@ impl<'e> Warner<'e> {
                 let namespaces = own.into_iter().chain([DEFAULT_NAMESPACE]);
                 namespaces.filter_map(|namespace| by_namespace.get(namespace)).flatten().copied().collect()
             }
+        }
+    }
+}
+
+/// Certificates of a listener that no client can get: others come first for every name they have.
+fn unused_certificates(listener: &Listener, out: &mut Violations) {
+    let Some(tls) = &listener.tls else { return };
+    let root = FieldPath::root();
+    let spec = root.field("spec");
+    let tls_at = spec.field("tls");
+    let at = tls_at.field("certificates");
+    for (index, certificate) in tls.certificates.iter().enumerate().skip(1) {
+        let algorithm = |certificate: &Certificate| certificate.key.key.algorithm();
+        let is_first = |name: &str| {
+            let mut holders = tls.holders(name).filter(|other| algorithm(other) == algorithm(certificate));
+            holders.next().is_some_and(|first| Arc::ptr_eq(first, certificate))
+        };
+        if !certificate.dns_names.iter().any(|name| is_first(name)) {
+            let message = "no client gets it: certificates before it have all of its names";
+            out.push(&at.index(index), ViolationCode::NoEffect, message);
         }
     }
 }
