@@ -1,0 +1,188 @@
+"""The command: builds, fetches, measures every cell in interleaved rounds, prints the table."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import peers
+from peers.gateway import Gateway
+
+from . import machine, report, syscalls
+from .cell import Bench, Cell, Failed
+from .fetch import Cache
+from .variants import VARIANTS
+
+ROOT = Path(__file__).resolve().parents[3]
+# The fixed rate of the latency phase, as a share of what the slowest of the leaders can do.
+PACE = 0.55
+# A leader does at least this share of what the fastest does; slower ones must not set everybody's rate.
+LEADER = 0.5
+
+
+def arguments(argv):
+    everyone = list(peers.every())
+    parser = argparse.ArgumentParser(
+        prog="tests/load/run",
+        description="Side-by-side benchmark: this gateway and other reverse proxies on the same work. Compare CPU per "
+        "request within one run; see tests/load/README.md for what else to trust.",
+        epilog="variants: " + "; ".join(f"{variant.name}: {variant.about}" for variant in VARIANTS.values()),
+    )
+    add = parser.add_argument
+    add("--variants", default=",".join(VARIANTS), help="which jobs, comma separated (default: all)")
+    add("--peers", default=",".join(everyone), help="which proxies beside ours (default: %(default)s; '' for none)")
+    add("--rounds", type=int, default=3, help="rounds, interleaved; the table shows medians (default: %(default)s)")
+    add("--seconds", type=float, default=6, help="of full load in each cell (default: %(default)s)")
+    add("--warmup", type=float, default=1.5, help="seconds of load before that (default: %(default)s)")
+    add("--paced-seconds", type=float, default=4, help="at a fixed rate, for latency; 0: none (default: %(default)s)")
+    add("--rate", type=float, help=f"that rate; default: {PACE * 100:.0f} %% of the slowest leader's, per variant")
+    add(
+        "--mode",
+        choices=["pinned", "free"],
+        default="pinned",
+        help="pinned: the proxy alone on one core with one worker, origin and load on another; free: all on all cores, "
+        "a worker for each (default: %(default)s)",
+    )
+    add(
+        "--syscalls",
+        choices=["auto", "perf", "strace", "off"],
+        default="auto",
+        help="how system calls are counted, in the first round (default: %(default)s: perf if it can, else strace)",
+    )
+    add("--out", metavar="NAME", help="also write NAME.md and NAME.json")
+    add("--cache", default=ROOT / "target/peers", help="where the peers are kept (default: target/peers)")
+    add("--fetch", action="store_true", help="only bring the peers into the cache")
+    add("--ours", metavar="PROGRAM", help="a data plane that is already built, instead of building one")
+    add("--also", metavar="NAME=PROGRAM", action="append", default=[], help="another build of ours to compare with")
+    add("--load", metavar="PROGRAM", help="a gateway-load that is already built")
+    parsed = parser.parse_args(argv)
+    parsed.variants = _chosen(parser, "variant", parsed.variants, VARIANTS)
+    parsed.peers = _chosen(parser, "peer", parsed.peers, everyone)
+    if parsed.rounds < 1 or parsed.seconds <= 0:
+        parser.error("--rounds and --seconds must be positive")
+    if any("=" not in other for other in parsed.also):
+        parser.error("--also takes NAME=PROGRAM")
+    return parsed
+
+
+def _chosen(parser, what, text, known):
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in known:
+            parser.error(f"there is no {what} {name}; there are {', '.join(known)}")
+    return names
+
+
+def main(argv=None):
+    options = arguments(argv)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda *_: sys.exit(130))  # through the context managers: they end the children
+    cache = Cache(options.cache)
+    missing = cache.fetch(options.peers)
+    for name, reason in missing.items():
+        print(f"{name} is left out: {reason}", file=sys.stderr)
+    if options.fetch:
+        return 1 if missing else 0
+    ours, load = build(options)
+    contestants = [ours, *others(options)]
+    contestants += [peer for name, peer in peers.every().items() if name in options.peers and name not in missing]
+    counting = syscalls.way() if options.syscalls == "auto" else options.syscalls
+    with tempfile.TemporaryDirectory(prefix="gateway-load-") as certificates:
+        os.chmod(certificates, 0o755)
+        subprocess.run([load, "certificate", "--directory", certificates], check=True)
+        bench = Bench(
+            load=load,
+            bin=cache.bin,
+            certificates=Path(certificates),
+            pinned=options.mode == "pinned",
+            warmup=options.warmup,
+            seconds=options.seconds,
+            paced_seconds=options.paced_seconds,
+            syscalls=None if counting == "off" else counting,
+        )
+        results = {
+            "machine": machine.describe(),
+            "commit": machine.commit(ROOT),
+            "versions": {peer.name: peer.version(cache.bin) for peer in contestants},
+            "about": {peer.name: peer.about for peer in contestants if peer.about},
+            "settings": {
+                "mode": options.mode,
+                "rounds": options.rounds,
+                "seconds": options.seconds,
+                "pacedSeconds": options.paced_seconds,
+                "syscalls": bench.syscalls,
+            },
+            "missing": missing,
+            "variants": {name: {"rate": None, "leftOut": {}, "cells": {}} for name in options.variants},
+        }
+        measure(bench, contestants, options, results)
+    return 0 if all(cells["cells"].get("ours") for cells in results["variants"].values()) else 1
+
+
+def build(options):
+    """Our data plane and the load, as they are shipped; nothing else of the workspace."""
+    if not (options.ours and options.load):
+        packages = [] if options.ours else ["-p", "gateway-data-plane"]
+        packages += [] if options.load else ["-p", "gateway-load"]
+        subprocess.run(["cargo", "build", "--profile", "dist", "--locked", *packages], cwd=ROOT, check=True)
+    built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
+    program = Path(options.ours or built / "gateway-data-plane").resolve()
+    return Gateway(program), Path(options.load or built / "gateway-load").resolve()
+
+
+def others(options):
+    for other in options.also:
+        name, program = other.split("=", 1)
+        gateway = Gateway(Path(program).resolve())
+        gateway.name = name
+        yield gateway
+
+
+def measure(bench, contestants, options, results):
+    """Rounds A B C, B C A, C A B …: what disturbs the machine disturbs everybody."""
+    for name in options.variants:
+        prepare(bench, contestants, VARIANTS[name], options, results["variants"][name])
+    for number in range(options.rounds):
+        for name in options.variants:
+            variant, into = VARIANTS[name], results["variants"][name]
+            turn = number % len(contestants)
+            for peer in contestants[turn:] + contestants[:turn]:
+                if peer.name in into["leftOut"]:
+                    continue
+                try:
+                    with Cell(bench, peer, variant) as cell:
+                        found = cell.hold() if variant.hold else cell.measure(into["rate"], number == 0)
+                except Failed as failure:
+                    into["leftOut"][peer.name] = str(failure)
+                    print(f"{name} {peer.name}: {failure}", file=sys.stderr, flush=True)
+                    continue
+                into["cells"].setdefault(peer.name, []).append(found)
+                print(f"round {number + 1} {name} {peer.name}: {report.line(found)}", file=sys.stderr, flush=True)
+        if options.out:  # after each round: a run that is cut short has not been for nothing
+            Path(f"{options.out}.json").write_text(json.dumps(report.with_verdicts(results), indent=1) + "\n")
+            Path(f"{options.out}.md").write_text(report.markdown(results))
+    sys.stdout.write(report.markdown(results))
+
+
+def prepare(bench, contestants, variant, options, into):
+    """Who takes part, and at which fixed rate."""
+    capacities = {}
+    for peer in contestants:
+        if reason := peer.left_out(variant):
+            into["leftOut"][peer.name] = reason
+        elif options.paced_seconds and not options.rate and not variant.hold:
+            try:
+                with Cell(bench, peer, variant) as cell:
+                    capacities[peer.name] = cell.capacity()
+            except Failed as failure:
+                into["leftOut"][peer.name] = str(failure)
+                print(f"{variant.name} {peer.name} is left out: {failure}", file=sys.stderr, flush=True)
+    if options.rate:
+        into["rate"] = options.rate if options.paced_seconds else None
+    elif capacities:
+        slowest = min(found for found in capacities.values() if found >= LEADER * max(capacities.values()))
+        into["rate"] = float(f"{PACE * slowest:.2g}")
