@@ -32,12 +32,7 @@ async fn what_is_in_flight_finishes_and_idle_connections_close() {
     let address = gateway.address;
     let leaving = tokio::spawn(gateway.running.shutdown());
     assert_eq!(idle.rest().await, (Vec::new(), true), "closed at once");
-    within("the port is closed", async {
-        while tokio::net::TcpStream::connect(address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    Gateway::port_is_closed(address).await;
     upstream.send(OK).await;
     let reply = busy.reply().await;
     assert_eq!((&*reply.body, reply.field("connection")), ("ok", Some("close")));
@@ -126,12 +121,10 @@ async fn connections_in_the_queue_are_served_before_the_port_closes() {
 
 #[tokio::test]
 async fn a_connection_that_has_never_said_anything_does_not_hold_up_leaving() {
-    let gateway = Gateway::start("{}", "").await;
+    let gateway = Gateway::start("{ headerTimeout: 60s }", "").await;
     let mut silent = gateway.connect().await;
     // Accepted after the silent one.
     assert_eq!(gateway.ask(GET).await.status(), "404");
-    let began = std::time::Instant::now();
     within("the end", gateway.running.shutdown()).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert_eq!(silent.rest().await, (Vec::new(), true));
 }

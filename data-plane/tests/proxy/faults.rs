@@ -1,7 +1,5 @@
 //! What happens when a target, a connection or a client fails.
 
-use std::time::Duration;
-
 use crate::support::{Gateway, Target, within};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -182,8 +180,7 @@ async fn bytes_that_nobody_asked_for_end_a_pooled_connection() {
     let gateway = Gateway::before(&target).await;
     let (mut client, mut upstream) = pooled(&gateway, &target).await;
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
-    // Noticed by the next request or before it, by the sweep.
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    gateway.turn().await;
     client.send(GET).await;
     let mut upstream = target.accept().await;
     upstream.head().await;
@@ -235,10 +232,8 @@ async fn a_client_that_goes_away_behind_more_than_is_read_ahead_is_noticed() {
     let mut upstream = target.accept().await;
     upstream.head().await;
     client.send(GET.repeat(2_000)).await;
-    let began = std::time::Instant::now();
     drop(client);
     assert!(upstream.is_closed().await);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
@@ -252,8 +247,8 @@ async fn what_was_not_read_ahead_is_read_when_its_turn_comes() {
         upstream.head().await;
         let body = "x".repeat(size);
         client.send(format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {size}\r\n\r\n{body}")).await;
-        // Time for the gateway to read as much as it will.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        // By then the gateway has read as much as it will.
+        gateway.turn().await;
         upstream.send(OK).await;
         assert_eq!(client.reply().await.body, "ok");
         upstream.head().await;

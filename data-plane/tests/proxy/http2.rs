@@ -143,6 +143,7 @@ async fn no_more_streams_are_open_at_a_time_than_the_listener_allows() {
     upstream.head().await;
     // The first may go out before the settings are known; from now on they are.
     let second = tokio::spawn(sender.send_request(get("/2")));
+    gateway.turn().await;
     assert!(target.is_left_alone().await, "waits for the first");
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
     drop(within("the first", first).await.expect("ran").expect("answered"));
@@ -215,12 +216,7 @@ async fn leaving_finishes_open_streams() {
     let mut upstream = target.accept().await;
     upstream.head().await;
     let leaving = tokio::spawn(gateway.running.shutdown());
-    within("the port is closed", async {
-        while TcpStream::connect(gateway.address).await.is_ok() {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await;
+    Gateway::port_is_closed(gateway.address).await;
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
     let response = within("a response", asked).await.expect("ran").expect("answered");
     assert_eq!(response.into_body().collect().await.expect("whole").to_bytes(), "ok");

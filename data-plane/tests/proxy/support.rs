@@ -10,7 +10,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Longer than any timeout under test; reached only by a bug.
+/// Longer than any timeout under test and shorter than the defaults of most; reached only by a bug.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
@@ -74,6 +74,27 @@ impl Gateway {
         Peer::new(within("connected", TcpStream::connect(self.address)).await.expect("connected"))
     }
 
+    /// Waits until the worker has seen everything that was sent to it before: it serves in turn, and answers this last.
+    pub(crate) async fn turn(&self) {
+        assert_eq!(self.ask("GET / HTTP/1.1\r\n\r\n").await.status(), "400", "no host");
+    }
+
+    /// Waits for as long as the listener's `headerTimeout`, by the gateway's own clock: it closes a connection that
+    /// says nothing.
+    pub(crate) async fn header_timeout(&self) {
+        assert_eq!(self.connect().await.rest().await, (Vec::new(), true));
+    }
+
+    /// Waits until nobody can connect any more.
+    pub(crate) async fn port_is_closed(address: SocketAddr) {
+        within("the port is closed", async {
+            while TcpStream::connect(address).await.is_ok() {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+
     /// Sends a request on a connection of its own and returns the response head and body, read to the end.
     pub(crate) async fn ask(&self, request: &str) -> Reply {
         let mut client = self.connect().await;
@@ -99,9 +120,11 @@ impl Target {
         Peer::new(within("the gateway connects", self.listener.accept()).await.expect("accepted").0)
     }
 
-    /// Nobody connects for a while.
+    /// Nobody has connected: the next in the queue is a connection made here.
     pub(crate) async fn is_left_alone(&self) -> bool {
-        tokio::time::timeout(Duration::from_millis(300), self.listener.accept()).await.is_err()
+        let mark = TcpStream::connect(self.address).await.expect("connected");
+        let next = self.accept().await;
+        mark.local_addr().expect("connected") == next.stream.peer_addr().expect("connected")
     }
 }
 

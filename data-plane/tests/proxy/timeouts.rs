@@ -30,12 +30,13 @@ async fn a_target_that_does_not_answer_in_time_is_a_504() {
 #[tokio::test]
 async fn the_time_to_answer_begins_when_the_request_has_ended() {
     let target = Target::bind().await;
-    let gateway = Gateway::with("{}", "{}", &target, "  timeouts: { request: 300ms }\n").await;
+    let gateway =
+        Gateway::with("{ headerTimeout: 500ms }", "{}", &target, "  timeouts: { request: 200ms }\n").await;
     let mut client = gateway.connect().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nh").await;
     let mut upstream = target.accept().await;
     upstream.head().await;
-    tokio::time::sleep(Duration::from_millis(700)).await;
+    gateway.header_timeout().await;
     client.send("i").await;
     upstream.bytes(2).await;
     upstream.send(OK).await;
@@ -45,17 +46,19 @@ async fn the_time_to_answer_begins_when_the_request_has_ended() {
 #[tokio::test]
 async fn a_response_that_pauses_too_long_is_broken_off() {
     let target = Target::bind().await;
-    let gateway = Gateway::with("{}", "{}", &target, "  timeouts: { idle: 200ms }\n").await;
+    let gateway =
+        Gateway::with("{ headerTimeout: 300ms }", "{}", &target, "  timeouts: { idle: 1500ms }\n").await;
     let mut client = gateway.connect().await;
     client.send(GET).await;
     let mut upstream = target.accept().await;
     upstream.head().await;
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n").await;
-    for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    // Longer than the timeout in all, but no pause is.
+    for _ in 0..6 {
+        gateway.header_timeout().await;
         upstream.send("x").await;
     }
-    client.until("xxxx").await;
+    client.until("xxxxxx").await;
     let (rest, clean) = client.rest().await;
     assert!(rest.is_empty() && !clean);
     assert!(upstream.is_closed().await);
@@ -129,18 +132,13 @@ async fn without_an_idle_time_connections_are_not_pooled() {
 
 #[tokio::test]
 async fn a_target_that_takes_no_connection_in_time_is_a_504() {
-    // A listening socket whose queue is full drops what comes: connecting to it hangs.
+    // A listening socket whose queue is full drops what comes: connecting to it hangs. This queue holds one.
     let listener =
         socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
     listener.bind(&std::net::SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
     listener.listen(0).expect("listening");
     let address = listener.local_addr().expect("bound").as_socket().expect("TCP");
-    let mut fill = Vec::new();
-    while let Ok(Ok(stream)) =
-        tokio::time::timeout(Duration::from_millis(300), tokio::net::TcpStream::connect(address)).await
-    {
-        fill.push(stream);
-    }
+    let _fills_it = tokio::net::TcpStream::connect(address).await.expect("connected");
     let documents = format!(
         "kind: Upstream\nmetadata: {{ name: t }}\nspec: {{ targets: [{{ address: '{address}' }}], timeouts: {{ connect: 200ms }} }}\n---\n\
          kind: Route\nmetadata: {{ name: r }}\nspec: {{ forward: {{ backends: [{{ upstream: t }}] }} }}\n"

@@ -52,18 +52,20 @@ async fn each_side_of_a_tunnel_may_end_on_its_own() {
 #[tokio::test]
 async fn a_silent_tunnel_is_cut() {
     let target = Target::bind().await;
-    let gateway = Gateway::with("{}", "{}", &target, "  timeouts: { idle: 300ms }\n").await;
+    let gateway =
+        Gateway::with("{ headerTimeout: 300ms }", "{}", &target, "  timeouts: { idle: 1500ms }\n").await;
     let mut client = gateway.connect().await;
     client.send(UPGRADE).await;
     let mut upstream = target.accept().await;
     upstream.head().await;
     upstream.send(SWITCH).await;
     client.head().await;
-    for _ in 0..4 {
-        tokio::time::sleep(std::time::Duration::from_millis(150)).await;
+    // Longer than the timeout in all, but no pause is.
+    for _ in 0..6 {
+        gateway.header_timeout().await;
         client.send("x").await;
     }
-    assert_eq!(upstream.bytes(4).await, b"xxxx");
+    assert_eq!(upstream.bytes(6).await, b"xxxxxx");
     assert!(client.is_closed().await && upstream.is_closed().await);
 }
 
