@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -13,10 +12,10 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Longest time a client of the tests waits for one answer.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+use crate::wait;
 
 /// A pooled HTTP client.
 #[derive(Clone, Debug)]
@@ -35,13 +34,13 @@ impl Http {
     /// Sends a request and reads the whole answer.
     ///
     /// # Errors
-    /// When there is no complete answer within 30 s.
+    /// When there is no complete answer in time.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> anyhow::Result<Response<Bytes>> {
         let exchange = async {
             let (head, body) = self.0.request(request).await?.into_parts();
             anyhow::Ok(Response::from_parts(head, body.collect().await?.to_bytes()))
         };
-        tokio::time::timeout(ANSWER_WITHIN, exchange).await.context("no answer within 30 s")?
+        wait::within("an answer", exchange).await?
     }
 
     /// GET `path` from `address`, with a Host header.
@@ -129,6 +128,7 @@ pub struct Tally {
 #[derive(Debug)]
 pub struct Load {
     stop: Arc<AtomicBool>,
+    done: watch::Sender<u64>,
     tasks: JoinSet<Tally>,
 }
 
@@ -136,9 +136,11 @@ impl Load {
     /// Starts `connections` loops of GET `path`, spread over `addresses`.
     pub fn start(addresses: &[SocketAddr], host: &str, path: &str, connections: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let (done, _) = watch::channel(0);
         let mut tasks = JoinSet::new();
         for address in addresses.iter().copied().cycle().take(connections) {
-            let (stop, host, path) = (Arc::clone(&stop), host.to_owned(), path.to_owned());
+            let (stop, done) = (Arc::clone(&stop), done.clone());
+            let (host, path) = (host.to_owned(), path.to_owned());
             tasks.spawn(async move {
                 let http = Http::default();
                 let mut tally = Tally::default();
@@ -148,11 +150,23 @@ impl Load {
                         Ok(answer) => tally.fail(format!("{} {:?}", answer.status(), answer.body())),
                         Err(error) => tally.fail(format!("{error:#}")),
                     }
+                    done.send_modify(|done| *done += 1);
                 }
                 tally
             });
         }
-        Load { stop, tasks }
+        Load { stop, done, tasks }
+    }
+
+    /// Waits until so many more requests were answered or have failed: a pause that is measured in work.
+    ///
+    /// # Errors
+    /// When they are not.
+    pub async fn more(&self, requests: u64) -> anyhow::Result<()> {
+        let mut done = self.done.subscribe();
+        let goal = *done.borrow() + requests;
+        wait::within("requests of the load", done.wait_for(|done| *done >= goal)).await??;
+        Ok(())
     }
 
     /// Stops it and adds up the counts.

@@ -129,10 +129,8 @@ impl Process {
     /// # Errors
     /// When it does not.
     pub async fn exited(&mut self) -> anyhow::Result<ExitStatus> {
-        match tokio::time::timeout(crate::PATIENCE, self.child.wait()).await {
-            Ok(status) => Ok(status?),
-            Err(_) => bail!("{} did not end: {}", self.name, self.tail()),
-        }
+        let ended = wait::within("its end", self.child.wait()).await;
+        Ok(ended.with_context(|| format!("{}: {}", self.name, self.tail()))??)
     }
 
     /// WARN and ERROR lines that no entry of `expected` occurs in.

@@ -1,12 +1,14 @@
 //! Real services as child processes on free ports in temporary directories. `tests/run` installs their packages.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::io::AsyncWriteExt as _;
+use tokio::process::{Child, Command};
 
 use crate::process::{Process, free_port};
 use crate::wait;
@@ -105,6 +107,55 @@ impl Postgres {
         Ok(format!("postgres://postgres@127.0.0.1:{port}/{name}"))
     }
 
+    /// What a database answers to a statement: a line per row, without headers.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn query(&self, database: &str, statement: &str) -> anyhow::Result<String> {
+        let output = self.command("psql").args([database, "-XAtc", statement]).output().await?;
+        anyhow::ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?.trim_end().to_owned())
+    }
+
+    /// Keeps everybody else from writing to a table (reading goes on) until the value is dropped.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn hold(&self, database: &str, table: &str) -> anyhow::Result<Held> {
+        let mut psql = self.command("psql");
+        let mut session = psql
+            .args([database, "-X"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()?;
+        let input = session.stdin.as_mut().context("stdin is piped")?;
+        input.write_all(format!("BEGIN; LOCK TABLE {table} IN EXCLUSIVE MODE;\n").as_bytes()).await?;
+        let held = Held(session);
+        self.locks(database, "mode = 'ExclusiveLock' AND granted AND relation IS NOT NULL").await?;
+        Ok(held)
+    }
+
+    /// Waits until somebody waits for a table that is held.
+    ///
+    /// # Errors
+    /// When nobody does.
+    pub async fn somebody_waits(&self, database: &str) -> anyhow::Result<()> {
+        self.locks(database, "NOT granted").await
+    }
+
+    async fn locks(&self, database: &str, condition: &str) -> anyhow::Result<()> {
+        let statement = format!("SELECT count(*) FROM pg_locks WHERE {condition}");
+        wait::until(&format!("a lock: {condition}"), || async {
+            match self.query(database, &statement).await {
+                Ok(count) if count == "0" => Err("there is none".to_owned()),
+                Ok(_) => Ok(()),
+                Err(error) => Err(format!("{error:#}")),
+            }
+        })
+        .await
+    }
+
     fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
@@ -120,6 +171,10 @@ impl Postgres {
         command
     }
 }
+
+/// A table that is held; its session ends with the value.
+#[derive(Debug)]
+pub struct Held(#[expect(dead_code, reason = "killed on drop")] Child);
 
 /// Debian keeps the server's programs out of the PATH, one folder a version; the newest one is taken.
 fn binaries() -> anyhow::Result<PathBuf> {

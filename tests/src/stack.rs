@@ -73,6 +73,11 @@ impl Stack {
         self.directory.path()
     }
 
+    /// URL of the store.
+    pub fn database_url(&self) -> &str {
+        &self.database_url
+    }
+
     /// Runs `gatewayctl` against this stack.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! Waiting for a state: the only place in the harness that looks at a clock.
+//! Waiting for a state or an event: the only place in the harness that looks at a clock.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -8,6 +8,17 @@ use crate::PATIENCE;
 
 /// Between two looks; short against anything measured here, long enough to leave the cores to what is tested.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// Waits for an event.
+///
+/// # Errors
+/// After [`PATIENCE`], naming what was waited for.
+pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> anyhow::Result<T> {
+    match tokio::time::timeout(PATIENCE, event).await {
+        Ok(value) => Ok(value),
+        Err(_) => anyhow::bail!("waited {PATIENCE:?} for {what}"),
+    }
+}
 
 /// Looks until `look` gives a value, and returns it.
 ///

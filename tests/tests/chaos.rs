@@ -65,30 +65,30 @@ async fn no_request_fails_and_no_write_is_lost_whatever_part_breaks() -> anyhow:
 
     let end = Instant::now() + Duration::from_secs(if full_profile() { 120 } else { 15 });
     while Instant::now() < end {
-        // How long a part stays broken: from a blink to longer than a retry.
-        let pause = Duration::from_millis(random.random_range(50..1_500));
+        // How long a part stays broken, in requests served meanwhile: from a blink to longer than a retry.
+        let pause = load.more(random.random_range(50..3_000));
         match random.random_range(0..5) {
             0 => {
                 stack.kill_control_plane().await?;
-                tokio::time::sleep(pause).await;
+                pause.await?;
                 stack.start_control_plane().await?;
             }
             1 => {
                 let postgres = stack.postgres.as_mut().expect("on postgres");
                 postgres.kill().await?;
-                tokio::time::sleep(pause).await;
+                pause.await?;
                 postgres.resume().await?;
             }
             2 => {
                 let control_plane = stack.control_plane.as_ref().expect("it runs");
                 control_plane.signal(Signal::SIGSTOP)?;
-                tokio::time::sleep(pause).await;
+                pause.await?;
                 control_plane.signal(Signal::SIGCONT)?;
             }
             weather => {
                 let relay = &relays[random.random_range(0..relays.len())];
                 relay.set(if weather == 3 { Weather::Cut } else { Weather::Stalled });
-                tokio::time::sleep(pause).await;
+                pause.await?;
                 relay.set(Weather::Clear);
             }
         }

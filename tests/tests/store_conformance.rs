@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
 
 use gateway_control_plane::auth;
 use gateway_control_plane::store::{
@@ -12,6 +11,7 @@ use gateway_control_plane::store::{
 use gateway_proto::admin::Role;
 use gateway_proto::wire;
 use gateway_tests::services::Postgres;
+use gateway_tests::wait;
 
 async fn open(url: &str) -> Result<Opened, StoreError> {
     store::open(url, &auth::new_token("admin", Role::Admin, Vec::new(), None).1).await
@@ -37,23 +37,20 @@ async fn postgres_conforms() -> anyhow::Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_whose_server_is_killed_fails_within_seconds_and_recovers_by_itself() -> anyhow::Result<()> {
+async fn a_store_whose_server_is_killed_says_so_and_recovers_by_itself() -> anyhow::Result<()> {
     let mut postgres = Postgres::start().await?;
     let url = postgres.database().await?;
     let (writer, watcher) = (open(&url).await?, open(&url).await?);
     assert_eq!(commit(&writer, "before").await?, 1);
 
     postgres.kill().await?;
-    let start = Instant::now();
-    let error = commit(&writer, "during").await.expect_err("the server is gone");
+    let error = wait::within("an error", commit(&writer, "during")).await?.expect_err("the server is gone");
     assert!(matches!(error, CommitError::Store(StoreError::Unavailable(_))), "{error}");
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
 
     postgres.resume().await?;
     let mut heads = watcher.store.watch();
     assert_eq!(commit(&writer, "after").await?, 2, "the write that failed left nothing behind");
-    let seen = tokio::time::timeout(Duration::from_secs(10), heads.wait_for(|head| head.revision == 2)).await;
-    seen.expect("the other replica finds out by itself")?;
+    wait::within("the other replica to find out", heads.wait_for(|head| head.revision == 2)).await??;
     Ok(())
 }
 
@@ -151,8 +148,7 @@ async fn a_store_of_a_newer_release_is_refused() -> anyhow::Result<()> {
     let url = postgres.database().await?;
     open(&url).await?.store.close().await;
     let newer = "INSERT INTO _sqlx_migrations VALUES (9999, 'later', now(), true, '\\x00', 0)";
-    let output = tokio::process::Command::new("psql").args([&url, "-c", newer]).output().await?;
-    anyhow::ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+    postgres.query(&url, newer).await?;
     let error = open(&url).await.expect_err("refused");
     assert!(matches!(error, StoreError::NewerSchema { found: 9999, known: 1 }), "{error}");
     Ok(())
