@@ -1,6 +1,6 @@
 //! Bodies both ways: any framing, any size, trailers, interim responses, limits, and what is cut short.
 
-use crate::support::{Gateway, Target, field};
+use crate::support::{Exchange, GET, Proxy, field};
 
 fn pattern(count: usize) -> Vec<u8> {
     (0..count).map(|at| b'a' + (at % 23) as u8).collect()
@@ -8,13 +8,12 @@ fn pattern(count: usize) -> Vec<u8> {
 
 #[tokio::test]
 async fn large_bodies_with_a_length_pass_both_ways() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
+    let proxy = Proxy::start().await;
     let body = pattern(3 << 20);
-    let mut client = gateway.connect().await;
+    let mut client = proxy.gateway.connect().await;
     let request = format!("PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
     let receive = async {
-        let mut upstream = target.accept().await;
+        let mut upstream = proxy.target.accept().await;
         assert_eq!(field(&upstream.head().await, "content-length"), Some(body.len().to_string().as_str()));
         assert!(upstream.bytes(body.len()).await == body);
         upstream
@@ -34,14 +33,12 @@ async fn large_bodies_with_a_length_pass_both_ways() {
 
 #[tokio::test]
 async fn chunked_bodies_and_their_trailers_pass_both_ways() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
     client
         .send("POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\nTransfer-Encoding: chunked\r\nTrailer: x-sum\r\n\r\n4;ext=1\r\nabcd\r\n")
         .await;
-    let mut upstream = target.accept().await;
-    let head = upstream.head().await;
+    let (mut upstream, head) = proxy.target.request().await;
     assert_eq!(field(&head, "transfer-encoding"), Some("chunked"));
     assert_eq!((field(&head, "te"), field(&head, "connection")), (Some("trailers"), Some("te")));
     assert!(field(&head, "content-length").is_none());
@@ -81,28 +78,20 @@ fn decode(mut text: &str) -> String {
 
 #[tokio::test]
 async fn a_response_until_close_becomes_chunked() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, .. } = proxy.exchange(GET).await;
     upstream.send("HTTP/1.0 200 OK\r\n\r\nall of it").await;
     drop(upstream);
     assert_eq!(field(&client.head().await, "transfer-encoding"), Some("chunked"));
     assert_eq!(decode(&client.until("0\r\n\r\n").await), "all of it");
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    target.accept().await.head().await;
+    proxy.goes_on(&mut client).await;
 }
 
 #[tokio::test]
 async fn a_slow_chunk_is_passed_on_when_it_comes_and_not_at_the_end() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, .. } =
+        proxy.exchange("GET /events HTTP/1.1\r\nHost: a\r\n\r\n").await;
     upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n").await;
     client.head().await;
     for event in ["one", "two"] {
@@ -111,14 +100,13 @@ async fn a_slow_chunk_is_passed_on_when_it_comes_and_not_at_the_end() {
     }
 }
 
+const EXPECTING: &str = "PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+
 #[tokio::test]
 async fn a_client_that_waits_for_100_continue_hears_the_upstreams() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    assert_eq!(field(&upstream.head().await, "expect"), Some("100-continue"));
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, head } = proxy.exchange(EXPECTING).await;
+    assert_eq!(field(&head, "expect"), Some("100-continue"));
     upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n").await;
     assert_eq!(client.head().await, "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n");
     assert_eq!(client.head().await, "HTTP/1.1 100 Continue\r\n\r\n");
@@ -130,12 +118,8 @@ async fn a_client_that_waits_for_100_continue_hears_the_upstreams() {
 
 #[tokio::test]
 async fn a_refused_expectation_ends_the_connections_because_the_body_may_follow_or_not() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("PUT / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, .. } = proxy.exchange(EXPECTING).await;
     upstream.send("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
     let reply = client.reply().await;
     assert_eq!((reply.status(), reply.field("connection"), &*reply.body), ("403", Some("close"), "no"));
@@ -145,12 +129,9 @@ async fn a_refused_expectation_ends_the_connections_because_the_body_may_follow_
 
 #[tokio::test]
 async fn an_answer_that_comes_before_the_whole_body_is_passed_on_at_once() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nsome").await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, .. } =
+        proxy.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nsome").await;
     upstream.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 2\r\n\r\nno").await;
     let reply = client.reply().await;
     assert_eq!((reply.status(), reply.field("connection"), &*reply.body), ("401", Some("close"), "no"));
@@ -160,32 +141,27 @@ async fn an_answer_that_comes_before_the_whole_body_is_passed_on_at_once() {
 
 #[tokio::test]
 async fn a_declared_body_over_the_limit_is_refused_unread() {
-    let target = Target::bind().await;
     for (http, policy) in [
         ("{ maxBodyBytes: 10 }", ""),
         ("{}", "  policies: [{ requestLimits: { maxBodyBytes: 10 } }]\n"),
         ("{ maxBodyBytes: 1000 }", "  policies: [{ requestLimits: { maxBodyBytes: 10 } }]\n"),
     ] {
-        let gateway = Gateway::with(http, "{}", &target, policy).await;
-        let reply = gateway.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n").await;
+        let proxy = Proxy::with(http, policy).await;
+        let reply = proxy.gateway.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 11\r\n\r\n").await;
         assert_eq!((reply.status(), &*reply.problem()), ("413", "body_too_large"), "{http} {policy}");
         assert_eq!(reply.field("connection"), Some("close"));
-        let mut client = gateway.connect().await;
-        client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789").await;
-        let mut upstream = target.accept().await;
-        upstream.head().await;
+        let Exchange { client: _client, mut upstream, .. } =
+            proxy.exchange("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\n0123456789").await;
         assert_eq!(upstream.bytes(10).await, b"0123456789");
     }
 }
 
 #[tokio::test]
 async fn a_chunked_body_is_counted_as_it_streams() {
-    let target = Target::bind().await;
-    let gateway = Gateway::with("{ maxBodyBytes: 10 }", "{}", &target, "").await;
-    let mut client = gateway.connect().await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n").await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::with("{ maxBodyBytes: 10 }", "").await;
+    let Exchange { mut client, mut upstream, .. } = proxy
+        .exchange("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n")
+        .await;
     assert_eq!(upstream.bytes(11).await, b"6\r\n012345\r\n");
     client.send("6\r\n012345\r\n").await;
     let reply = client.reply().await;
@@ -196,33 +172,28 @@ async fn a_chunked_body_is_counted_as_it_streams() {
 
 #[tokio::test]
 async fn a_malformed_body_is_refused_and_the_upstream_never_sees_its_end() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
     client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nzz\r\n").await;
     let reply = client.reply().await;
     assert_eq!((reply.status(), &*reply.problem()), ("400", "bad_request"));
     assert_eq!(reply.field("connection"), Some("close"));
-    let (rest, _) = target.accept().await.rest().await;
+    let (rest, _) = proxy.target.accept().await.rest().await;
     assert!(!String::from_utf8_lossy(&rest).contains("0\r\n\r\n"));
 }
 
 #[tokio::test]
 async fn a_response_that_breaks_off_is_never_taken_for_the_whole() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
+    let proxy = Proxy::start().await;
     const SIZED: &str = "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n";
     const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     for (request, head, body) in [
-        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", SIZED, "abc"),
-        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", CHUNKED, "5\r\nab"),
-        ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", CHUNKED, "nonsense\r\n"),
+        (GET, SIZED, "abc"),
+        (GET, CHUNKED, "5\r\nab"),
+        (GET, CHUNKED, "nonsense\r\n"),
         ("GET / HTTP/1.0\r\n\r\n", CHUNKED, "2\r\nab\r\n"),
     ] {
-        let mut client = gateway.connect().await;
-        client.send(request).await;
-        let mut upstream = target.accept().await;
-        upstream.head().await;
+        let Exchange { mut client, mut upstream, .. } = proxy.exchange(request).await;
         upstream.send(head).await;
         // Before the head is passed on, a failure could still be told.
         client.head().await;
@@ -237,12 +208,8 @@ async fn a_response_that_breaks_off_is_never_taken_for_the_whole() {
 
 #[tokio::test]
 async fn a_client_that_does_not_read_holds_its_target_up_and_nothing_more() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::start().await;
+    let Exchange { client: _client, mut upstream, .. } = proxy.exchange(GET).await;
     let size = 64 << 20;
     upstream.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")).await;
     let block = pattern(1 << 20);
@@ -253,16 +220,11 @@ async fn a_client_that_does_not_read_holds_its_target_up_and_nothing_more() {
             Ok(written) => (sent, refused) = (sent + written, 0),
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 refused += 1;
-                gateway.turn().await;
+                proxy.gateway.turn().await;
             }
             Err(error) => panic!("the gateway holds the connection: {error}"),
         }
         assert!(sent < size / 2, "somebody buffers the body");
     }
-    let mut other = gateway.connect().await;
-    other.send("GET /other HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let mut another = target.accept().await;
-    another.head().await;
-    another.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-    assert_eq!(other.reply().await.status(), "200");
+    proxy.goes_on(&mut proxy.gateway.connect().await).await;
 }

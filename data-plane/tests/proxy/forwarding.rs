@@ -1,23 +1,15 @@
 //! What goes to the target and what comes back, for requests without surprises.
 
-use crate::support::{Gateway, Target, field};
-
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+use crate::support::{Exchange, GET, Gateway, LAST, OK, Proxy, Target, field};
 
 #[tokio::test]
 async fn a_request_arrives_with_what_belongs_to_it_and_without_what_belonged_to_the_hop() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client
-        .send(
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, head } = proxy.exchange(
             "GET /a//b/../c%7E?q=%7e&x HTTP/1.1\r\nHost: API.example.com:80\r\nAccept: */*\r\nConnection: keep-alive, x-hop\r\n\
              X-Hop: 1\r\nKeep-Alive: 5\r\nProxy-Connection: keep-alive\r\nProxy-Authorization: Basic x\r\nX-Kept: yes\r\n\
              X-Forwarded-For: 1.2.3.4\r\nX-Real-IP: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\nX-Forwarded-Proto: https\r\n\r\n",
-        )
-        .await;
-    let mut upstream = target.accept().await;
-    let head = upstream.head().await;
+        ).await;
     let id = field(&head, "x-request-id").expect("made").to_owned();
     assert_eq!(
         head,
@@ -45,12 +37,10 @@ async fn a_request_arrives_with_what_belongs_to_it_and_without_what_belonged_to_
 
 #[tokio::test]
 async fn a_sane_request_id_is_kept_and_another_is_replaced() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine-1\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    assert_eq!(field(&upstream.head().await, "x-request-id"), Some("mine-1"));
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, head } =
+        proxy.exchange("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine-1\r\n\r\n").await;
+    assert_eq!(field(&head, "x-request-id"), Some("mine-1"));
     upstream.send(OK).await;
     assert_eq!(client.reply().await.field("x-request-id"), Some("mine-1"));
     client.send("GET / HTTP/1.1\r\nHost: a\r\nX-Request-Id: not \"sane\"\r\n\r\n").await;
@@ -61,13 +51,9 @@ async fn a_sane_request_id_is_kept_and_another_is_replaced() {
 
 #[tokio::test]
 async fn trusted_proxies_are_continued() {
-    let target = Target::bind().await;
-    let gateway = Gateway::with("{ trustedProxies: [127.0.0.0/8] }", "{}", &target, "").await;
-    let mut client = gateway.connect().await;
-    client
-        .send("GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\n\r\n")
-        .await;
-    let head = target.accept().await.head().await;
+    let proxy = Proxy::with("{ trustedProxies: [127.0.0.0/8] }", "").await;
+    let request = "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Proto: https\r\nForwarded: for=192.0.2.1\r\n\r\n";
+    let head = proxy.exchange(request).await.head;
     assert_eq!(field(&head, "x-forwarded-for"), Some("192.0.2.1, 127.0.0.1"));
     assert_eq!(field(&head, "x-forwarded-proto"), Some("https"));
     assert_eq!(field(&head, "forwarded"), Some("for=192.0.2.1, for=127.0.0.1"));
@@ -75,11 +61,10 @@ async fn trusted_proxies_are_continued() {
 
 #[tokio::test]
 async fn connections_are_used_again_on_both_sides() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
     client.send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let mut upstream = target.accept().await;
+    let mut upstream = proxy.target.accept().await;
     for turn in 2..5 {
         upstream.head().await;
         upstream.send(OK).await;
@@ -90,20 +75,19 @@ async fn connections_are_used_again_on_both_sides() {
         assert_eq!(upstream.bytes(3).await, b"abc");
         upstream.send(OK).await;
         assert_eq!(client.reply().await.body, "ok");
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.send(GET).await;
     }
-    assert!(target.is_left_alone().await);
+    assert!(proxy.target.is_left_alone().await);
 }
 
 #[tokio::test]
 async fn pipelined_requests_are_answered_in_order() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
     client
         .send("GET /1 HTTP/1.1\r\nHost: a\r\n\r\nPOST /2 HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhiGET /3 HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
-    let mut upstream = target.accept().await;
+    let mut upstream = proxy.target.accept().await;
     for turn in 1..=3 {
         let head = upstream.head().await;
         assert!(head.contains(&format!(" /{turn} HTTP/1.1")), "{head}");
@@ -138,25 +122,18 @@ async fn the_host_field_is_preserved_or_replaced_as_the_route_says() {
 
 #[tokio::test]
 async fn an_absolute_target_goes_on_as_its_path() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("GET http://a.example/x?y HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-    let head = target.accept().await.head().await;
-    assert!(head.starts_with("GET /x?y HTTP/1.1\r\nhost: a.example\r\n"), "{head}");
-    client = gateway.connect().await;
-    client.send("GET http://a.example HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
-    assert!(target.accept().await.head().await.starts_with("GET / HTTP/1.1\r\n"));
+    let proxy = Proxy::start().await;
+    for (asked, expected) in [("http://a.example/x?y", "/x?y"), ("http://a.example", "/")] {
+        let head = proxy.exchange(format!("GET {asked} HTTP/1.1\r\nHost: a.example\r\n\r\n")).await.head;
+        assert!(head.starts_with(&format!("GET {expected} HTTP/1.1\r\nhost: a.example\r\n")), "{head}");
+    }
 }
 
 #[tokio::test]
 async fn responses_to_head_and_those_without_content_have_no_body() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("HEAD /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, .. } =
+        proxy.exchange("HEAD /1 HTTP/1.1\r\nHost: a\r\n\r\n").await;
     upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n").await;
     assert_eq!(field(&client.head().await, "content-length"), Some("1000"));
     for status in ["204 No Content", "304 Not Modified"] {
@@ -170,20 +147,16 @@ async fn responses_to_head_and_those_without_content_have_no_body() {
             "{head}"
         );
     }
-    assert!(target.is_left_alone().await, "the connection stays in step");
+    assert!(proxy.target.is_left_alone().await, "the connection stays in step");
 }
 
 #[tokio::test]
 async fn an_http_1_0_client_gets_a_body_it_can_read() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("GET / HTTP/1.0\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    let head = upstream.head().await;
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, head } = proxy.exchange("GET / HTTP/1.0\r\n\r\n").await;
     assert_eq!(
         field(&head, "host"),
-        Some(target.address.to_string().as_str()),
+        Some(proxy.target.address.to_string().as_str()),
         "1.1 does not go without: {head}"
     );
     upstream.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n").await;
@@ -195,15 +168,14 @@ async fn an_http_1_0_client_gets_a_body_it_can_read() {
 
 #[tokio::test]
 async fn an_http_1_0_client_may_keep_its_connection() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
     let mut upstream = None;
     for _ in 0..2 {
         client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n").await;
         let upstream = match &mut upstream {
             Some(upstream) => upstream,
-            none => none.insert(target.accept().await),
+            none => none.insert(proxy.target.accept().await),
         };
         upstream.head().await;
         upstream.send(OK).await;
@@ -214,15 +186,10 @@ async fn an_http_1_0_client_may_keep_its_connection() {
 
 #[tokio::test]
 async fn a_client_that_asks_to_close_is_closed_after_its_response() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-    let mut upstream = target.accept().await;
-    assert!(
-        field(&upstream.head().await, "connection").is_none(),
-        "the upstream's connection is another matter"
-    );
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, head } =
+        proxy.exchange("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert!(field(&head, "connection").is_none(), "the upstream's connection is another matter");
     upstream.send(OK).await;
     let reply = client.reply().await;
     assert_eq!((reply.field("connection"), &*reply.body), (Some("close"), "ok"));
@@ -231,13 +198,11 @@ async fn a_client_that_asks_to_close_is_closed_after_its_response() {
 
 #[tokio::test]
 async fn an_upstream_connection_that_is_to_close_is_not_used_again() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    for response in ["HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok", OK] {
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
-        let mut upstream = target.accept().await;
-        upstream.head().await;
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
+    for response in [LAST, OK] {
+        client.send(GET).await;
+        let (mut upstream, _) = proxy.target.request().await;
         upstream.send(response).await;
         let reply = client.reply().await;
         assert_eq!((reply.field("connection"), &*reply.body), (None, "ok"), "the client's connection stays");
@@ -257,7 +222,7 @@ async fn requests_go_to_targets_and_backends_by_weight() {
     let mut clients = Vec::new();
     for _ in 0..12 {
         let mut client = gateway.connect().await;
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        client.send(GET).await;
         clients.push(client);
     }
     for (target, share) in [(&one, 3), (&two, 6), (&three, 3)] {

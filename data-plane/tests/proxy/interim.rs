@@ -9,11 +9,9 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::http2::{connect, get};
-use crate::support::{Gateway, Peer, Reply, Target, field, within};
+use crate::http2::{ask, connect, get, response};
+use crate::support::{Exchange, GET, Gateway, Peer, Proxy, Reply, field, within};
 
-const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 const EARLY: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload; as=style\r\n\r\n";
 
 /// What a target does after its interim response: says this and, if so, closes; then what the client gets.
@@ -60,135 +58,105 @@ async fn is_at_rest(gateway: &Gateway) {
 
 #[tokio::test]
 async fn a_target_that_fails_after_an_interim_response_is_a_failure_like_any_other() {
-    let target = Target::bind().await;
-    let gateway = Gateway::with("{}", "{}", &target, "  timeouts: { request: 300ms }\n").await;
+    let proxy = Proxy::with("{}", "  timeouts: { request: 300ms }\n").await;
     for (said, closes, status, slug) in FAILURES {
-        let mut client = gateway.connect().await;
-        client.send(GET).await;
-        let mut upstream = target.accept().await;
-        upstream.head().await;
+        let Exchange { mut client, mut upstream, .. } = proxy.exchange(GET).await;
         upstream.send(format!("{EARLY}{said}")).await;
         let upstream = (!closes).then_some(upstream);
         let reply = final_reply(&mut client).await;
         assert_eq!((reply.status(), &*reply.problem()), (status, slug), "{said:?}");
         assert_eq!(reply.field("link"), None, "{said:?}");
         drop(upstream);
-        client.send(GET).await;
-        let mut upstream = target.accept().await;
-        upstream.head().await;
-        upstream.send(OK).await;
-        assert_eq!(client.reply().await.body, "ok", "{said:?}: the client's connection goes on");
+        proxy.goes_on(&mut client).await;
     }
-    is_at_rest(&gateway).await;
+    is_at_rest(&proxy.gateway).await;
 }
 
 #[tokio::test]
 async fn interim_responses_without_end_are_a_502() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
-    client.send(GET).await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::start().await;
+    let Exchange { mut client, mut upstream, .. } = proxy.exchange(GET).await;
     upstream.send(EARLY.repeat(33)).await;
     assert_eq!(final_reply(&mut client).await.problem(), "upstream_protocol");
-    is_at_rest(&gateway).await;
+    is_at_rest(&proxy.gateway).await;
 }
 
 #[tokio::test]
 async fn a_body_that_grows_too_large_after_an_interim_response_is_a_413() {
-    let target = Target::bind().await;
-    let gateway = Gateway::with("{ maxBodyBytes: 10 }", "{}", &target, "").await;
-    let mut client = gateway.connect().await;
-    client.send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n").await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let proxy = Proxy::with("{ maxBodyBytes: 10 }", "").await;
+    let request = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let Exchange { mut client, mut upstream, .. } = proxy.exchange(request).await;
     upstream.send(EARLY).await;
     assert!(client.head().await.starts_with("HTTP/1.1 103 "));
     client.send("6\r\n world\r\n").await;
     let reply = client.reply().await;
     assert_eq!((reply.status(), &*reply.problem()), ("413", "body_too_large"));
-    is_at_rest(&gateway).await;
+    is_at_rest(&proxy.gateway).await;
 }
 
 #[tokio::test]
 async fn over_http2_a_target_that_fails_after_an_interim_response_is_a_failure_like_any_other() {
-    let target = Target::bind().await;
-    let gateway = Gateway::with("{}", "{}", &target, "  timeouts: { request: 300ms }\n").await;
-    let mut sender = connect(&gateway).await;
+    let proxy = Proxy::with("{}", "  timeouts: { request: 300ms }\n").await;
+    let mut sender = connect(&proxy.gateway).await;
     for (said, closes, status, slug) in FAILURES {
-        let asked = tokio::spawn(sender.send_request(get("/")));
-        let mut upstream = target.accept().await;
-        upstream.head().await;
+        let asked = ask(&mut sender, get("/"));
+        let (mut upstream, _) = proxy.target.request().await;
         upstream.send(format!("{EARLY}{said}")).await;
         let upstream = (!closes).then_some(upstream);
-        let response = within("a response", asked).await.expect("ran").expect("answered");
+        let response = response(asked).await;
         assert_eq!(response.status().as_str(), status, "{said:?}");
         let body = response.into_body().collect().await.expect("whole").to_bytes();
         let problem: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
         assert_eq!(problem["type"], slug, "{said:?}");
         drop(upstream);
     }
-    is_at_rest(&gateway).await;
+    is_at_rest(&proxy.gateway).await;
 }
 
 #[tokio::test]
 async fn over_http2_a_body_that_grows_too_large_after_an_interim_response_is_a_413() {
-    let target = Target::bind().await;
-    let gateway = Gateway::with("{ maxBodyBytes: 10 }", "{}", &target, "").await;
-    let mut sender = connect(&gateway).await;
+    let proxy = Proxy::with("{ maxBodyBytes: 10 }", "").await;
+    let mut sender = connect(&proxy.gateway).await;
     let (frames, body) = mpsc::channel::<Result<Frame<Bytes>, Infallible>>(1);
     let mut request = get("/").map(|_| StreamBody::new(ReceiverStream::new(body)).boxed());
     *request.method_mut() = http::Method::POST;
-    let asked = tokio::spawn(sender.send_request(request));
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let asked = ask(&mut sender, request);
+    let (mut upstream, _) = proxy.target.request().await;
     upstream.send(EARLY).await;
     for _ in 0..2 {
         frames.send(Ok(Frame::data(Bytes::from_static(b"hello!")))).await.expect("wanted");
     }
-    let response = within("a response", asked).await.expect("ran").expect("answered");
+    let response = response(asked).await;
     assert_eq!(response.status(), 413);
     drop(frames);
-    is_at_rest(&gateway).await;
+    is_at_rest(&proxy.gateway).await;
 }
 
 #[tokio::test]
 async fn a_body_that_is_none_from_its_first_byte_is_a_502() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
+    let proxy = Proxy::start().await;
     let head = "HTTP/1.1 200 OK\r\nX-A: 1\r\nTransfer-Encoding: chunked\r\n\r\n";
     let large = format!("2000\r\n{}\r\nnonsense\r\n", "x".repeat(0x2000));
     for body in ["nonsense\r\n", "2\r\nok\r\nnonsense\r\n", "2\r\nok+"] {
-        let mut client = gateway.connect().await;
-        client.send(GET).await;
-        let mut upstream = target.accept().await;
-        upstream.head().await;
+        let Exchange { mut client, mut upstream, .. } = proxy.exchange(GET).await;
         upstream.send(format!("{head}{body}")).await;
         let reply = client.reply().await;
         assert_eq!((reply.status(), &*reply.problem()), ("502", "upstream_protocol"), "{body:?}");
         assert_eq!(reply.field("x-a"), None, "{body:?}");
         assert!(upstream.is_closed().await, "{body:?}");
-        client.send(GET).await;
-        let mut upstream = target.accept().await;
-        upstream.head().await;
-        upstream.send(OK).await;
-        assert_eq!(client.reply().await.body, "ok", "{body:?}: the client's connection goes on");
-        let mut sender = connect(&gateway).await;
-        let asked = tokio::spawn(sender.send_request(get("/")));
-        upstream.head().await;
+        proxy.goes_on(&mut client).await;
+        let mut sender = connect(&proxy.gateway).await;
+        let asked = ask(&mut sender, get("/"));
+        let (mut upstream, _) = proxy.target.request().await;
         upstream.send(format!("{head}{body}")).await;
-        let response = within("a response", asked).await.expect("ran").expect("answered");
+        let response = response(asked).await;
         assert_eq!((response.status(), response.headers().get("x-a")), (502.try_into().unwrap(), None));
         assert!(response.into_body().collect().await.is_ok());
     }
     // What has left cannot be taken back.
-    let mut client = gateway.connect().await;
-    client.send(GET).await;
-    let mut upstream = target.accept().await;
-    upstream.head().await;
+    let Exchange { mut client, mut upstream, .. } = proxy.exchange(GET).await;
     upstream.send(format!("{head}{large}")).await;
     let (got, clean) = client.rest().await;
     assert!(got.starts_with(b"HTTP/1.1 200 ") && !clean);
-    is_at_rest(&gateway).await;
+    is_at_rest(&proxy.gateway).await;
 }

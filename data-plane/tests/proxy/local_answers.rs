@@ -1,6 +1,6 @@
 //! Responses that the gateway makes itself, and the policies around them.
 
-use crate::support::{Gateway, Target, field};
+use crate::support::{Exchange, Gateway, Proxy, field};
 
 #[tokio::test]
 async fn no_route_is_a_problem_document() {
@@ -100,32 +100,27 @@ async fn a_preflight_that_no_cors_answers_is_an_ordinary_request() {
 
 #[tokio::test]
 async fn the_response_side_of_the_policies_applies_to_refusals_too() {
-    let target = Target::bind().await;
     let policies = "  policies: [{ ipFilter: { deny: [127.0.0.0/8] } }, { cors: { origins: ['*'] } }, \
         { responseHeaders: { set: { x-policy: 'ran' } } }]\n";
-    let gateway = Gateway::with("{}", "{}", &target, policies).await;
-    let reply = gateway.ask("GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://x.example\r\n\r\n").await;
+    let proxy = Proxy::with("{}", policies).await;
+    let reply = proxy.gateway.ask("GET / HTTP/1.1\r\nHost: a\r\nOrigin: https://x.example\r\n\r\n").await;
     assert_eq!((reply.status(), &*reply.problem()), ("403", "forbidden"));
     assert_eq!(
         (reply.field("access-control-allow-origin"), reply.field("x-policy")),
         (Some("*"), Some("ran"))
     );
-    assert!(target.is_left_alone().await);
+    assert!(proxy.target.is_left_alone().await);
 }
 
 #[tokio::test]
 async fn policies_change_what_goes_there_and_what_comes_back() {
-    let target = Target::bind().await;
     let policies = "  matches: [{ path: { prefix: /api } }]\n  policies: [{ rewrite: { prefix: /v2 } }, \
         { requestHeaders: { rename: { x-old: x-new }, remove: [accept], set: { x-id: '${request.id}' } } }, \
         { responseHeaders: { remove: [server], add: { x-more: '1' } } }]\n";
-    let gateway = Gateway::with("{}", "{}", &target, policies).await;
-    let mut client = gateway.connect().await;
-    client
-        .send("GET /api/x?y HTTP/1.1\r\nHost: a\r\nAccept: z\r\nX-Old: 1\r\nX-Request-Id: me\r\n\r\n")
+    let proxy = Proxy::with("{}", policies).await;
+    let Exchange { mut client, mut upstream, head } = proxy
+        .exchange("GET /api/x?y HTTP/1.1\r\nHost: a\r\nAccept: z\r\nX-Old: 1\r\nX-Request-Id: me\r\n\r\n")
         .await;
-    let mut upstream = target.accept().await;
-    let head = upstream.head().await;
     assert!(head.starts_with("GET /v2/x?y HTTP/1.1\r\n"), "{head}");
     assert_eq!(
         (field(&head, "x-new"), field(&head, "x-old"), field(&head, "accept")),

@@ -1,11 +1,10 @@
 //! Requests with two meanings are refused, and their connection is closed.
 
-use crate::support::{Gateway, Target};
+use crate::support::{Proxy, field};
 
 #[tokio::test]
 async fn ambiguous_or_malformed_requests_are_refused_and_closed() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
+    let proxy = Proxy::start().await;
     for request in [
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
@@ -28,31 +27,29 @@ async fn ambiguous_or_malformed_requests_are_refused_and_closed() {
         "GET a HTTP/1.1\r\nHost: a\r\n\r\n",
         "nonsense\r\n\r\n",
     ] {
-        let mut client = gateway.connect().await;
+        let mut client = proxy.gateway.connect().await;
         client.send(request).await;
         let reply = client.reply().await;
         assert_eq!((reply.status(), &*reply.problem()), ("400", "bad_request"), "{request:?}");
         assert_eq!(reply.field("connection"), Some("close"), "{request:?}");
         assert!(client.is_closed().await, "{request:?}");
     }
-    assert!(target.is_left_alone().await);
+    assert!(proxy.target.is_left_alone().await);
 }
 
 #[tokio::test]
 async fn paths_that_are_none_are_refused() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
+    let proxy = Proxy::start().await;
     for path in ["/../x", "/%00", "/%zz", "/a/%2e%2e/../..", "/a\\b"] {
-        let reply = gateway.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        let reply = proxy.gateway.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         assert_eq!((reply.status(), &*reply.problem()), ("400", "bad_request"), "{path}");
     }
-    assert!(target.is_left_alone().await);
+    assert!(proxy.target.is_left_alone().await);
 }
 
 #[tokio::test]
 async fn each_kind_of_refusal_has_its_own_status() {
-    let target = Target::bind().await;
-    let gateway = Gateway::with("{ maxHeaderBytes: 2048, maxUriBytes: 100 }", "{}", &target, "").await;
+    let proxy = Proxy::with("{ maxHeaderBytes: 2048, maxUriBytes: 100 }", "").await;
     let long = "x".repeat(3000);
     for (request, status, slug) in [
         (format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(100)), "414", "uri_too_long"),
@@ -62,31 +59,28 @@ async fn each_kind_of_refusal_has_its_own_status() {
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n".to_owned(), "505", "version_not_supported"),
         ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(), "404", "no_route"),
     ] {
-        let reply = gateway.ask(&request).await;
+        let reply = proxy.gateway.ask(&request).await;
         assert_eq!((reply.status(), &*reply.problem()), (status, slug), "{request:.60}");
     }
 }
 
 #[tokio::test]
 async fn heads_larger_than_a_buffer_pass_when_the_limit_allows_them() {
-    let target = Target::bind().await;
-    let gateway = Gateway::with("{ maxHeaderBytes: 200000 }", "{}", &target, "").await;
+    let proxy = Proxy::with("{ maxHeaderBytes: 200000 }", "").await;
     for size in [15_000, 40_000, 150_000] {
         let long = "x".repeat(size);
-        let mut client = gateway.connect().await;
-        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {long}\r\n\r\n")).await;
-        let head = target.accept().await.head().await;
-        assert_eq!(crate::support::field(&head, "x-long"), Some(long.as_str()));
+        let head = proxy.exchange(format!("GET / HTTP/1.1\r\nHost: a\r\nX-Long: {long}\r\n\r\n")).await.head;
+        assert_eq!(field(&head, "x-long"), Some(long.as_str()));
     }
 }
 
 #[tokio::test]
 async fn a_head_that_comes_byte_by_byte_is_one_request() {
-    let target = Target::bind().await;
-    let gateway = Gateway::before(&target).await;
-    let mut client = gateway.connect().await;
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
     for byte in "GET /slow HTTP/1.1\r\nHost: a\r\nAccept: x\r\n\r\n".bytes() {
         client.send([byte]).await;
     }
-    assert!(target.accept().await.head().await.starts_with("GET /slow HTTP/1.1\r\nhost: a\r\nAccept: x\r\n"));
+    let (_upstream, head) = proxy.target.request().await;
+    assert!(head.starts_with("GET /slow HTTP/1.1\r\nhost: a\r\nAccept: x\r\n"), "{head}");
 }

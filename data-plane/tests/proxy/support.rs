@@ -20,6 +20,11 @@ pub(crate) async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
     }
 }
 
+pub(crate) const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+/// The same, and the last on its connection.
+pub(crate) const LAST: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok";
+
 /// A data plane with one listener, `default/public`.
 pub(crate) struct Gateway {
     pub(crate) running: Running,
@@ -28,21 +33,6 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Everything goes to one target.
-    pub(crate) async fn before(target: &Target) -> Self {
-        Self::with("{}", "{}", target, "").await
-    }
-
-    /// `http`: the listener's settings; `extra`: more of the route's spec.
-    pub(crate) async fn with(http: &str, upstream_timeouts: &str, target: &Target, extra: &str) -> Self {
-        let documents = format!(
-            "kind: Upstream\nmetadata: {{ name: target }}\nspec: {{ targets: [{{ address: '{}' }}], timeouts: {upstream_timeouts} }}\n---\n\
-             kind: Route\nmetadata: {{ name: all }}\nspec:\n  forward: {{ backends: [{{ upstream: target }}] }}\n{extra}",
-            target.address
-        );
-        Self::start(http, &documents).await
-    }
-
     /// `documents`: without `apiVersion`, separated by `---`.
     pub(crate) async fn start(http: &str, documents: &str) -> Self {
         Self::start_with(http, documents, |_| {}).await
@@ -103,6 +93,71 @@ impl Gateway {
     }
 }
 
+/// A gateway that sends everything to one target.
+pub(crate) struct Proxy {
+    pub(crate) gateway: Gateway,
+    pub(crate) target: Target,
+}
+
+/// A request under way: its client, and the target's connection with the head it has read.
+pub(crate) struct Exchange {
+    pub(crate) client: Peer,
+    pub(crate) upstream: Peer,
+    pub(crate) head: String,
+}
+
+impl Proxy {
+    pub(crate) async fn start() -> Self {
+        Self::with("{}", "").await
+    }
+
+    /// `http`: the listener's settings; `route`: more of the route's spec, in lines of their own.
+    pub(crate) async fn with(http: &str, route: &str) -> Self {
+        Self::before(Target::bind().await, http, "{}", route).await
+    }
+
+    /// `timeouts`: those of the upstream.
+    pub(crate) async fn with_upstream(timeouts: &str) -> Self {
+        Self::before(Target::bind().await, "{}", timeouts, "").await
+    }
+
+    async fn before(target: Target, http: &str, timeouts: &str, route: &str) -> Self {
+        let documents = format!("{}{route}", forwarding(&target.address.to_string(), timeouts));
+        Proxy { gateway: Gateway::start(http, &documents).await, target }
+    }
+
+    /// A request of a new client that comes to the target on a new connection.
+    pub(crate) async fn exchange(&self, request: impl AsRef<[u8]>) -> Exchange {
+        let mut client = self.gateway.connect().await;
+        client.send(request).await;
+        let (upstream, head) = self.target.request().await;
+        Exchange { client, upstream, head }
+    }
+
+    /// A client that was served over a connection which is now in the pool, and that connection.
+    pub(crate) async fn pooled(&self) -> (Peer, Peer) {
+        let Exchange { mut client, mut upstream, .. } = self.exchange(GET).await;
+        upstream.send(OK).await;
+        assert_eq!(client.reply().await.body, "ok");
+        (client, upstream)
+    }
+
+    /// The client can ask again, and is answered over a new connection to the target, the last time.
+    pub(crate) async fn goes_on(&self, client: &mut Peer) {
+        client.send(GET).await;
+        self.target.request().await.0.send(LAST).await;
+        assert_eq!(client.reply().await.body, "ok", "the client's connection goes on");
+    }
+}
+
+/// An upstream with one target, and a route that sends everything there.
+pub(crate) fn forwarding(address: &str, timeouts: &str) -> String {
+    format!(
+        "kind: Upstream\nmetadata: {{ name: target }}\nspec: {{ targets: [{{ address: '{address}' }}], timeouts: {timeouts} }}\n---\n\
+         kind: Route\nmetadata: {{ name: all }}\nspec:\n  forward: {{ backends: [{{ upstream: target }}] }}\n"
+    )
+}
+
 /// Where requests end up: the test plays the target.
 pub(crate) struct Target {
     listener: TcpListener,
@@ -118,6 +173,13 @@ impl Target {
 
     pub(crate) async fn accept(&self) -> Peer {
         Peer::new(within("the gateway connects", self.listener.accept()).await.expect("accepted").0)
+    }
+
+    /// The next new connection, and the head of the request on it.
+    pub(crate) async fn request(&self) -> (Peer, String) {
+        let mut upstream = self.accept().await;
+        let head = upstream.head().await;
+        (upstream, head)
     }
 
     /// Nobody has connected: the next in the queue is a connection made here.
