@@ -65,6 +65,7 @@ known_fields! {
     Te "te",
     Trailer "trailer",
     Upgrade "upgrade",
+    Http2Settings "http2-settings",
     Expect "expect",
     ProxyConnection "proxy-connection",
     ProxyAuthenticate "proxy-authenticate",
@@ -105,8 +106,8 @@ impl KnownField {
         if spells(name, candidate.name().as_bytes()) { candidate } else { Self::Other }
     }
 
-    /// Always for one hop only: RFC 9110 §7.6.1, and the two proxy authentication fields, which are
-    /// between the client and a forward proxy and must not reach an upstream.
+    /// Always for one hop only: RFC 9110 §7.6.1, the settings of an upgrade to h2c (RFC 7540 §3.2.1), and the two proxy
+    /// authentication fields, which are between the client and a forward proxy and must not reach an upstream.
     pub const fn is_hop_by_hop(self) -> bool {
         matches!(
             self,
@@ -118,6 +119,7 @@ impl KnownField {
                 | Self::Te
                 | Self::TransferEncoding
                 | Self::Upgrade
+                | Self::Http2Settings
         )
     }
 
