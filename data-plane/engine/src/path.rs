@@ -51,6 +51,9 @@ pub enum BadHost {
     /// Brackets without an IPv6 address in them.
     #[error("brackets hold an IPv6 address")]
     Literal,
+    /// A dot with nothing before it: `a..b`, `.a`.
+    #[error("a host has no empty label")]
+    Label,
     /// Longer than any name may be.
     #[error("a host is at most 255 bytes long")]
     Long,
@@ -173,19 +176,23 @@ pub fn host<'a>(authority: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<&'a str
     let colon = memchr::memchr(b':', authority).unwrap_or(authority.len());
     let (mut name, port) = authority.split_at(colon);
     check_port(port)?;
-    while let [shorter @ .., b'.'] = name {
-        name = shorter;
-    }
+    name = name.strip_suffix(b".").unwrap_or(name);
     if name.len() > 255 {
         return Err(BadHost::Long);
     }
-    let mut lower = true;
+    let (mut lower, mut label_is_empty) = (true, true);
     for &byte in name {
+        if std::mem::replace(&mut label_is_empty, byte == b'.') && byte == b'.' {
+            return Err(BadHost::Label);
+        }
         match byte {
             b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {}
             b'A'..=b'Z' => lower = false,
             _ => return Err(BadHost::Character),
         }
+    }
+    if label_is_empty && colon > 0 {
+        return Err(BadHost::Label);
     }
     if !lower {
         scratch.clear();

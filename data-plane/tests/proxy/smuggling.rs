@@ -38,11 +38,15 @@ async fn ambiguous_or_malformed_requests_are_refused_and_closed() {
 }
 
 #[tokio::test]
-async fn paths_that_are_none_are_refused() {
+async fn paths_and_hosts_that_are_none_are_refused() {
     let proxy = Proxy::start().await;
     for path in ["/../x", "/%00", "/%zz", "/a/%2e%2e/../..", "/a\\b"] {
         let reply = proxy.gateway.ask(&format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
         assert_eq!((reply.status(), &*reply.problem()), ("400", "bad_request"), "{path}");
+    }
+    for host in ["a..b", ".a", "a..", "."] {
+        let reply = proxy.gateway.ask(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).await;
+        assert_eq!((reply.status(), &*reply.problem()), ("400", "bad_request"), "{host}");
     }
     assert!(proxy.target.is_left_alone().await);
 }

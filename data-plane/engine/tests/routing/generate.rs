@@ -143,7 +143,7 @@ fn template(choose: &mut impl Choose) -> String {
 
 /// A request that such routes may take.
 pub(crate) fn request(choose: &mut impl Choose) -> Request {
-    const HOSTS: [&str; 10] = [
+    const HOSTS: [&str; 12] = [
         "x.org",
         "a.x.org",
         "b.a.x.org",
@@ -154,6 +154,8 @@ pub(crate) fn request(choose: &mut impl Choose) -> Request {
         "org",
         "",
         "other",
+        "a..x.org",
+        ".x.org",
     ];
     let mut headers = Vec::new();
     for name in ["x-a", "X-A", "x-b"] {

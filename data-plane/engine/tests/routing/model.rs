@@ -239,10 +239,11 @@ fn in_block(address: IpAddr, block: &str) -> bool {
     }
 }
 
-/// Lower case, without port and trailing dot.
+/// Lower case, without port and trailing dot; no label is empty.
 fn host(text: &str) -> Option<String> {
     let name = text.split(':').next().unwrap_or_default().to_ascii_lowercase();
-    Some(name.trim_end_matches('.').to_owned())
+    let labels = name.strip_suffix('.').unwrap_or(&name);
+    (name.is_empty() || labels.split('.').all(|label| !label.is_empty())).then(|| labels.to_owned())
 }
 
 /// The contract's form of a path, or `None` for 400.

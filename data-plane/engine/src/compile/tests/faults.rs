@@ -79,7 +79,7 @@ fn the_same_thing_twice_is_refused() {
 #[test]
 fn bad_values_are_named_with_their_place() {
     let found = of(json!([
-        { "kind": "Route", "name": "r", "hosts": ["a:80", "*"], "timeouts": { "request": "soon", "idle": "1d" },
+        { "kind": "Route", "name": "r", "hosts": ["a:80", "*", "a..b"], "timeouts": { "request": "soon", "idle": "1d" },
           "matches": [
             { "path": { "regex": "(" } },
             { "path": { "template": "/{a}/{a}" }, "methods": ["get", "B AD"] },
@@ -95,6 +95,7 @@ fn bad_values_are_named_with_their_place() {
         [
             "spec.hosts[0] invalid",
             "spec.hosts[1] invalid",
+            "spec.hosts[2] invalid",
             "spec.matches[0].path.regex invalid",
             "spec.matches[1].path.template invalid",
             "spec.matches[1].methods[0] invalid",
@@ -111,7 +112,7 @@ fn bad_values_are_named_with_their_place() {
             "spec.timeouts.idle invalid",
         ]
     );
-    assert!(found[4].ends_with("did you mean \"GET\"?"), "{}", found[4]);
+    assert!(found[5].ends_with("did you mean \"GET\"?"), "{}", found[5]);
 }
 
 #[test]
