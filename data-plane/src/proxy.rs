@@ -259,6 +259,7 @@ async fn fail<C: Client>(
     let (reason, after) = match fault {
         Fault::ClientGone => {
             ledger.status = 0;
+            ledger.reason = Some(Reason::ClientClosed);
             return client.abort();
         }
         // What follows a body that is no body, or was not read, cannot be known.
@@ -305,6 +306,7 @@ async fn answer<C: Client>(
     let body = if has_body(job.asked.method, ledger.status) { &**body } else { b"" };
     job.timer.set(course.idle_timeout);
     if client.open(&head, opening).is_err() || response::send(client, body, job.timer).await.is_err() {
+        ledger.reason.get_or_insert(Reason::ClientClosed);
         client.abort();
     }
 }

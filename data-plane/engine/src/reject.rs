@@ -44,11 +44,13 @@ pub enum Reason {
     UpstreamTimeout,
     /// An HTTP version that we do not speak.
     VersionNotSupported,
+    /// The client went away, or did not take its response in time. Nobody is sent the status that this has by custom.
+    ClientClosed,
 }
 
 impl Reason {
     /// Every reason, for tables of metric cells and for documentation. [`Reason::index`] is its place here.
-    pub const ALL: [Reason; 19] = [
+    pub const ALL: [Reason; 20] = [
         Reason::BadRequest,
         Reason::Forbidden,
         Reason::NoRoute,
@@ -68,6 +70,7 @@ impl Reason {
         Reason::NotReady,
         Reason::UpstreamTimeout,
         Reason::VersionNotSupported,
+        Reason::ClientClosed,
     ];
 
     /// A small dense number, from 0.
@@ -99,6 +102,7 @@ impl Reason {
             Reason::NotReady => (503, "not_ready", "the gateway is not ready"),
             Reason::UpstreamTimeout => (504, "upstream_timeout", "the upstream did not answer in time"),
             Reason::VersionNotSupported => (505, "version_not_supported", "HTTP version not supported"),
+            Reason::ClientClosed => (499, "client_closed", "the client closed the connection"),
         }
     }
 

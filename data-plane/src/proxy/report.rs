@@ -19,7 +19,7 @@ use crate::upstream::Picked;
 pub(crate) struct Ledger {
     /// Status sent; 0: none could be.
     pub(crate) status: u16,
-    /// Set when the gateway made the response, or broke one off.
+    /// Set when the gateway refused the request, or the response did not get to the client whole.
     pub(crate) reason: Option<Reason>,
     /// The last target asked.
     pub(crate) target: Option<Picked>,
@@ -28,10 +28,10 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// A response that had begun was not completed.
     pub(crate) fn broke_off(&mut self, fault: Fault) {
-        self.reason = match fault {
-            Fault::ClientGone => None,
-            Fault::Client(reason) | Fault::Target(reason) => Some(reason),
-        };
+        self.reason = Some(match fault {
+            Fault::ClientGone => Reason::ClientClosed,
+            Fault::Client(reason) | Fault::Target(reason) => reason,
+        });
     }
 }
 

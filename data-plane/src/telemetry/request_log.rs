@@ -39,7 +39,7 @@ pub struct Record<'a> {
     pub path: &'a str,
     /// Status sent; 0: the client went away before one could be.
     pub status: u16,
-    /// Slug; null when the response came from the upstream or a `respond` or `redirect` route.
+    /// Slug; null when a response of the upstream, or of a `respond` or `redirect` route, got to the client whole.
     #[serde(serialize_with = "slug")]
     pub reason: Option<Reason>,
     /// Request head and body.

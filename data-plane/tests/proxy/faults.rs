@@ -161,6 +161,10 @@ async fn a_client_that_goes_away_takes_its_request_with_it() {
         drop(client);
         assert!(within("cancelled", upstream.is_closed()).await);
     }
+    for code in ["none", "200"] {
+        let series = r#"gateway_requests_total{route="default/all",method="GET",code=""#;
+        proxy.gateway.counts(&format!("{series}{code}\",reason=\"client_closed\"}} 1")).await;
+    }
 }
 
 #[tokio::test]

@@ -10,9 +10,12 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::http2::{ask, connect, get, response};
-use crate::support::{Exchange, GET, Gateway, Peer, Proxy, Reply, field, within};
+use crate::support::{Exchange, GET, Peer, Proxy, Reply, field};
 
 const EARLY: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload; as=style\r\n\r\n";
+
+/// No gauge is left behind.
+const AT_REST: &str = "gateway_requests_in_flight 0";
 
 /// What a target does after its interim response: says this and, if so, closes; then what the client gets.
 const FAILURES: [(&str, bool, &str, &str); 4] = [
@@ -40,22 +43,6 @@ async fn final_reply(client: &mut Peer) -> Reply {
     }
 }
 
-/// Waits until no request is counted as in flight.
-async fn is_at_rest(gateway: &Gateway) {
-    within("no request in flight", async {
-        loop {
-            let mut admin =
-                Peer::new(tokio::net::TcpStream::connect(gateway.running.admin()).await.expect("connected"));
-            admin.send("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
-            let metrics = String::from_utf8(admin.rest().await.0).expect("text");
-            if metrics.contains("\ngateway_requests_in_flight 0\n") {
-                return;
-            }
-        }
-    })
-    .await;
-}
-
 #[tokio::test]
 async fn a_target_that_fails_after_an_interim_response_is_a_failure_like_any_other() {
     let proxy = Proxy::with("{}", "  timeouts: { request: 300ms }\n").await;
@@ -69,7 +56,7 @@ async fn a_target_that_fails_after_an_interim_response_is_a_failure_like_any_oth
         drop(upstream);
         proxy.goes_on(&mut client).await;
     }
-    is_at_rest(&proxy.gateway).await;
+    proxy.gateway.counts(AT_REST).await;
 }
 
 #[tokio::test]
@@ -78,7 +65,7 @@ async fn interim_responses_without_end_are_a_502() {
     let Exchange { mut client, mut upstream, .. } = proxy.exchange(GET).await;
     upstream.send(EARLY.repeat(33)).await;
     assert_eq!(final_reply(&mut client).await.problem(), "upstream_protocol");
-    is_at_rest(&proxy.gateway).await;
+    proxy.gateway.counts(AT_REST).await;
 }
 
 #[tokio::test]
@@ -91,7 +78,7 @@ async fn a_body_that_grows_too_large_after_an_interim_response_is_a_413() {
     client.send("6\r\n world\r\n").await;
     let reply = client.reply().await;
     assert_eq!((reply.status(), &*reply.problem()), ("413", "body_too_large"));
-    is_at_rest(&proxy.gateway).await;
+    proxy.gateway.counts(AT_REST).await;
 }
 
 #[tokio::test]
@@ -110,7 +97,7 @@ async fn over_http2_a_target_that_fails_after_an_interim_response_is_a_failure_l
         assert_eq!(problem["type"], slug, "{said:?}");
         drop(upstream);
     }
-    is_at_rest(&proxy.gateway).await;
+    proxy.gateway.counts(AT_REST).await;
 }
 
 #[tokio::test]
@@ -129,7 +116,7 @@ async fn over_http2_a_body_that_grows_too_large_after_an_interim_response_is_a_4
     let response = response(asked).await;
     assert_eq!(response.status(), 413);
     drop(frames);
-    is_at_rest(&proxy.gateway).await;
+    proxy.gateway.counts(AT_REST).await;
 }
 
 #[tokio::test]
@@ -158,5 +145,5 @@ async fn a_body_that_is_none_from_its_first_byte_is_a_502() {
     upstream.send(format!("{head}{large}")).await;
     let (got, clean) = client.rest().await;
     assert!(got.starts_with(b"HTTP/1.1 200 ") && !clean);
-    is_at_rest(&proxy.gateway).await;
+    proxy.gateway.counts(AT_REST).await;
 }

@@ -75,6 +75,22 @@ impl Gateway {
         assert_eq!(self.connect().await.rest().await, (Vec::new(), true));
     }
 
+    /// Waits until the metrics have this line.
+    pub(crate) async fn counts(&self, line: &str) {
+        within(line, async {
+            loop {
+                let admin = TcpStream::connect(self.running.admin()).await.expect("connected");
+                let mut admin = Peer::new(admin);
+                admin.send("GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+                let (metrics, _) = admin.rest().await;
+                if String::from_utf8_lossy(&metrics).lines().any(|it| it == line) {
+                    return;
+                }
+            }
+        })
+        .await;
+    }
+
     /// Waits until nobody can connect any more.
     pub(crate) async fn port_is_closed(address: SocketAddr) {
         within("the port is closed", async {

@@ -78,7 +78,7 @@ pub(super) struct Outcome(u32);
 
 impl Outcome {
     pub(super) fn new(method: Method, status: u16, reason: Option<Reason>) -> Self {
-        // A small dense number (19 reasons today): one byte holds it, 0 is "none".
+        // A small dense number (20 reasons today): one byte holds it, 0 is "none".
         let reason = reason.map_or(0, |reason| reason.index() as u32 + 1);
         Outcome((method as u32) << 24 | u32::from(status.min(999)) << 8 | reason)
     }
