@@ -180,12 +180,12 @@ class Cell:
         child = self._generator(more + (["--rate", rate] if rate else []))
         try:
             _line(child, warmup + ANSWER_WITHIN_S)
-            before, counts = process.cpu(self.proxy.pid), self._counts()
+            before, counts, others = process.cpu(self.proxy.pid), self._counts(), _others_us()
             loaded = []
             sampler = threading.Timer(seconds / 2, lambda: loaded.append(process.memory_bytes(self.proxy.pid)))
             sampler.start()
             report = _line(child, seconds + ANSWER_WITHIN_S)
-            used = process.cpu(self.proxy.pid).since(before)
+            used, others = process.cpu(self.proxy.pid).since(before), _others_us() - others
             sampler.cancel()
             sampler.join()
             after = self._counts()
@@ -194,7 +194,8 @@ class Cell:
         if not report["requests"]:
             raise Failed(f"no good answer: {report['failures']}")
         origin = {key: after[key] - counts[key] for key in after}
-        return report | {"cpu": used, "loaded": max(loaded, default=None), "origin": origin}
+        others = max(0.0, others / (report["seconds"] * 1e6 * os.cpu_count()))
+        return report | {"cpu": used, "loaded": max(loaded, default=process.memory_bytes(self.proxy.pid)), "origin": origin, "others": others}
 
     def _counts(self):
         with socket.create_connection(self.counts, 2) as stream:
@@ -223,6 +224,7 @@ class Cell:
             "errors": full["errors"],
             "failures": full["failures"],
             "closedBetween": full["closedBetween"],
+            "others": full["others"],
         }
         if rate:
             paced = self.drive(self.bench.paced_seconds, min(1.0, self.bench.warmup), rate)
@@ -262,6 +264,11 @@ class Cell:
             "idleBytes": before,
             "errors": report["errors"],
         }
+
+
+def _others_us():
+    """CPU time of everybody but this benchmark."""
+    return process.machine_us() - process.cpu(os.getpid()).total
 
 
 def _address(text):

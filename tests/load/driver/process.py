@@ -90,6 +90,13 @@ def cpu(pid):
     return Cpu(*(sum(int(fields[column]) for fields in stats) * TICK_US for column in (11, 12)))
 
 
+def machine_us():
+    """CPU time that everybody on the machine has used, and what a hypervisor took away."""
+    with open("/proc/stat") as file:
+        user, nice, system, _idle, _iowait, irq, softirq, steal, *_ = map(int, file.readline().split()[1:])
+    return (user + nice + system + irq + softirq + steal) * TICK_US
+
+
 def memory_bytes(pid):
     """Proportional set size of the whole tree: what is shared counts once."""
     total = 0

@@ -7,6 +7,8 @@ from .variants import VARIANTS
 OURS = "ours"
 # When more than this share of the requests of the latency phase were never sent, its latencies are those of a queue.
 TOO_MUCH = 0.01
+# When other processes took more than this share of the machine while a proxy was measured, its figures are too high.
+DISTURBED = 0.05
 
 
 def median(cells, key):
@@ -146,8 +148,12 @@ def summary(results):
         best_text = f"{number(theirs, places)} {peer}" if peer else "–"
         rows.append([name, number(mine, places), best_text, ratio, "; ".join(checks) or "no target"])
     many = scale(results["variants"])
+    measured = [rounds for found in results["variants"].values() for rounds in found["cells"].values()]
+    disturbed = [median(rounds, "others") or 0 for rounds in measured]
     after = [f"100,000 routes cost {many:.2f} × the CPU of one (target ≤ 1.05).", ""] if many else []
     head = ["variant", "ours, CPU µs/request (idle: bytes)", "best peer", "ratio (rounds)", "targets of issue 3"]
+    if max(disturbed, default=0) > DISTURBED:
+        after += [f"**Others used up to {max(disturbed):.0%} of the machine meanwhile: all figures are too high.**", ""]
     return table(head, rows) + after
 
 
@@ -168,7 +174,7 @@ def detail(name, found):
         rows = [[peer, *_held(cells[peer]), str(len(cells[peer]))] for peer in order]
     else:
         head = ["proxy", "CPU µs/request", "user", "system", "requests/s", "busy", "CPU µs at the rate", "p50 µs"]
-        head += ["p99", "p99.9", "MB idle", "MB loaded", "system calls", "reuse", "errors", "rounds"]
+        head += ["p99", "p99.9", "MB idle", "MB loaded", "system calls", "reuse", "others", "errors", "rounds"]
         rows = [[peer, *_loaded(cells[peer]), str(len(cells[peer]))] for peer in order]
     lines += table(head, rows)
     return lines + [f"- {peer} is left out: {reason}" for peer, reason in found["leftOut"].items()] + [""]
@@ -195,5 +201,6 @@ def _loaded(rounds):
         *(number(median(rounds, key), 1, 1e6) for key in ("idleBytes", "loadedBytes")),
         number(median(rounds, "syscalls"), 2),
         f"{reuse:.1%}",
+        f"{median(rounds, 'others'):.0%}",
         shown,
     ]
