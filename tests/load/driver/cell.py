@@ -89,6 +89,7 @@ class Cell:
             bin=self.bench.bin,
         )
         for name, text in self.peer.files(setup).items():
+            (directory / name).parent.mkdir(exist_ok=True)
             (directory / name).write_text(text)
         self.said = directory / "said"
         with open(self.said, "w") as said, open(directory / "stdout", "w") as out:
@@ -195,7 +196,8 @@ class Cell:
             raise Failed(f"no good answer: {report['failures']}")
         origin = {key: after[key] - counts[key] for key in after}
         others = max(0.0, others / (report["seconds"] * 1e6 * os.cpu_count()))
-        return report | {"cpu": used, "loaded": max(loaded, default=process.memory_bytes(self.proxy.pid)), "origin": origin, "others": others}
+        loaded = loaded or [process.memory_bytes(self.proxy.pid)]  # a short run may end before the sampler's turn
+        return report | {"cpu": used, "loaded": loaded[0], "origin": origin, "others": others}
 
     def _counts(self):
         with socket.create_connection(self.counts, 2) as stream:

@@ -12,10 +12,12 @@ class Gateway(Peer):
         self.program = program
 
     def files(self, setup):
-        return {"gateway.yaml": "\n---\n".join(json.dumps(resource) for resource in resources(setup))}
+        # A folder of its own: every change beside a manifest makes the data plane read it again.
+        return {"manifests/gateway.yaml": "\n---\n".join(json.dumps(resource) for resource in resources(setup))}
 
     def command(self, setup):
-        command = [self.program, "--manifests", setup.directory / "gateway.yaml", "--admin-listen", "127.0.0.1:0"]
+        manifests = setup.directory / "manifests/gateway.yaml"
+        command = [self.program, "--manifests", manifests, "--admin-listen", "127.0.0.1:0"]
         command += ["--state-dir", setup.directory / "state", "--workers", setup.workers]
         return command + (["--access-log", setup.access_log] if setup.variant.logs else [])
 
