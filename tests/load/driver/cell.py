@@ -16,7 +16,6 @@ from peers import CORS_ORIGIN, Setup
 
 from . import process, syscalls
 
-READY_WITHIN_S = 60
 ANSWER_WITHIN_S = 60
 
 
@@ -31,6 +30,7 @@ class Bench:
     load: Path  # the gateway-load program
     bin: Path  # where the peers' programs are
     certificates: Path
+    control_plane: Path | None  # for changes under load
     pinned: bool
     warmup: float
     seconds: float
@@ -51,6 +51,7 @@ class Bench:
 class Cell:
     """A running proxy with its origin; a context manager that ends both."""
 
+    ready_within = 60  # seconds
     ports = iter(range(18_080, 32_000))  # below the range of outgoing connections; never the same one twice
 
     def __init__(self, bench, peer, variant):
@@ -88,6 +89,7 @@ class Cell:
             certificates=self.bench.certificates,
             bin=self.bench.bin,
         )
+        self._before_proxy(setup)
         for name, text in self.peer.files(setup).items():
             (directory / name).parent.mkdir(exist_ok=True)
             (directory / name).write_text(text)
@@ -97,6 +99,9 @@ class Cell:
             command = self.peer.command(setup)
             self.proxy = self._child(command, proxy_cores, environment=environment, stdout=out, stderr=said)
         self._wait_until_ready()
+
+    def _before_proxy(self, setup):
+        """For what must run before the proxy does."""
 
     def _child(self, command, cores, **more):
         child = process.start(command, cores, **more)
@@ -116,7 +121,7 @@ class Cell:
         raise Failed("no free port is left")
 
     def _wait_until_ready(self):
-        deadline = time.monotonic() + READY_WITHIN_S
+        deadline = time.monotonic() + self.ready_within
         answer = b"nothing"
         while time.monotonic() < deadline:
             if self.proxy.poll() is not None:
@@ -128,7 +133,8 @@ class Cell:
             except OSError as error:
                 answer = str(error).encode()
             time.sleep(0.05)
-        raise Failed(f"not ready within {READY_WITHIN_S} s ({answer.decode(errors='replace')}): {self._tail()}")
+        answer = answer.decode(errors="replace")
+        raise Failed(f"not ready within {self.ready_within} s ({answer}): {self._tail()}")
 
     def _tail(self):
         text = self.said.read_text(errors="replace") + (self.said.parent / "stdout").read_text(errors="replace")[-600:]

@@ -14,6 +14,7 @@ from peers.gateway import Gateway
 
 from . import machine, report, syscalls
 from .cell import Bench, Cell, Failed
+from .churn import Churn
 from .fetch import Cache
 from .variants import VARIANTS
 
@@ -22,6 +23,8 @@ ROOT = Path(__file__).resolve().parents[3]
 PACE = 0.55
 # A leader does at least this share of what the fastest does; slower ones must not set everybody's rate.
 LEADER = 0.5
+# Requests a second while changes arrive: a quarter of a core, so that what a change costs shows as latency.
+CHURN_RATE = 10_000
 
 
 def arguments(argv):
@@ -33,7 +36,8 @@ def arguments(argv):
         epilog="variants: " + "; ".join(f"{variant.name}: {variant.about}" for variant in VARIANTS.values()),
     )
     add = parser.add_argument
-    add("--variants", default=",".join(VARIANTS), help="which jobs, comma separated (default: all)")
+    usual = [name for name, variant in VARIANTS.items() if not variant.changes]
+    add("--variants", default=",".join(usual), help="which jobs, comma separated (default: all but churn)")
     add("--peers", default=",".join(everyone), help="which proxies beside ours (default: %(default)s; '' for none)")
     add("--rounds", type=int, default=3, help="rounds, interleaved; the table shows medians (default: %(default)s)")
     add("--seconds", type=float, default=6, help="of full load in each cell (default: %(default)s)")
@@ -59,6 +63,7 @@ def arguments(argv):
     add("--ours", metavar="PROGRAM", help="a data plane that is already built, instead of building one")
     add("--also", metavar="NAME=PROGRAM", action="append", default=[], help="another build of ours to compare with")
     add("--load", metavar="PROGRAM", help="a gateway-load that is already built")
+    add("--control-plane", metavar="PROGRAM", help="a control plane that is already built (churn)")
     parsed = parser.parse_args(argv)
     parsed.variants = _chosen(parser, "variant", parsed.variants, VARIANTS)
     parsed.peers = _chosen(parser, "peer", parsed.peers, everyone)
@@ -87,7 +92,7 @@ def main(argv=None):
         print(f"{name} is left out: {reason}", file=sys.stderr)
     if options.fetch:
         return 1 if missing else 0
-    ours, load = build(options)
+    ours, load, control_plane = build(options)
     contestants = [ours, *others(options)]
     contestants += [peer for name, peer in peers.every().items() if name in options.peers and name not in missing]
     counting = syscalls.way() if options.syscalls == "auto" else options.syscalls
@@ -100,6 +105,7 @@ def main(argv=None):
             certificates=Path(certificates),
             pinned=options.mode == "pinned",
             warmup=options.warmup,
+            control_plane=control_plane,
             seconds=options.seconds,
             paced_seconds=options.paced_seconds,
             syscalls=None if counting == "off" else counting,
@@ -124,14 +130,16 @@ def main(argv=None):
 
 
 def build(options):
-    """Our data plane and the load, as they are shipped; nothing else of the workspace."""
-    if not (options.ours and options.load):
-        packages = [] if options.ours else ["-p", "gateway-data-plane"]
-        packages += [] if options.load else ["-p", "gateway-load"]
-        subprocess.run(["cargo", "build", "--profile", "dist", "--locked", *packages], cwd=ROOT, check=True)
+    """Our programs as they are shipped: only what the variants need."""
+    programs = {"gateway-data-plane": options.ours, "gateway-load": options.load}
+    if any(VARIANTS[name].changes for name in options.variants):
+        programs["gateway-control-plane"] = options.control_plane
+    missing = [word for name, program in programs.items() if not program for word in ("-p", name)]
+    if missing:
+        subprocess.run(["cargo", "build", "--profile", "dist", "--locked", *missing], cwd=ROOT, check=True)
     built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
-    program = Path(options.ours or built / "gateway-data-plane").resolve()
-    return Gateway(program), Path(options.load or built / "gateway-load").resolve()
+    found = {name: Path(program or built / name).resolve() for name, program in programs.items()}
+    return Gateway(found["gateway-data-plane"]), found["gateway-load"], found.get("gateway-control-plane")
 
 
 def others(options):
@@ -154,8 +162,7 @@ def measure(bench, contestants, options, results):
                 if peer.name in into["leftOut"]:
                     continue
                 try:
-                    with Cell(bench, peer, variant) as cell:
-                        found = cell.hold() if variant.hold else cell.measure(into["rate"], number == 0)
+                    found = measured(bench, peer, variant, into["rate"], number == 0)
                 except Failed as failure:
                     into["leftOut"][peer.name] = str(failure)
                     print(f"{name} {peer.name}: {failure}", file=sys.stderr, flush=True)
@@ -168,9 +175,22 @@ def measure(bench, contestants, options, results):
     sys.stdout.write(report.markdown(results))
 
 
+def measured(bench, peer, variant, rate, first):
+    """One cell."""
+    if variant.changes:
+        with Churn(bench, peer, variant, bench.control_plane) as cell:
+            return cell.measure(rate)
+    with Cell(bench, peer, variant) as cell:
+        return cell.hold() if variant.hold else cell.measure(rate, first)
+
+
 def prepare(bench, contestants, variant, options, into):
     """Who takes part, and at which fixed rate."""
     capacities = {}
+    if variant.changes:
+        into["rate"] = options.rate or CHURN_RATE
+        into["leftOut"] = {peer.name: "ours only" for peer in contestants if peer.name not in ("ours",)}
+        return
     for peer in contestants:
         if reason := peer.left_out(variant):
             into["leftOut"][peer.name] = reason

@@ -18,6 +18,8 @@ def median(cells, key):
 
 def line(cell):
     """One cell in a line, for whoever watches."""
+    if "changesPerSecond" in cell:
+        return f"p99.9 {cell['quietP999']:.0f} µs, {cell['p999']:.0f} with {cell['changesPerSecond']:.1f} changes/s"
     if "bytesPerConnection" in cell:
         return f"{cell['bytesPerConnection']:.0f} bytes per connection"
     tail = f", p99 {cell['p99']:.0f} µs" if cell.get("p99") is not None else ""
@@ -64,6 +66,9 @@ def verdicts(name, cells):
     idle, loaded = median(ours, "idleBytes"), median(ours, "loadedBytes")
     check("idle MB", idle and idle / 1e6, variant.idle_mb, at_most, f"≤ {variant.idle_mb}")
     check("loaded MB", loaded and loaded / 1e6, variant.loaded_mb, at_most, f"≤ {variant.loaded_mb}")
+    quiet, changed = median(ours, "quietP999"), median(ours, "p999")
+    moved = changed - quiet if quiet is not None else None
+    check("p99.9 moves by µs", moved, variant.moved_us, lambda value, most: value < most, f"< {variant.moved_us}")
     each = median(ours, "bytesPerConnection")
     check("bytes per connection", each, variant.bytes_per_connection, at_most, f"≤ {variant.bytes_per_connection}")
     return found
@@ -168,8 +173,12 @@ def detail(name, found):
     variant, cells = VARIANTS[name], found["cells"]
     rate = f"; latency at {found['rate']:,.0f} requests/s" if found["rate"] else ""
     lines = [f"## {name}", "", f"{variant.about}{rate}.", ""]
-    order = sorted(cells, key=lambda peer: median(cells[peer], "bytesPerConnection" if variant.hold else "cpu"))
-    if variant.hold:
+    order = sorted(cells, key=lambda peer: median(cells[peer], "bytesPerConnection" if variant.hold else "cpu") or 0)
+    if variant.changes:
+        head = ["proxy", "changes/s", "CPU µs per change", "p50 µs without", "with", "p99 without", "with"]
+        head += ["p99.9 without", "with", "MB", "others", "errors", "rounds"]
+        rows = [[peer, *_changed(cells[peer]), str(len(cells[peer]))] for peer in order]
+    elif variant.hold:
         head = ["proxy", "bytes per connection", "MB before", "MB with them", "errors", "rounds"]
         rows = [[peer, *_held(cells[peer]), str(len(cells[peer]))] for peer in order]
     else:
@@ -184,6 +193,18 @@ def _held(rounds):
     errors = sum(cell["errors"] for cell in rounds)
     sizes = [number(median(rounds, key), 1, 1e6) for key in ("idleBytes", "loadedBytes")]
     return [number(median(rounds, "bytesPerConnection")), *sizes, str(errors)]
+
+
+def _changed(rounds):
+    latencies = [number(median(rounds, key)) for key in ("quietP50", "p50", "quietP99", "p99", "quietP999", "p999")]
+    return [
+        number(median(rounds, "changesPerSecond"), 1),
+        number(median(rounds, "cpuPerChange")),
+        *latencies,
+        number(median(rounds, "loadedBytes"), 1, 1e6),
+        f"{median(rounds, 'others'):.0%}",
+        str(sum(cell["errors"] for cell in rounds)),
+    ]
 
 
 def _loaded(rounds):

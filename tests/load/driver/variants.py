@@ -19,6 +19,7 @@ class Variant:
     reconnect: bool = False  # a connection for each request
     logs: bool = False  # access log on, to a file
     policies: bool = False  # see peers/__init__.py
+    changes: int = 0  # changes a second while the load runs (ours only; churn.py)
     hold: int = 0  # idle connections whose memory is measured, instead of load
     # targets of issue 3; None: none is set
     ratio: float | None = None  # CPU per request, best peer to us
@@ -26,6 +27,7 @@ class Variant:
     idle_mb: float | None = None  # our memory before any load
     loaded_mb: float | None = None  # and under load
     bytes_per_connection: int | None = None
+    moved_us: float | None = None  # how much p99.9 may move while changes arrive
 
     @property
     def http2(self):
@@ -62,6 +64,14 @@ VARIANTS = {
         Variant("logs", "plain with the access log on, to a file", logs=True, ratio=1.0),
         Variant("policies", "plain with ipFilter, CORS, requestLimits, header edits", policies=True, ratio=1.0),
         Variant("idle", "5,000 idle keep-alive connections", hold=5000, bytes_per_connection=2048),
+        Variant(
+            "churn",
+            "20 changes a second at 100,000 routes, ours only",
+            routes=100_000,
+            hosts=10_000,
+            changes=20,
+            moved_us=1000,
+        ),
         Variant("idletls", "5,000 idle TLS connections", hold=5000, tls=True, bytes_per_connection=15 * 1024),
     ]
 }
