@@ -16,7 +16,7 @@ use crate::policy::PolicySet;
 use crate::policy::chain::Levels;
 use crate::route::table::{Seed, Table};
 use crate::route::{Candidate, Entry, HostPattern, Reach, Route, RouteSlot};
-use crate::sharing::{Keyed, Map, Slab, hash};
+use crate::sharing::{Keyed, Map, Shared, Slab, hash};
 use crate::upstream::{Upstream, UpstreamSlot};
 
 /// A checked configuration.
@@ -29,16 +29,16 @@ pub struct Engine {
 #[derive(Clone, Default)]
 pub(crate) struct State {
     pub(crate) seed: Seed,
-    pub(crate) objects: Map<Object>,
+    pub(crate) objects: Map<Shared<Object>>,
     /// By the object that is referred to: who refers to it.
-    pub(crate) referrers: Map<Referrers>,
+    pub(crate) referrers: Map<Shared<Referrers>>,
     pub(crate) listeners: Slab<Listener>,
     pub(crate) upstreams: Slab<Upstream>,
     pub(crate) routes: Slab<Route>,
     /// Candidates of routes that name listeners, by listener slot.
     pub(crate) named: Vec<Arc<Table>>,
     /// Candidates of routes that name no listener, by namespace: what listeners outside `default` see.
-    pub(crate) by_namespace: Map<NamespaceTable>,
+    pub(crate) by_namespace: Map<Shared<NamespaceTable>>,
     /// The same of all namespaces: what listeners in `default` see.
     pub(crate) everywhere: Arc<Table>,
     /// Namespaces that have global policies, sorted.
@@ -49,15 +49,17 @@ pub(crate) struct State {
 #[derive(Clone)]
 pub(crate) struct Referrers {
     pub(crate) target: Arc<Name>,
-    pub(crate) by: Map<Name>,
+    pub(crate) by: Map<Shared<Name>>,
 }
 
 impl Keyed for Referrers {
+    type Key = Key;
+
     fn hash(&self) -> u64 {
-        self.target.hash()
+        self.target.hash
     }
-    fn key(&self) -> &[u8] {
-        self.target.key()
+    fn key(&self) -> &Key {
+        &self.target.key
     }
 }
 
@@ -70,11 +72,13 @@ pub(crate) struct NamespaceTable {
 }
 
 impl Keyed for NamespaceTable {
+    type Key = str;
+
     fn hash(&self) -> u64 {
         self.hash
     }
-    fn key(&self) -> &[u8] {
-        self.namespace.as_bytes()
+    fn key(&self) -> &str {
+        &self.namespace
     }
 }
 
@@ -200,7 +204,7 @@ impl Engine {
             global,
             namespace: if namespace == DEFAULT_NAMESPACE { global } else { self.globals(namespace) },
             listener: &listener.policies,
-            route: &route.policies,
+            route: route.policies(),
         }
     }
 
@@ -242,13 +246,15 @@ impl std::fmt::Debug for Engine {
 
 impl State {
     pub(crate) fn object(&self, key: &Key) -> Option<&Arc<Object>> {
-        let id = Name::id(key);
-        self.objects.look(&self.seed, &id)
+        self.objects.look(&self.seed, key).map(|object| &**object)
     }
 
     pub(crate) fn referrers(&self, key: &Key) -> impl Iterator<Item = &Arc<Name>> {
-        let id = Name::id(key);
-        self.referrers.look(&self.seed, &id).into_iter().flat_map(|referrers| referrers.by.iter())
+        self.referrers
+            .look(&self.seed, key)
+            .into_iter()
+            .flat_map(|referrers| referrers.by.iter())
+            .map(|name| &**name)
     }
 
     #[inline]
@@ -263,7 +269,7 @@ impl State {
         if namespace == DEFAULT_NAMESPACE {
             return Some(&self.everywhere);
         }
-        self.by_namespace.look(&self.seed, namespace.as_bytes()).map(|there| &there.table)
+        self.by_namespace.look(&self.seed, namespace).map(|there| &there.table)
     }
 
     /// Puts a route's candidates into the tables of its reach.
@@ -278,9 +284,9 @@ impl State {
     pub(crate) fn unroute(&mut self, route: &Route) {
         self.each_table(route, |table, seed, host, candidate| table.remove(seed, host, candidate));
         let namespace = route.namespace();
-        let hash = hash(&self.seed, namespace.as_bytes());
-        if self.by_namespace.get(hash, namespace.as_bytes()).is_some_and(|there| there.table.is_empty()) {
-            self.by_namespace.remove(hash, namespace.as_bytes());
+        let hash = hash(&self.seed, namespace);
+        if self.by_namespace.get(hash, namespace).is_some_and(|there| there.table.is_empty()) {
+            self.by_namespace.remove(hash, namespace);
         }
     }
 
@@ -306,10 +312,12 @@ impl State {
                 let namespace = route.namespace();
                 // Listeners of `default` see all namespaces: its own table would be asked by nobody.
                 if namespace != DEFAULT_NAMESPACE {
-                    let hash = hash(&seed, namespace.as_bytes());
+                    let hash = hash(&seed, namespace);
                     let make =
                         || NamespaceTable { hash, namespace: namespace.into(), table: Table::default() };
-                    each(&mut self.by_namespace.get_mut_or_insert(hash, namespace.as_bytes(), make).table);
+                    let make = || Arc::new(make()).into();
+                    let there = self.by_namespace.get_mut_or_insert(hash, namespace, make);
+                    each(&mut there.make_mut().table);
                 }
             }
         }

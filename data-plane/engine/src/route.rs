@@ -52,10 +52,11 @@ pub struct Route {
     pub request_timeout: Option<Duration>,
     /// No byte either way while a body or an upgraded stream flows; `None`: no bound.
     pub idle_timeout: Option<Duration>,
-    /// Its own policies joined with those it refers to.
-    pub policies: PolicySet,
+    /// Its own policies joined with those it refers to; routes that only refer to the same share them. `None`: there
+    /// are none.
+    pub(crate) policies: Option<Arc<PolicySet>>,
     /// Its own policies alone: what is joined anew when a Policy object changes.
-    pub(crate) inline: PolicySet,
+    pub(crate) inline: Option<Arc<PolicySet>>,
     pub(crate) reach: Reach,
     /// At least one, each once.
     pub(crate) hosts: Arc<[HostPattern]>,
@@ -64,6 +65,13 @@ pub struct Route {
 }
 
 impl Route {
+    /// Its own policies joined with those it refers to.
+    #[inline]
+    pub fn policies(&self) -> &PolicySet {
+        static NOTHING: PolicySet = PolicySet::EMPTY;
+        self.policies.as_deref().unwrap_or(&NOTHING)
+    }
+
     /// Its namespace.
     pub fn namespace(&self) -> &str {
         self.name.split_once('/').map_or("", |(namespace, _)| namespace)

@@ -1,19 +1,22 @@
 //! Structural sharing: containers whose clones share everything and whose changes copy one small piece, so that a
 //! change of one object in 100,000 costs microseconds and the version before it stays whole for those who hold it.
 //!
-//! [`Map`] is a hash map split into shards, [`Slab`] an array split into chunks. Both are plain values behind `Arc`s:
-//! a piece that nobody else holds is changed in place, so that building from nothing copies nothing.
+//! [`Map`] is a hash map split into shards, [`Slab`] an array split into chunks. The pieces of both lie behind `Arc`s:
+//! one that nobody else holds is changed in place, so that building from nothing copies nothing.
+
+use std::hash::{BuildHasher as _, Hash};
 
 mod map;
 mod slab;
+mod tally;
+mod text;
 
-pub(crate) use map::{Keyed, Map};
+pub(crate) use map::{Keyed, Map, Shared};
 pub(crate) use slab::Slab;
+pub(crate) use tally::Tally;
+pub(crate) use text::Text;
 
-/// Hashes bytes for [`Map`]; seeded at random once per lineage of engines.
-pub(crate) fn hash(seed: &foldhash::fast::RandomState, bytes: &[u8]) -> u64 {
-    use std::hash::{BuildHasher as _, Hasher as _};
-    let mut hasher = seed.build_hasher();
-    hasher.write(bytes);
-    hasher.finish()
+/// Hashes a key for [`Map`]; seeded at random once per lineage of engines.
+pub(crate) fn hash<K: Hash + ?Sized>(seed: &foldhash::fast::RandomState, key: &K) -> u64 {
+    seed.hash_one(key)
 }

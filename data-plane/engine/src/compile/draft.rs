@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use gateway_proto::field::{FieldPath, Violation, ViolationCode};
 use gateway_proto::kind::{Key, Kind, Resource};
+use gateway_proto::wire;
 
 use super::object::{Checked, Name, Object, PolicyObject, check_metadata};
 use super::reference::References;
@@ -55,8 +56,7 @@ impl Draft {
     /// Takes objects out. What still refers to them is found by [`Draft::in_use`] once the batch is in.
     pub(super) fn delete(&mut self, keys: &[Key]) {
         for key in keys {
-            let id = Name::id(key);
-            let Some(object) = self.state.objects.remove(hash(&self.state.seed, &id), &id) else { continue };
+            let Some(object) = self.state.objects.remove(hash(&self.state.seed, key), key) else { continue };
             self.forget_references(&object.name, &object.references);
             match &object.checked {
                 Checked::Listener(listener) => self.state.listeners.free(listener.slot.0),
@@ -134,25 +134,26 @@ impl Draft {
         let gone: Vec<Arc<Name>> = former.iter().filter(lost).cloned().collect();
         self.forget_references(&object.name, &gone);
         self.add_references(&object.name, &object.references);
-        self.state.objects.insert(Arc::new(object));
+        self.state.objects.insert(Arc::new(object).into());
     }
 
     fn add_references(&mut self, by: &Arc<Name>, targets: &[Arc<Name>]) {
         for target in targets {
-            let make = || Referrers { target: Arc::clone(target), by: Map::default() };
-            let referrers = self.state.referrers.get_mut_or_insert(target.hash, &target.id, make);
-            if referrers.by.get(by.hash, &by.id).is_none() {
-                referrers.by.insert(Arc::clone(by));
+            let make = || Arc::new(Referrers { target: Arc::clone(target), by: Map::default() }).into();
+            let referrers = self.state.referrers.get_mut_or_insert(target.hash, &target.key, make);
+            if referrers.by.get(by.hash, &by.key).is_none() {
+                referrers.make_mut().by.insert(Arc::clone(by).into());
             }
         }
     }
 
     fn forget_references(&mut self, by: &Name, targets: &[Arc<Name>]) {
         for target in targets {
-            let Some(referrers) = self.state.referrers.get_mut(target.hash, &target.id) else { continue };
-            referrers.by.remove(by.hash, &by.id);
+            let Some(referrers) = self.state.referrers.get_mut(target.hash, &target.key) else { continue };
+            let referrers = referrers.make_mut();
+            referrers.by.remove(by.hash, &by.key);
             if referrers.by.is_empty() {
-                self.state.referrers.remove(target.hash, &target.id);
+                self.state.referrers.remove(target.hash, &target.key);
             }
         }
     }
@@ -201,7 +202,8 @@ impl Draft {
             }
             (Checked::Route(route), Resource::Route(wire)) => {
                 let refs = wire.spec.as_ref().map_or(&[][..], |spec| &spec.policy_refs);
-                let policies = level::join(&route.inline, refs, &at, &mut references, &mut out);
+                let inline = route.inline.as_ref();
+                let policies = level::join_shared(inline, refs, &at, &mut references, &mut out);
                 self.state.unroute(route);
                 let route = Arc::new(Route { policies, ..Route::clone(route) });
                 self.state.route(&route);
@@ -214,7 +216,7 @@ impl Draft {
         let Object { name, body, references, .. } = &*object;
         let refreshed =
             Object { name: Arc::clone(name), body: body.clone(), references: references.clone(), checked };
-        self.state.objects.insert(Arc::new(refreshed));
+        self.state.objects.insert(Arc::new(refreshed).into());
         self.changed.affected.push(key);
         out.into_vec()
     }
@@ -289,15 +291,16 @@ fn check(
         Resource::Policy(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
             let set = PolicySet::compile(&spec.policies, &at.field("policies"), out, policy::Scope::SHARED);
-            Some(Checked::Policy(Arc::new(PolicyObject { name, global: spec.global, set })))
+            Some(Checked::Policy(Arc::new(PolicyObject::new(name, spec.global, set))))
         }
         Resource::Certificate(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
             Some(Checked::Certificate(certificate::check(name, &spec, &at, out).map(Arc::new)))
         }
         Resource::Route(wire) => {
-            let spec = wire.spec.clone().unwrap_or_default();
-            let route = route::check::check((name, RouteSlot(slot)), &spec, &at, references, out)?;
+            let nothing = wire::RouteSpec::default();
+            let spec = wire.spec.as_ref().unwrap_or(&nothing);
+            let route = route::check::check((name, RouteSlot(slot)), spec, &at, references, out)?;
             Some(Checked::Route(Arc::new(route)))
         }
     }

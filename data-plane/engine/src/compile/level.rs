@@ -13,6 +13,28 @@ use crate::violations::Violations;
 /// Most references to policies of an object.
 pub const MAX_POLICY_REFS: usize = 64;
 
+/// As [`join`]. What refers to one Policy and says nothing itself shares that one's set, and what refers to none its
+/// own.
+pub(crate) fn join_shared(
+    inline: Option<&Arc<PolicySet>>,
+    refs: &[String],
+    at: &FieldPath<'_>,
+    references: &mut References<'_>,
+    out: &mut Violations,
+) -> Option<Arc<PolicySet>> {
+    let joined = match (inline, refs) {
+        (own, []) => return own.cloned(),
+        (None, [text]) => {
+            let object = references.resolve(Kind::Policy, text, &at.index(0), out)?;
+            let Checked::Policy(policy) = &object.checked else { return None };
+            return (!policy.set.is_empty()).then(|| Arc::clone(&policy.referred));
+        }
+        (None, refs) => join(&PolicySet::EMPTY, refs, at, references, out),
+        (Some(own), refs) => join(own, refs, at, references, out),
+    };
+    (!joined.is_empty()).then(|| Arc::new(joined))
+}
+
 /// Joins `inline` with what `policyRefs` (at `at`) names.
 pub(crate) fn join(
     inline: &PolicySet,

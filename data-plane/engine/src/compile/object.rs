@@ -30,33 +30,23 @@ pub const MAX_ANNOTATION_BYTES: usize = 256 * 1024;
 #[derive(Debug)]
 pub(crate) struct Name {
     pub(crate) hash: u64,
-    pub(crate) id: Box<[u8]>,
     pub(crate) key: Key,
 }
 
 impl Name {
     pub(crate) fn new(seed: &Seed, key: Key) -> Self {
-        let id = Self::id(&key);
-        Name { hash: hash(seed, &id), id: id.into(), key }
-    }
-
-    /// The bytes it is found by: the kind's number and `namespace/name`.
-    pub(crate) fn id(key: &Key) -> Vec<u8> {
-        let mut id = Vec::with_capacity(key.namespace.len() + key.name.len() + 2);
-        id.push(key.kind as u8);
-        id.extend_from_slice(key.namespace.as_bytes());
-        id.push(b'/');
-        id.extend_from_slice(key.name.as_bytes());
-        id
+        Name { hash: hash(seed, &key), key }
     }
 }
 
 impl Keyed for Name {
+    type Key = Key;
+
     fn hash(&self) -> u64 {
         self.hash
     }
-    fn key(&self) -> &[u8] {
-        &self.id
+    fn key(&self) -> &Key {
+        &self.key
     }
 }
 
@@ -71,11 +61,13 @@ pub(crate) struct Object {
 }
 
 impl Keyed for Object {
+    type Key = Key;
+
     fn hash(&self) -> u64 {
         self.name.hash
     }
-    fn key(&self) -> &[u8] {
-        &self.name.id
+    fn key(&self) -> &Key {
+        &self.name.key
     }
 }
 
@@ -109,6 +101,15 @@ pub(crate) struct PolicyObject {
     pub(crate) name: Arc<str>,
     pub(crate) global: bool,
     pub(crate) set: PolicySet,
+    /// The same as a level that only refers to it has it: every policy knows where it is from.
+    pub(crate) referred: Arc<PolicySet>,
+}
+
+impl PolicyObject {
+    pub(super) fn new(name: Arc<str>, global: bool, set: PolicySet) -> Self {
+        let (referred, _no_clash) = PolicySet::merge(&PolicySet::EMPTY, &[(Arc::clone(&name), &set)]);
+        PolicyObject { name, global, set, referred: Arc::new(referred) }
+    }
 }
 
 /// Checks what every kind has: apiVersion, kind, metadata. Left out, the first two and the namespace are filled in.

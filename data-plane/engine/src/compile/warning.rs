@@ -116,6 +116,12 @@ impl<'e> Warner<'e> {
         let mut shader = None;
         for listener in listeners {
             let tables = self.engine.tables(listener).into_iter().flatten();
+            let slots =
+                tables.clone().filter_map(|table| table.slot_of(self.engine.seed(), host, &candidate.path));
+            // Nearly always it is alone.
+            if slots.map(|slot| slot.iter().len()).sum::<usize>() <= 1 {
+                return None;
+            }
             let firsts = tables.filter_map(|table| self.group(table, host, candidate)?.first().copied());
             let first = firsts.min_by(|one, two| one.rank(two))?;
             if Arc::ptr_eq(first, candidate) {
@@ -159,6 +165,10 @@ impl<'e> Warner<'e> {
         for table in tables {
             for candidate in &*route.candidates {
                 for host in &*route.hosts {
+                    let slot = table.slot_of(self.engine.seed(), host, &candidate.path);
+                    if slot.is_none_or(|slot| slot.iter().all(|other| Arc::ptr_eq(other, candidate))) {
+                        continue;
+                    }
                     let group = self.group(table, host, candidate).unwrap_or_default();
                     let after = group.partition_point(|other| other.rank(candidate).is_le());
                     shaded.extend(group[after..].iter().take(MAX_SHADED).map(|other| route_key(&other.name)));

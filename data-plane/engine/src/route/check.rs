@@ -62,7 +62,9 @@ pub(crate) fn check(
     let request_timeout = timeout("request", &timeouts.request, Duration::from_secs(30));
     let idle_timeout = timeout("idle", &timeouts.idle, Duration::from_secs(300));
     let inline = PolicySet::compile(&spec.policies, &at.field("policies"), out, scope);
-    let policies = level::join(&inline, &spec.policy_refs, &at.field("policyRefs"), references, out);
+    let inline = (!inline.is_empty()).then(|| Arc::new(inline));
+    let refs = at.field("policyRefs");
+    let policies = level::join_shared(inline.as_ref(), &spec.policy_refs, &refs, references, out);
     let action = action?;
     Some(Route {
         name,
@@ -147,7 +149,7 @@ fn candidates(
         let faults = out.len();
         let path = path(spec_match.path.as_ref(), &at.field("path"), out);
         let conditions = conditions(spec_match, &at, out);
-        let same = |other: &&Candidate| other.path == path && other.conditions == conditions;
+        let same = |other: &&Candidate| other.path == path && *other.conditions() == conditions;
         // What is faulty was left out and says nothing about sameness.
         if out.len() == faults
             && let Some(first) = candidates.iter().find(same)
@@ -161,7 +163,7 @@ fn candidates(
             priority: spec.priority,
             path,
             count: conditions.count(),
-            conditions,
+            conditions: (conditions != Conditions::NONE).then(|| Box::new(conditions)),
         });
     }
     candidates
@@ -237,9 +239,9 @@ fn values(
     at: &FieldPath<'_>,
     name: impl Fn(&str) -> Result<Box<str>, String>,
     out: &mut Violations,
-) -> Box<[ValueCondition]> {
+) -> Vec<ValueCondition> {
     if !fits(specs.len(), MAX_CONDITIONS, at, out) {
-        return Box::default();
+        return Vec::new();
     }
     let mut conditions: Vec<ValueCondition> = Vec::with_capacity(specs.len());
     for (index, spec) in specs.iter().enumerate() {
@@ -256,7 +258,7 @@ fn values(
     }
     // In one order, so that two candidates with the same conditions compare equal.
     conditions.sort_by_cached_key(|condition| (condition.name.clone(), condition.test.to_string()));
-    conditions.into()
+    conditions
 }
 
 fn test(spec: &wire::ValueMatch, at: &FieldPath<'_>, out: &mut Violations) -> Option<Test> {
@@ -286,9 +288,9 @@ fn bounded(text: &str) -> Result<&str, String> {
     Err(format!("a text of {} bytes is too long, at most {MAX_CONDITION_BYTES}", text.len()))
 }
 
-fn sources(texts: &[String], at: &FieldPath<'_>, out: &mut Violations) -> Box<[ipnet::IpNet]> {
+fn sources(texts: &[String], at: &FieldPath<'_>, out: &mut Violations) -> Vec<ipnet::IpNet> {
     if !fits(texts.len(), MAX_SOURCES, at, out) {
-        return Box::default();
+        return Vec::new();
     }
     let mut sources: Vec<ipnet::IpNet> = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
@@ -301,5 +303,5 @@ fn sources(texts: &[String], at: &FieldPath<'_>, out: &mut Violations) -> Box<[i
         sources.push(source);
     }
     sources.sort_unstable();
-    sources.into()
+    sources
 }

@@ -36,7 +36,7 @@ impl<'a> Method<'a> {
 pub(crate) struct Methods {
     known: u16,
     /// Sorted, each once.
-    other: Box<[Box<str>]>,
+    other: Vec<Box<str>>,
 }
 
 impl Methods {
@@ -55,7 +55,7 @@ impl Methods {
         }
         other.sort_unstable();
         other.dedup();
-        Methods { known, other: other.into() }
+        Methods { known, other }
     }
 
     /// No condition.
@@ -184,10 +184,10 @@ pub(crate) struct ValueCondition {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Conditions {
     pub(crate) methods: Methods,
-    pub(crate) headers: Box<[ValueCondition]>,
-    pub(crate) query: Box<[ValueCondition]>,
+    pub(crate) headers: Vec<ValueCondition>,
+    pub(crate) query: Vec<ValueCondition>,
     /// Sorted; empty: any client.
-    pub(crate) sources: Box<[ipnet::IpNet]>,
+    pub(crate) sources: Vec<ipnet::IpNet>,
 }
 
 /// The first condition that does not hold.
@@ -200,6 +200,14 @@ pub(crate) enum Miss<'a> {
 }
 
 impl Conditions {
+    /// None.
+    pub(crate) const NONE: Conditions = Conditions {
+        methods: Methods { known: 0, other: Vec::new() },
+        headers: Vec::new(),
+        query: Vec::new(),
+        sources: Vec::new(),
+    };
+
     /// How many there are in the sense of the winner rule: methods 1, each header, each query parameter, sources 1.
     pub(crate) fn count(&self) -> u32 {
         let lists = u32::from(!self.methods.is_all()) + u32::from(!self.sources.is_empty());
@@ -296,8 +304,8 @@ mod tests {
         }
     }
 
-    fn test(name: &str, test: Test) -> Box<[ValueCondition]> {
-        Box::new([ValueCondition { name: name.into(), test }])
+    fn test(name: &str, test: Test) -> Vec<ValueCondition> {
+        Vec::from([ValueCondition { name: name.into(), test }])
     }
 
     #[test]
@@ -356,10 +364,8 @@ mod tests {
             let conditions = Conditions { headers, ..Default::default() };
             assert_eq!(conditions.hold(&view("", local), Method::of(b"GET")), holds, "{conditions:?}");
         }
-        let sources = |block: &str| Conditions {
-            sources: Box::new([block.parse().expect("block")]),
-            ..Default::default()
-        };
+        let sources =
+            |block: &str| Conditions { sources: vec![block.parse().expect("block")], ..Default::default() };
         assert!(sources("10.0.0.0/8").hold(&view("", local), Method::of(b"GET")));
         assert!(!sources("11.0.0.0/8").hold(&view("", local), Method::of(b"GET")));
     }

@@ -61,7 +61,7 @@ impl Loss<'_> {
             Loss::Path => format!("path {:?} does not match {}", request.path, candidate.path),
             Loss::Condition(Miss::Method) => {
                 let mut allow = super::Allow::default();
-                allow.add(&candidate.conditions.methods);
+                allow.add(&candidate.conditions().methods);
                 format!("method {} is not one of {allow}", String::from_utf8_lossy(request.method))
             }
             Loss::Condition(Miss::Header(condition)) => {
@@ -233,7 +233,7 @@ fn judge<'c>(
     if !candidate.path.matches(request.path) {
         return Err(Loss::Path);
     }
-    match candidate.conditions.miss(request, Method::of(request.method)) {
+    match candidate.conditions().miss(request, Method::of(request.method)) {
         Some(miss) => Err(Loss::Condition(miss)),
         None => Ok(level),
     }

@@ -7,7 +7,6 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use super::condition::Method;
 use super::pattern::HostLevel;
 use super::slot::Entry;
 use super::table::{Seed, Table, Visit};
@@ -52,7 +51,6 @@ impl Contender<'_> {
 /// Keeps the winner.
 struct Best<'t, 'r, F: ?Sized> {
     request: &'r RequestView<'r, F>,
-    method: Method<'r>,
     found: Option<Found<'t>>,
 }
 
@@ -65,7 +63,7 @@ impl<'t, F: Fields + ?Sized> Visit<'t> for Best<'t, '_, F> {
     #[inline]
     fn slot(&mut self, level: HostLevel, slot: &'t Slot) {
         let floor = self.found.map(|found| found.entry.priority);
-        if let Some(entry) = slot.best(self.request, self.method, floor) {
+        if let Some(entry) = slot.best(self.request, floor) {
             self.found = Some(Found { entry, level });
         }
     }
@@ -84,10 +82,10 @@ impl<'t, F: Fields + ?Sized> Visit<'t> for Allowed<'t, '_, F> {
 
     fn slot(&mut self, _level: HostLevel, slot: &'t Slot) {
         for candidate in slot.iter() {
-            if candidate.conditions.hold_but_method(self.request)
+            if candidate.conditions().hold_but_method(self.request)
                 && candidate.regex_matches(self.request.path)
             {
-                self.allow.add(&candidate.conditions.methods);
+                self.allow.add(&candidate.conditions().methods);
             }
         }
     }
@@ -98,10 +96,9 @@ fn best<'t, F: Fields + ?Sized>(
     table: Option<&'t Table>,
     seed: &Seed,
     request: &RequestView<'_, F>,
-    method: Method<'_>,
 ) -> Option<Found<'t>> {
     let table = table.filter(|table| !table.is_empty())?;
-    let mut best = Best { request, method, found: None };
+    let mut best = Best { request, found: None };
     table.visit(seed, request.host, request.path, &mut best);
     best.found
 }
@@ -113,8 +110,7 @@ pub(super) fn winner<'t, F: Fields + ?Sized>(
     seed: &Seed,
     request: &RequestView<'_, F>,
 ) -> Option<Found<'t>> {
-    let method = Method::of(request.method);
-    let [one, two] = tables.map(|table| best(table, seed, request, method));
+    let [one, two] = tables.map(|table| best(table, seed, request));
     match (one, two) {
         (Some(one), Some(two)) => {
             Some(if one.contender().rank(&two.contender()).is_ge() { one } else { two })

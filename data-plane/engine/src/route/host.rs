@@ -3,49 +3,46 @@
 
 use std::sync::Arc;
 
-use super::pattern::{HostLevel, PathPattern, Segment};
-use super::slot::{Candidate, Entry, PathSlot, Slot, Text, add_to, take_from};
+use super::pattern::{HostLevel, PathPattern};
+use super::slot::{Candidate, Entry, PathSlot, Slot, add_to, take_from};
 use super::table::{At, Seed, Visit};
 use super::trie::Node;
-use crate::sharing::{Keyed, Map};
+use crate::sharing::{Keyed, Map, Tally, Text};
 
 /// How many candidates there are of each priority.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Priorities {
-    /// The highest there is.
-    top: Option<i32>,
-    /// Sorted.
-    counts: Vec<(i32, u32)>,
+    /// The highest; the lowest number there is when there are none.
+    top: i32,
+    counts: Tally<i32>,
+}
+
+impl Default for Priorities {
+    fn default() -> Self {
+        Priorities { top: i32::MIN, counts: Tally::Empty }
+    }
 }
 
 impl Priorities {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.top.is_none()
+        matches!(self.counts, Tally::Empty)
     }
 
     pub(super) fn add(&mut self, priority: i32) {
-        match self.counts.binary_search_by_key(&priority, |(priority, _)| *priority) {
-            Ok(at) => self.counts[at].1 += 1,
-            Err(at) => self.counts.insert(at, (priority, 1)),
-        }
-        self.top = self.counts.last().map(|(priority, _)| *priority);
+        self.counts.add(priority);
+        self.top = self.top.max(priority);
     }
 
     pub(super) fn remove(&mut self, priority: i32) {
-        if let Ok(at) = self.counts.binary_search_by_key(&priority, |(priority, _)| *priority) {
-            self.counts[at].1 -= 1;
-            if self.counts[at].1 == 0 {
-                self.counts.remove(at);
-            }
-        }
-        self.top = self.counts.last().map(|(priority, _)| *priority);
+        self.counts.remove(priority);
+        self.top = self.counts.highest().unwrap_or(i32::MIN);
     }
 
     /// The highest; the lowest number there is when there are none.
     #[inline]
     pub(super) fn top(&self) -> i32 {
-        self.top.unwrap_or(i32::MIN)
+        self.top
     }
 }
 
@@ -54,7 +51,7 @@ impl Priorities {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Depths {
     pub(super) mask: u64,
-    counts: Vec<u32>,
+    counts: Tally<u8>,
 }
 
 impl Depths {
@@ -62,17 +59,13 @@ impl Depths {
 
     pub(super) fn add(&mut self, depth: usize) {
         let depth = depth.min(Self::LAST);
-        if self.counts.len() <= depth {
-            self.counts.resize(depth + 1, 0);
-        }
-        self.counts[depth] += 1;
+        self.counts.add(depth as u8);
         self.mask |= 1 << depth;
     }
 
     pub(super) fn remove(&mut self, depth: usize) {
         let depth = depth.min(Self::LAST);
-        self.counts[depth] -= 1;
-        if self.counts[depth] == 0 {
+        if self.counts.remove(depth as u8) == 0 {
             self.mask &= !(1 << depth);
         }
     }
@@ -83,26 +76,44 @@ impl Depths {
     }
 }
 
-/// The paths of one host pattern.
+/// The paths of one host pattern. What every lookup reads comes first and fills the first cache line.
 #[derive(Clone, Debug, Default)]
+#[repr(C)]
 pub(super) struct Host {
     hash: u64,
     name: Text,
-    pub(super) priorities: Priorities,
+    /// Templates, regular expressions and candidates without a path condition, if there are any.
+    rare: Option<Arc<Rare>>,
+    prefix_depths: Depths,
+    priorities: Priorities,
     exact: Map<PathSlot>,
     prefixes: Map<PathSlot>,
-    prefix_depths: Depths,
+}
+
+/// What most hosts have none of.
+#[derive(Clone, Debug, Default)]
+struct Rare {
     templates: Option<Arc<Node>>,
     regexes: Slot,
     any: Slot,
 }
 
+impl Rare {
+    fn is_empty(&self) -> bool {
+        self.templates.is_none() && self.regexes.is_empty() && self.any.is_empty()
+    }
+}
+
 impl Keyed for Host {
+    type Key = [u8];
+
+    #[inline]
     fn hash(&self) -> u64 {
         self.hash
     }
+    #[inline]
     fn key(&self) -> &[u8] {
-        &self.name
+        self.name.bytes()
     }
 }
 
@@ -111,18 +122,28 @@ impl Host {
         Host { hash, name: name.as_bytes().into(), ..Host::default() }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.priorities.is_empty()
+    }
+
     pub(super) fn add(&mut self, seed: &Seed, entry: &Entry) {
         self.priorities.add(entry.candidate.priority);
         match &entry.candidate.path {
-            PathPattern::Any => self.any.add(entry),
-            PathPattern::Regex(_) => self.regexes.add(entry),
-            PathPattern::Template(template) => {
-                Arc::make_mut(self.templates.get_or_insert_default()).add(seed, &template.segments, entry);
-            }
             PathPattern::Exact(path) => add_to(&mut self.exact, seed, path, entry),
             PathPattern::Prefix(prefix) => {
                 add_to(&mut self.prefixes, seed, prefix, entry);
                 self.prefix_depths.add(segments(prefix));
+            }
+            path => {
+                let rare = Arc::make_mut(self.rare.get_or_insert_default());
+                match path {
+                    PathPattern::Template(template) => {
+                        let root = rare.templates.get_or_insert_default();
+                        Arc::make_mut(root).add(seed, &template.segments, entry);
+                    }
+                    PathPattern::Regex(_) => rare.regexes.add(entry),
+                    _ => rare.any.add(entry),
+                }
             }
         }
     }
@@ -130,22 +151,30 @@ impl Host {
     pub(super) fn remove(&mut self, seed: &Seed, candidate: &Candidate) {
         self.priorities.remove(candidate.priority);
         match &candidate.path {
-            PathPattern::Any => self.any.remove(candidate),
-            PathPattern::Regex(_) => self.regexes.remove(candidate),
-            PathPattern::Template(template) => {
-                if let Some(root) = &mut self.templates {
-                    let root = Arc::make_mut(root);
-                    root.remove(seed, &template.segments, candidate);
-                    if root.is_empty() {
-                        self.templates = None;
-                    }
-                }
-            }
             PathPattern::Exact(path) => take_from(&mut self.exact, seed, path, candidate),
             PathPattern::Prefix(prefix) => {
                 take_from(&mut self.prefixes, seed, prefix, candidate);
                 self.prefix_depths.remove(segments(prefix));
             }
+            path => self.remove_rare(seed, path, candidate),
+        }
+    }
+
+    fn remove_rare(&mut self, seed: &Seed, path: &PathPattern, candidate: &Candidate) {
+        let Some(rare) = self.rare.as_mut().map(Arc::make_mut) else { return };
+        match (path, &mut rare.templates) {
+            (PathPattern::Template(template), Some(root)) => {
+                let root = Arc::make_mut(root);
+                root.remove(seed, &template.segments, candidate);
+                if root.is_empty() {
+                    rare.templates = None;
+                }
+            }
+            (PathPattern::Regex(_), _) => rare.regexes.remove(candidate),
+            _ => rare.any.remove(candidate),
+        }
+        if rare.is_empty() {
+            self.rare = None;
         }
     }
 
@@ -164,15 +193,17 @@ impl Host {
         if let Some(found) = self.exact.look(seed, path.as_bytes()) {
             visitor.slot(level, &found.slot);
         }
-        if let Some(root) = &self.templates {
+        if let Some(root) = self.rare.as_ref().and_then(|rare| rare.templates.as_ref()) {
             root.visit(seed, path.strip_prefix('/'), &at, visitor);
         }
         if self.prefix_depths.mask != 0 && visitor.wants(at.top) {
             self.visit_prefixes(seed, &at, path, visitor);
         }
-        for slot in [&self.regexes, &self.any] {
-            if !slot.is_empty() && visitor.wants(at.top) {
-                visitor.slot(level, slot);
+        if let Some(rare) = &self.rare {
+            for slot in [&rare.regexes, &rare.any] {
+                if !slot.is_empty() && visitor.wants(at.top) {
+                    visitor.slot(level, slot);
+                }
             }
         }
     }
@@ -232,20 +263,12 @@ impl Host {
     /// The slot that a candidate of this path pattern is in.
     pub(super) fn slot_of(&self, seed: &Seed, path: &PathPattern) -> Option<&Slot> {
         match path {
-            PathPattern::Any => Some(&self.any),
-            PathPattern::Regex(_) => Some(&self.regexes),
+            PathPattern::Any => Some(&self.rare.as_ref()?.any),
+            PathPattern::Regex(_) => Some(&self.rare.as_ref()?.regexes),
             PathPattern::Exact(text) => found(&self.exact, seed, text),
             PathPattern::Prefix(text) => found(&self.prefixes, seed, text),
             PathPattern::Template(template) => {
-                let mut node = self.templates.as_deref()?;
-                for segment in &template.segments {
-                    node = match segment {
-                        Segment::Rest(_) => return Some(&node.rest),
-                        Segment::Param(_) => node.param.as_deref()?,
-                        Segment::Literal(label) => node.literals.look(seed, label.as_bytes())?,
-                    };
-                }
-                Some(&node.here)
+                self.rare.as_ref()?.templates.as_ref()?.slot_of(seed, &template.segments)
             }
         }
     }

@@ -88,7 +88,7 @@ impl HostLevel {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PathPattern {
     Any,
-    Regex(Pattern),
+    Regex(Box<Pattern>),
     /// Without its trailing slash: `/` is empty.
     Prefix(Box<str>),
     Template(Template),
@@ -117,7 +117,7 @@ impl PathPattern {
             ));
         }
         let regex = crate::value::whole_regex(text)?;
-        Ok(PathPattern::Regex(Pattern { text: text.into(), regex }))
+        Ok(PathPattern::Regex(Box::new(Pattern { text: text.into(), regex })))
     }
 
     /// Whether a path (in form) is one of them.

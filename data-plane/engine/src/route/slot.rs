@@ -4,13 +4,11 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use super::condition::{Conditions, Method};
 use super::pattern::PathPattern;
 use super::table::Seed;
 use super::{Fields, RequestView, Route};
-use crate::sharing::{Keyed, Map, hash};
+use crate::sharing::{Keyed, Map, Text, hash};
 
 /// An entry of a route's `matches`: a contender of its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +19,8 @@ pub(crate) struct Candidate {
     pub(crate) index: u32,
     pub(crate) priority: i32,
     pub(crate) path: PathPattern,
-    pub(crate) conditions: Conditions,
+    /// `None`: there are none.
+    pub(crate) conditions: Option<Box<Conditions>>,
     /// [`Conditions::count`].
     pub(crate) count: u32,
 }
@@ -37,19 +36,25 @@ impl Candidate {
             .then_with(|| self.index.cmp(&other.index))
     }
 
+    /// What it asks for besides host and path.
+    #[inline]
+    pub(crate) fn conditions(&self) -> &Conditions {
+        static NONE: Conditions = Conditions::NONE;
+        self.conditions.as_deref().unwrap_or(&NONE)
+    }
+
     /// What it asks for beyond its slot.
     pub(crate) fn alike(&self) -> Alike<'_> {
         let regex = match &self.path {
             PathPattern::Regex(pattern) => Some(&*pattern.text),
             _ => None,
         };
-        Alike { regex, conditions: &self.conditions }
+        Alike { regex, conditions: self.conditions() }
     }
 
     /// What the slot does not say already: the regular expression and the conditions.
-    #[inline]
-    fn matches<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>, method: Method<'_>) -> bool {
-        self.conditions.hold(request, method) && self.regex_matches(request.path)
+    fn matches<F: Fields + ?Sized>(&self, request: &RequestView<'_, F>) -> bool {
+        self.conditions().hold(request, Method::of(request.method)) && self.regex_matches(request.path)
     }
 
     #[inline]
@@ -70,7 +75,13 @@ pub(crate) struct Alike<'c> {
 
 /// The candidates that one host and one path pattern lead to, best first. Most often there is one: it lies inline.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Slot(SmallVec<[Entry; 1]>);
+pub(crate) enum Slot {
+    #[default]
+    Empty,
+    One(Entry),
+    /// Sorted by [`Candidate::rank`].
+    Many(Arc<Vec<Entry>>),
+}
 
 /// A candidate in a slot with its route, and what most often decides without looking at it.
 #[derive(Clone, Debug)]
@@ -96,24 +107,56 @@ impl Entry {
 impl Slot {
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        matches!(self, Slot::Empty)
+    }
+
+    #[inline]
+    fn entries(&self) -> &[Entry] {
+        match self {
+            Slot::Empty => &[],
+            Slot::One(entry) => std::slice::from_ref(entry),
+            Slot::Many(entries) => entries,
+        }
     }
 
     /// Best first.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<Candidate>> {
-        self.0.iter().map(|entry| &entry.candidate)
+    pub(crate) fn iter(&self) -> impl ExactSizeIterator<Item = &Arc<Candidate>> {
+        self.entries().iter().map(|entry| &entry.candidate)
     }
 
     pub(super) fn add(&mut self, entry: &Entry) {
-        match self.0.binary_search_by(|other| other.candidate.rank(&entry.candidate)) {
-            Ok(at) => self.0[at] = entry.clone(),
-            Err(at) => self.0.insert(at, entry.clone()),
+        match self {
+            Slot::Empty => *self = Slot::One(entry.clone()),
+            Slot::One(there) if there.candidate.rank(&entry.candidate).is_eq() => *there = entry.clone(),
+            Slot::One(there) => {
+                let mut entries = vec![there.clone(), entry.clone()];
+                entries.sort_unstable_by(|one, two| one.candidate.rank(&two.candidate));
+                *self = Slot::Many(Arc::new(entries));
+            }
+            Slot::Many(entries) => {
+                let entries = Arc::make_mut(entries);
+                match entries.binary_search_by(|other| other.candidate.rank(&entry.candidate)) {
+                    Ok(at) => entries[at] = entry.clone(),
+                    Err(at) => entries.insert(at, entry.clone()),
+                }
+            }
         }
     }
 
     pub(super) fn remove(&mut self, candidate: &Candidate) {
-        if let Ok(at) = self.0.binary_search_by(|other| other.candidate.rank(candidate)) {
-            self.0.remove(at);
+        match self {
+            Slot::One(there) if there.candidate.rank(candidate).is_eq() => *self = Slot::Empty,
+            Slot::Empty | Slot::One(_) => {}
+            Slot::Many(entries) => {
+                let Ok(at) = entries.binary_search_by(|other| other.candidate.rank(candidate)) else {
+                    return;
+                };
+                let entries = Arc::make_mut(entries);
+                entries.remove(at);
+                if let [last] = &**entries {
+                    *self = Slot::One(last.clone());
+                }
+            }
         }
     }
 
@@ -122,34 +165,36 @@ impl Slot {
     pub(super) fn best<F: Fields + ?Sized>(
         &self,
         request: &RequestView<'_, F>,
-        method: Method<'_>,
         floor: Option<i32>,
     ) -> Option<&Entry> {
-        self.0
+        self.entries()
             .iter()
             .take_while(|entry| floor.is_none_or(|floor| entry.priority > floor))
-            .find(|entry| entry.plain || entry.candidate.matches(request, method))
+            .find(|entry| entry.plain || entry.candidate.matches(request))
     }
 }
 
-/// Text of a key of the table: inline where it is short, so that comparing it touches no other memory.
-pub(super) type Text = SmallVec<[u8; 32]>;
-
-/// A slot under an exact path or a prefix.
+/// A slot under an exact path or a prefix. It fills a cache line, so that finding it costs one miss.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 pub(super) struct PathSlot {
     hash: u64,
     pattern: Text,
     pub(super) slot: Slot,
 }
 
+const _: () = assert!(size_of::<Option<PathSlot>>() == 64);
+
 impl Keyed for PathSlot {
+    type Key = [u8];
+
+    #[inline]
     fn hash(&self) -> u64 {
         self.hash
     }
     #[inline]
     fn key(&self) -> &[u8] {
-        &self.pattern
+        self.pattern.bytes()
     }
 }
 

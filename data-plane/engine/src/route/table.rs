@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::host::{Depths, Host, Priorities};
 use super::pattern::{HostLevel, HostPattern, PathPattern};
 use super::slot::{Candidate, Entry, Slot};
-use crate::sharing::{Map, hash};
+use crate::sharing::{Map, Shared, hash};
 
 /// Seed of the table's hashes.
 pub(crate) type Seed = foldhash::fast::RandomState;
@@ -40,8 +40,8 @@ fn labels(host: &str) -> usize {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     priorities: Priorities,
-    exact: Map<Host>,
-    suffixes: Map<Host>,
+    exact: Map<Shared<Host>>,
+    suffixes: Map<Shared<Host>>,
     suffix_depths: Depths,
     any: Option<Arc<Host>>,
 }
@@ -68,8 +68,8 @@ impl Table {
             }
         };
         let hash = hash(seed, name.as_bytes());
-        let make = || Host::new(hash, name);
-        hosts.get_mut_or_insert(hash, name.as_bytes(), make).add(seed, entry);
+        let make = || Arc::new(Host::new(hash, name)).into();
+        hosts.get_mut_or_insert(hash, name.as_bytes(), make).make_mut().add(seed, entry);
     }
 
     /// Takes a candidate out again.
@@ -80,7 +80,7 @@ impl Table {
                 if let Some(any) = &mut self.any {
                     let any = Arc::make_mut(any);
                     any.remove(seed, candidate);
-                    if any.priorities.is_empty() {
+                    if any.is_empty() {
                         self.any = None;
                     }
                 }
@@ -94,8 +94,9 @@ impl Table {
         };
         let hash = hash(seed, name.as_bytes());
         if let Some(there) = hosts.get_mut(hash, name.as_bytes()) {
+            let there = there.make_mut();
             there.remove(seed, candidate);
-            if there.priorities.is_empty() {
+            if there.is_empty() {
                 hosts.remove(hash, name.as_bytes());
             }
         }

@@ -4,48 +4,58 @@
 use std::sync::Arc;
 
 use super::pattern::{Segment, split};
-use super::slot::{Candidate, Entry, Slot, Text};
+use super::slot::{Candidate, Entry, Slot};
 use super::table::{At, Seed, Visit};
-use crate::sharing::{Keyed, Map, hash};
+use crate::sharing::{Keyed, Map, Shared, Text, hash};
 
 /// A step of the trie of templates.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
-    hash: u64,
-    label: Text,
-    pub(super) literals: Map<Node>,
-    pub(super) param: Option<Arc<Node>>,
-    /// Templates that end here with `{*x}`.
-    pub(super) rest: Slot,
+    literals: Map<Shared<Literal>>,
+    param: Option<Arc<Node>>,
+    /// Templates that end here with `{*x}`, if there are any.
+    rest: Option<Arc<Slot>>,
     /// Templates that end here.
-    pub(super) here: Slot,
+    here: Slot,
 }
 
-impl Keyed for Node {
+/// A step by a literal segment.
+#[derive(Clone, Debug)]
+struct Literal {
+    hash: u64,
+    label: Text,
+    node: Node,
+}
+
+impl Keyed for Literal {
+    type Key = [u8];
+
     fn hash(&self) -> u64 {
         self.hash
     }
     fn key(&self) -> &[u8] {
-        &self.label
+        self.label.bytes()
     }
 }
 
 impl Node {
     pub(super) fn is_empty(&self) -> bool {
-        self.literals.is_empty() && self.param.is_none() && self.rest.is_empty() && self.here.is_empty()
+        self.literals.is_empty() && self.param.is_none() && self.rest.is_none() && self.here.is_empty()
     }
 
     pub(super) fn add(&mut self, seed: &Seed, segments: &[Segment], entry: &Entry) {
         match segments {
             [] => self.here.add(entry),
-            [Segment::Rest(_), ..] => self.rest.add(entry),
+            [Segment::Rest(_), ..] => Arc::make_mut(self.rest.get_or_insert_default()).add(entry),
             [Segment::Param(_), after @ ..] => {
                 Arc::make_mut(self.param.get_or_insert_default()).add(seed, after, entry);
             }
             [Segment::Literal(label), after @ ..] => {
                 let hash = hash(seed, label.as_bytes());
-                let make = || Node { hash, label: label.as_bytes().into(), ..Node::default() };
-                self.literals.get_mut_or_insert(hash, label.as_bytes(), make).add(seed, after, entry);
+                let label = label.as_bytes();
+                let make = || Arc::new(Literal { hash, label: label.into(), node: Node::default() }).into();
+                let child = self.literals.get_mut_or_insert(hash, label, make);
+                child.make_mut().node.add(seed, after, entry);
             }
         }
     }
@@ -53,7 +63,14 @@ impl Node {
     pub(super) fn remove(&mut self, seed: &Seed, segments: &[Segment], candidate: &Candidate) {
         match segments {
             [] => self.here.remove(candidate),
-            [Segment::Rest(_), ..] => self.rest.remove(candidate),
+            [Segment::Rest(_), ..] => {
+                if let Some(rest) = self.rest.as_mut().map(Arc::make_mut) {
+                    rest.remove(candidate);
+                    if rest.is_empty() {
+                        self.rest = None;
+                    }
+                }
+            }
             [Segment::Param(_), after @ ..] => {
                 if let Some(param) = &mut self.param {
                     let param = Arc::make_mut(param);
@@ -66,11 +83,24 @@ impl Node {
             [Segment::Literal(label), after @ ..] => {
                 let hash = hash(seed, label.as_bytes());
                 if let Some(child) = self.literals.get_mut(hash, label.as_bytes()) {
+                    let child = &mut child.make_mut().node;
                     child.remove(seed, after, candidate);
                     if child.is_empty() {
                         self.literals.remove(hash, label.as_bytes());
                     }
                 }
+            }
+        }
+    }
+
+    /// The slot of a template of these segments.
+    pub(super) fn slot_of(&self, seed: &Seed, segments: &[Segment]) -> Option<&Slot> {
+        match segments {
+            [] => Some(&self.here),
+            [Segment::Rest(_), ..] => self.rest.as_deref(),
+            [Segment::Param(_), after @ ..] => self.param.as_ref()?.slot_of(seed, after),
+            [Segment::Literal(label), after @ ..] => {
+                self.literals.look(seed, label.as_bytes())?.node.slot_of(seed, after)
             }
         }
     }
@@ -92,7 +122,7 @@ impl Node {
         }
         let (piece, after) = split(text);
         if let Some(child) = self.literals.look(seed, piece.as_bytes()) {
-            child.visit(seed, after, at, visitor);
+            child.node.visit(seed, after, at, visitor);
         }
         if piece.is_empty() {
             return;
@@ -100,6 +130,8 @@ impl Node {
         if let Some(param) = &self.param {
             param.visit(seed, after, at, visitor);
         }
-        visitor.slot(at.level, &self.rest);
+        if let Some(rest) = &self.rest {
+            visitor.slot(at.level, rest);
+        }
     }
 }

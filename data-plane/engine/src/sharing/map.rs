@@ -1,8 +1,10 @@
-//! Map: a hash map of shared values in shards of about 64. The caller brings the hash, so that one computed hash
-//! serves several maps. A shard is one array with open addressing, hash beside value: a lookup touches the directory,
-//! one line of the shard, and the value. Growing doubles the shards and moves every `Arc`: rare, and amortised over
-//! the insertions.
+//! Map: a persistent hash map in shards of about 64 values. The caller brings the hash, so that one computed hash
+//! serves several maps. A shard is one array with open addressing that holds the values themselves: a lookup touches
+//! the directory and the value. What is large, or is held elsewhere too, is put in as [`Shared`]. Growing doubles the
+//! shards and moves every value: rare, and amortised over the insertions.
 
+use std::hash::Hash;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// Average number of values in a shard before the shards double.
@@ -12,46 +14,208 @@ const SMALLEST: usize = 4;
 
 /// What a [`Map`] holds: it knows its hash and its key.
 pub(crate) trait Keyed {
+    /// What it is found by.
+    type Key: Eq + Hash + ?Sized;
     /// The hash of its key, the same over its life.
     fn hash(&self) -> u64;
     /// Its key.
-    fn key(&self) -> &[u8];
+    fn key(&self) -> &Self::Key;
 }
 
-/// A value after its hash.
-type Place<T> = Option<(u64, Arc<T>)>;
+/// A value of its own behind a pointer, with its hash beside the pointer.
+#[derive(Debug)]
+pub(crate) struct Shared<T> {
+    hash: u64,
+    value: Arc<T>,
+}
+
+impl<T: Keyed> From<Arc<T>> for Shared<T> {
+    fn from(value: Arc<T>) -> Self {
+        Shared { hash: value.hash(), value }
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Shared { hash: self.hash, value: Arc::clone(&self.value) }
+    }
+}
+
+impl<T> Deref for Shared<T> {
+    type Target = Arc<T>;
+
+    #[inline]
+    fn deref(&self) -> &Arc<T> {
+        &self.value
+    }
+}
+
+impl<T: Clone> Shared<T> {
+    /// The value for changing, copied if anybody else holds it. The change must keep hash and key.
+    pub(crate) fn make_mut(&mut self) -> &mut T {
+        Arc::make_mut(&mut self.value)
+    }
+}
+
+impl<T: Keyed> Keyed for Shared<T> {
+    type Key = T::Key;
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        self.hash
+    }
+    #[inline]
+    fn key(&self) -> &T::Key {
+        self.value.key()
+    }
+}
 
 /// A power of two many places, at most three quarters of them taken; a value lies at the place named by the low bits
 /// of its hash or, up to the next empty one, behind it.
-type Shard<T> = Arc<[Place<T>]>;
+#[derive(Debug)]
+pub(crate) struct Shard<V> {
+    places: Arc<[Option<V>]>,
+    taken: usize,
+}
 
-/// A persistent hash map from byte strings to `Arc`s.
+/// A persistent hash map.
 #[derive(Debug, Default)]
-pub(crate) enum Map<T> {
+pub(crate) enum Map<V> {
     /// Nothing in it.
     #[default]
     Empty,
     /// One value and no array: most hosts have few paths, and every step of a lookup counts.
-    One(Arc<T>),
-    /// What came to hold more than one value.
-    Many {
-        /// A power of two many; a value lies in the one named by the low bits of the upper half of its hash.
-        shards: Vec<Shard<T>>,
-        len: usize,
-    },
+    One(V),
+    /// One shard and no directory.
+    Few(Shard<V>),
+    /// A power of two many shards; a value lies in the one named by the low bits of the upper half of its hash.
+    Many(Directory<V>),
 }
 
-impl<T> Clone for Map<T> {
+/// The shards of a large map.
+#[derive(Debug)]
+pub(crate) struct Directory<V> {
+    shards: Box<[Shard<V>]>,
+    len: usize,
+}
+
+impl<V> Clone for Shard<V> {
+    fn clone(&self) -> Self {
+        Shard { places: Arc::clone(&self.places), taken: self.taken }
+    }
+}
+
+impl<V> Clone for Directory<V> {
+    fn clone(&self) -> Self {
+        Directory { shards: self.shards.clone(), len: self.len }
+    }
+}
+
+impl<V: Clone> Clone for Map<V> {
     fn clone(&self) -> Self {
         match self {
             Map::Empty => Map::Empty,
-            Map::One(value) => Map::One(Arc::clone(value)),
-            Map::Many { shards, len } => Map::Many { shards: shards.clone(), len: *len },
+            Map::One(value) => Map::One(value.clone()),
+            Map::Few(shard) => Map::Few(shard.clone()),
+            Map::Many(directory) => Map::Many(directory.clone()),
         }
     }
 }
 
-impl<T: Keyed> Map<T> {
+impl<V: Keyed + Clone> Shard<V> {
+    fn empty(places: usize) -> Self {
+        Shard { places: std::iter::repeat_with(|| None).take(places).collect(), taken: 0 }
+    }
+
+    /// Where a key is.
+    #[inline]
+    fn find(&self, hash: u64, key: &V::Key) -> Option<usize> {
+        let mask = self.places.len() - 1;
+        let mut at = hash as usize & mask;
+        while let Some(value) = &self.places[at] {
+            if value.hash() == hash && value.key() == key {
+                return Some(at);
+            }
+            at = (at + 1) & mask;
+        }
+        None
+    }
+
+    #[inline]
+    fn get(&self, hash: u64, key: &V::Key) -> Option<&V> {
+        self.places[self.find(hash, key)?].as_ref()
+    }
+
+    fn get_mut(&mut self, hash: u64, key: &V::Key) -> Option<&mut V> {
+        let at = self.find(hash, key)?;
+        Arc::make_mut(&mut self.places)[at].as_mut()
+    }
+
+    /// Puts in a value whose key is not there.
+    fn add(&mut self, value: V) {
+        if (self.taken + 1) * 4 > self.places.len() * 3 {
+            let mut larger = Self::empty(self.places.len() * 2);
+            let places = Arc::make_mut(&mut larger.places);
+            match Arc::get_mut(&mut self.places) {
+                Some(own) => own.iter_mut().filter_map(Option::take).for_each(|value| place(places, value)),
+                None => self.places.iter().flatten().for_each(|value| place(places, value.clone())),
+            }
+            self.places = larger.places;
+        }
+        place(Arc::make_mut(&mut self.places), value);
+        self.taken += 1;
+    }
+
+    fn remove(&mut self, hash: u64, key: &V::Key) -> Option<V> {
+        let at = self.find(hash, key)?;
+        let places = Arc::make_mut(&mut self.places);
+        let gone = places[at].take();
+        // What lies behind it may have been pushed on by it: put it in again, up to the next empty place.
+        let mask = places.len() - 1;
+        let mut next = (at + 1) & mask;
+        while let Some(value) = places[next].take() {
+            place(places, value);
+            next = (next + 1) & mask;
+        }
+        self.taken -= 1;
+        gone
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &V> {
+        self.places.iter().flatten()
+    }
+}
+
+/// Puts a value into the first empty place from its own.
+fn place<V: Keyed>(places: &mut [Option<V>], value: V) {
+    let mask = places.len() - 1;
+    let mut at = value.hash() as usize & mask;
+    while places[at].is_some() {
+        at = (at + 1) & mask;
+    }
+    places[at] = Some(value);
+}
+
+impl<V: Keyed + Clone> Directory<V> {
+    #[inline]
+    fn place(&self, hash: u64) -> usize {
+        (hash >> 32) as usize & (self.shards.len() - 1)
+    }
+
+    /// The same values in twice as many shards.
+    fn doubled(shards: &[Shard<V>], len: usize) -> Self {
+        let count = shards.len() * 2;
+        let empty = std::iter::repeat_with(|| Shard::empty(SHARD_LOAD)).take(count).collect();
+        let mut larger = Directory { shards: empty, len };
+        for value in shards.iter().flat_map(Shard::iter) {
+            let at = larger.place(value.hash());
+            larger.shards[at].add(value.clone());
+        }
+        larger
+    }
+}
+
+impl<V: Keyed + Clone> Map<V> {
     /// Nothing in it.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
@@ -63,183 +227,124 @@ impl<T: Keyed> Map<T> {
         match self {
             Map::Empty => 0,
             Map::One(_) => 1,
-            Map::Many { len, .. } => *len,
+            Map::Few(shard) => shard.taken,
+            Map::Many(directory) => directory.len,
         }
     }
 
     /// The value under a key.
     #[inline]
-    pub(crate) fn get(&self, hash: u64, key: &[u8]) -> Option<&Arc<T>> {
+    pub(crate) fn get(&self, hash: u64, key: &V::Key) -> Option<&V> {
         match self {
             Map::Empty => None,
             Map::One(value) => (value.hash() == hash && value.key() == key).then_some(value),
-            Map::Many { shards, .. } => {
-                let shard = &shards[shard_of(shards, hash)];
-                shard[find(shard, hash, key)?].as_ref().map(|(_, value)| value)
-            }
+            Map::Few(shard) => shard.get(hash, key),
+            Map::Many(directory) => directory.shards[directory.place(hash)].get(hash, key),
         }
     }
 
     /// The value under a key whose hash is not known yet; a single value is compared without one.
     #[inline]
-    pub(crate) fn look(&self, seed: &foldhash::fast::RandomState, key: &[u8]) -> Option<&Arc<T>> {
+    pub(crate) fn look(&self, seed: &foldhash::fast::RandomState, key: &V::Key) -> Option<&V> {
         match self {
             Map::Empty => None,
             Map::One(value) => (value.key() == key).then_some(value),
-            Map::Many { .. } => self.get(super::hash(seed, key), key),
+            Map::Few(_) | Map::Many(_) => self.get(super::hash(seed, key), key),
         }
     }
 
     /// Every value, in no order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<T>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &V> {
         let (one, shards) = match self {
             Map::Empty => (None, &[][..]),
             Map::One(value) => (Some(value), &[][..]),
-            Map::Many { shards, .. } => (None, &shards[..]),
+            Map::Few(shard) => (None, std::slice::from_ref(shard)),
+            Map::Many(directory) => (None, &directory.shards[..]),
         };
-        one.into_iter().chain(shards.iter().flat_map(|shard| shard.iter().flatten().map(|(_, value)| value)))
+        one.into_iter().chain(shards.iter().flat_map(Shard::iter))
+    }
+
+    /// The value under a key for changing. The change must keep key and hash.
+    pub(crate) fn get_mut(&mut self, hash: u64, key: &V::Key) -> Option<&mut V> {
+        match self {
+            Map::Empty => None,
+            Map::One(value) => (value.hash() == hash && value.key() == key).then_some(value),
+            Map::Few(shard) => shard.get_mut(hash, key),
+            Map::Many(directory) => {
+                let at = directory.place(hash);
+                directory.shards[at].get_mut(hash, key)
+            }
+        }
+    }
+
+    /// The value under a key for changing, made when missing. The change must keep key and hash.
+    pub(crate) fn get_mut_or_insert(&mut self, hash: u64, key: &V::Key, make: impl FnOnce() -> V) -> &mut V {
+        if self.get(hash, key).is_none() {
+            self.add(make());
+        }
+        self.get_mut(hash, key).expect("it was there or has just been put there")
     }
 
     /// Puts a value in; returns the one there was under its key.
-    pub(crate) fn insert(&mut self, value: Arc<T>) -> Option<Arc<T>> {
-        let hash = value.hash();
+    pub(crate) fn insert(&mut self, value: V) -> Option<V> {
+        match self.get_mut(value.hash(), value.key()) {
+            Some(there) => Some(std::mem::replace(there, value)),
+            None => {
+                self.add(value);
+                None
+            }
+        }
+    }
+
+    /// Puts in a value whose key is not there.
+    fn add(&mut self, value: V) {
         match self {
-            Map::Empty => {
-                *self = Map::One(value);
-                None
-            }
-            Map::One(there) if there.hash() == hash && there.key() == value.key() => {
-                Some(std::mem::replace(there, value))
-            }
-            Map::One(there) => {
-                let mut shard = empty(SMALLEST);
-                let places = Arc::make_mut(&mut shard);
-                place(places, there.hash(), Arc::clone(there));
-                place(places, hash, value);
-                *self = Map::Many { shards: vec![shard], len: 2 };
-                None
-            }
-            Map::Many { shards, len } => {
-                if *len >= shards.len() * SHARD_LOAD {
-                    double(shards);
+            Map::Empty => *self = Map::One(value),
+            Map::One(_) => {
+                let mut shard = Shard::empty(SMALLEST);
+                if let Map::One(first) = std::mem::take(self) {
+                    shard.add(first);
                 }
-                let at = shard_of(shards, hash);
-                let shard = &mut shards[at];
-                if let Some(at) = find(shard, hash, value.key()) {
-                    return Arc::make_mut(shard)[at].replace((hash, value)).map(|(_, value)| value);
+                shard.add(value);
+                *self = Map::Few(shard);
+            }
+            Map::Few(shard) if shard.taken < SHARD_LOAD => shard.add(value),
+            Map::Few(shard) => {
+                *self = Map::Many(Directory::doubled(std::slice::from_ref(shard), shard.taken));
+                self.add(value);
+            }
+            Map::Many(directory) => {
+                if directory.len >= directory.shards.len() * SHARD_LOAD {
+                    *directory = Directory::doubled(&directory.shards, directory.len);
                 }
-                make_room(shard);
-                place(Arc::make_mut(shard), hash, value);
-                *len += 1;
-                None
+                let at = directory.place(value.hash());
+                directory.shards[at].add(value);
+                directory.len += 1;
             }
         }
     }
 
     /// Takes a value out.
-    pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Arc<T>> {
-        let gone = Arc::clone(self.get(hash, key)?);
-        if let Map::Many { shards, len } = self {
-            let at = shard_of(shards, hash);
-            let places = Arc::make_mut(&mut shards[at]);
-            let at = find(places, hash, key)?;
-            places[at] = None;
-            // What lies behind it may have been pushed on by it: put it in again, up to the next empty place.
-            let mut next = (at + 1) & (places.len() - 1);
-            while let Some((hash, value)) = places[next].take() {
-                place(places, hash, value);
-                next = (next + 1) & (places.len() - 1);
+    pub(crate) fn remove(&mut self, hash: u64, key: &V::Key) -> Option<V> {
+        let gone = match self {
+            Map::Empty => None,
+            Map::One(value) if value.hash() == hash && value.key() == key => match std::mem::take(self) {
+                Map::One(value) => Some(value),
+                _ => None,
+            },
+            Map::One(_) => None,
+            Map::Few(shard) => shard.remove(hash, key),
+            Map::Many(directory) => {
+                let at = directory.place(hash);
+                let gone = directory.shards[at].remove(hash, key);
+                directory.len -= usize::from(gone.is_some());
+                gone
             }
-            *len -= 1;
-        }
-        if let Map::One(_) | Map::Many { len: 0, .. } = self {
+        };
+        if self.len() == 0 {
             *self = Map::Empty;
         }
-        Some(gone)
-    }
-}
-
-#[inline]
-fn shard_of<T>(shards: &[Shard<T>], hash: u64) -> usize {
-    (hash >> 32) as usize & (shards.len() - 1)
-}
-
-/// Spreads the values over twice as many shards.
-fn double<T>(shards: &mut Vec<Shard<T>>) {
-    let count = shards.len() * 2;
-    let old = std::mem::replace(shards, std::iter::repeat_with(|| empty(SHARD_LOAD)).take(count).collect());
-    for (hash, value) in old.iter().flat_map(|shard| shard.iter().flatten()) {
-        let at = shard_of(shards, *hash);
-        let shard = &mut shards[at];
-        make_room(shard);
-        place(Arc::make_mut(shard), *hash, Arc::clone(value));
-    }
-}
-
-/// Where a key is.
-#[inline]
-fn find<T: Keyed>(shard: &[Place<T>], hash: u64, key: &[u8]) -> Option<usize> {
-    let mask = shard.len() - 1;
-    let mut at = hash as usize & mask;
-    while let Some((other, value)) = &shard[at] {
-        if *other == hash && value.key() == key {
-            return Some(at);
-        }
-        at = (at + 1) & mask;
-    }
-    None
-}
-
-fn empty<T>(places: usize) -> Shard<T> {
-    std::iter::repeat_with(|| None).take(places).collect()
-}
-
-/// Doubles the places when over three quarters would be taken.
-fn make_room<T>(shard: &mut Shard<T>) {
-    let taken = shard.iter().flatten().count();
-    if (taken + 1) * 4 <= shard.len() * 3 {
-        return;
-    }
-    let mut larger = empty(shard.len() * 2);
-    let places = Arc::make_mut(&mut larger);
-    for (hash, value) in shard.iter().flatten() {
-        place(places, *hash, Arc::clone(value));
-    }
-    *shard = larger;
-}
-
-/// Puts a value whose key is not there into an empty place.
-fn place<T>(shard: &mut [Place<T>], hash: u64, value: Arc<T>) {
-    let mask = shard.len() - 1;
-    let mut at = hash as usize & mask;
-    while shard[at].is_some() {
-        at = (at + 1) & mask;
-    }
-    shard[at] = Some((hash, value));
-}
-
-impl<T: Keyed + Clone> Map<T> {
-    /// The value under a key for changing, made when missing. The change must keep key and hash.
-    pub(crate) fn get_mut_or_insert(&mut self, hash: u64, key: &[u8], make: impl FnOnce() -> T) -> &mut T {
-        if self.get(hash, key).is_none() {
-            self.insert(Arc::new(make()));
-        }
-        self.get_mut(hash, key).expect("it was there or has just been put there")
-    }
-
-    /// The value under a key for changing. The change must keep key and hash.
-    pub(crate) fn get_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut T> {
-        self.get(hash, key)?;
-        match self {
-            Map::Empty => None,
-            Map::One(value) => Some(Arc::make_mut(value)),
-            Map::Many { shards, .. } => {
-                let at = shard_of(shards, hash);
-                let places = Arc::make_mut(&mut shards[at]);
-                let at = find(places, hash, key)?;
-                places[at].as_mut().map(|(_, value)| Arc::make_mut(value))
-            }
-        }
+        gone
     }
 }
 
@@ -259,6 +364,8 @@ mod tests {
     }
 
     impl Keyed for Item {
+        type Key = [u8];
+
         fn hash(&self) -> u64 {
             weak(self.0.as_bytes())
         }
@@ -281,12 +388,13 @@ mod tests {
                     versions.push((map.clone(), model.clone()));
                 }
                 if insert {
-                    let there = map.insert(Arc::new(Item(key.clone(), step as u32))).map(|item| item.1);
+                    let there = map.insert(Item(key.clone(), step as u32)).map(|item| item.1);
                     assert_eq!(there, model.insert(key, step as u32));
                 } else {
                     let gone = map.remove(weak(key.as_bytes()), key.as_bytes()).map(|item| item.1);
                     assert_eq!(gone, model.remove(&key));
                 }
+                assert_eq!(map.is_empty(), model.is_empty());
             }
             versions.push((map, model));
             for (map, model) in versions {
@@ -303,13 +411,13 @@ mod tests {
 
     #[test]
     fn a_change_copies_one_shard_and_its_value_only() {
-        let mut map = Map::<Item>::default();
+        let mut map = Map::<Shared<Item>>::default();
         for at in 0..100 {
-            map.insert(Arc::new(Item(format!("k{at}"), 0)));
+            map.insert(Arc::new(Item(format!("k{at}"), 0)).into());
         }
         let before = map.clone();
         let key = b"k5";
-        map.get_mut(weak(key), key).expect("there").1 = 1;
+        map.get_mut(weak(key), key).expect("there").make_mut().1 = 1;
         let shared = |key: &str| {
             let hash = weak(key.as_bytes());
             Arc::ptr_eq(
