@@ -33,7 +33,6 @@ use tokio::time::Instant;
 use crate::relay::Relay;
 use crate::runtime::Worker;
 use crate::server::listener::{Door, View};
-use crate::upstream::Picked;
 use crate::wheel::Timer;
 use crate::wire::Wire;
 use client::{After, Asked, Client, Opening};
@@ -56,13 +55,13 @@ pub(crate) struct Job<'a> {
 /// Serves one request to its last byte. Afterwards the client knows whether its connection can go on.
 pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client: &mut C) {
     let _in_flight = job.worker.metrics.request_started();
-    let (course, plan) = plan::plan(job, &view, client.head_bytes());
-    client.release_head();
     let mut ledger = Ledger::default();
+    let (course, plan) = plan::plan(job, &view, client.head_bytes(), &mut ledger.target);
+    client.release_head();
     match plan {
         Plan::Answer => answer(job, &course, After::Keep, client, &mut ledger).await,
         Plan::Refuse(reason) => refuse(job, &course, reason, After::Keep, client, &mut ledger).await,
-        Plan::Forward(picked) => match obtain(job, &mut ledger, picked).await {
+        Plan::Forward => match obtain(job, &mut ledger).await {
             Err(fault) => fail(job, &course, fault, client, &mut ledger).await,
             Ok(connection) => {
                 let mut passage = Passage::new(job, &course, connection, client);
@@ -76,11 +75,11 @@ pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client:
                         let kept = Kept::new(&course, &view);
                         drop(view);
                         passage.finish(&mut ledger).await;
-                        let client = passage.leave(job, &ledger);
+                        let client = passage.leave(job, &mut ledger);
                         return report::finish(job, kept.facts(), client.take_counts(), &ledger);
                     }
                     Ok(Poll::Ready(())) => {
-                        passage.leave(job, &ledger);
+                        passage.leave(job, &mut ledger);
                     }
                 }
             }
@@ -97,13 +96,14 @@ struct Connected {
 }
 
 /// Takes a connection from the pool, or makes one.
-async fn obtain(job: &Job<'_>, ledger: &mut Ledger, picked: Picked) -> Result<Connected, Fault> {
-    let picked = ledger.target.insert(picked);
+async fn obtain(job: &Job<'_>, ledger: &mut Ledger) -> Result<Connected, Fault> {
+    let picked = ledger.target.as_mut().expect("the plan was to ask it");
     if let Some(wire) = picked.pool.take() {
         return Ok(Connected { wire, reused: true });
     }
-    let wire = Box::new(forward::connect(picked, &job.worker.buffers, job.timer).await?);
-    Ok(Connected { wire, reused: false })
+    // Boxed: most requests find a connection in the pool, and idle clients should not pay for this state.
+    let wire = Box::pin(forward::connect(picked, &job.worker.buffers, job.timer)).await?;
+    Ok(Connected { wire: Box::new(wire), reused: false })
 }
 
 /// A request on its way to a target, then its response on the way back, or a tunnel.
@@ -124,7 +124,7 @@ impl<'a, C: Client> Passage<'a, C> {
             client,
             target,
             timer: job.timer,
-            timeouts: Timeouts { request: course.request_timeout, idle: course.idle_timeout },
+            timeouts: Timeouts { request: course.request_timeout(), idle: course.idle_timeout() },
             method: job.asked.method,
             upload: Relay::new(course.max_body),
             download: Relay::new(u64::MAX),
@@ -189,7 +189,7 @@ impl<'a, C: Client> Passage<'a, C> {
     }
 
     /// Gives back what was lent; the target's connection to its pool, if it can be used again.
-    fn leave(self, job: &mut Job<'_>, ledger: &Ledger) -> &'a mut C {
+    fn leave(self, job: &mut Job<'_>, ledger: &mut Ledger) -> &'a mut C {
         let mut forwarding = self.forwarding;
         job.exchange.to_target = forwarding.target.take_back();
         if let Some(picked) = &ledger.target
@@ -198,7 +198,7 @@ impl<'a, C: Client> Passage<'a, C> {
             && !picked.upstream.spec().idle_timeout.is_zero()
         {
             forwarding.target.buffer.release();
-            picked.pool.put(forwarding.target, Instant::now());
+            picked.pool.put(forwarding.target, *ledger.ended.insert(Instant::now()));
             picked.upstream.note_pooled();
         }
         forwarding.client
@@ -235,7 +235,6 @@ fn open<C: Client>(
     let keep = forwarding.upload.is_done() && !job.door.is_leaving(job.worker);
     let parsed = &job.exchange.parsed_response;
     let opening = Opening {
-        wire,
         length: parsed.content_length,
         after: if keep { After::Keep } else { After::Close },
         upgrade: upgrade.map(|protocol| protocol.of(wire)),
@@ -302,9 +301,9 @@ async fn answer<C: Client>(
     let Exchange { response, body, .. } = &mut *job.exchange;
     let head = Head::new(b"", response);
     ledger.status = head.status();
-    let opening = Opening { wire: b"", length: Some(body.len() as u64), after, upgrade: None };
+    let opening = Opening { length: Some(body.len() as u64), after, upgrade: None };
     let body = if has_body(job.asked.method, ledger.status) { &**body } else { b"" };
-    job.timer.set(course.idle_timeout);
+    job.timer.set(course.idle_timeout());
     if client.open(&head, opening).is_err() || response::send(client, body, job.timer).await.is_err() {
         ledger.reason.get_or_insert(Reason::ClientClosed);
         client.abort();
@@ -324,7 +323,7 @@ pub(crate) async fn refuse_unread<C: Client>(job: &mut Job<'_>, reason: Reason, 
     let mut head = Head::new(b"", response);
     head.add("x-request-id", id.as_bytes());
     job.worker.date.with(|date| head.add("date", date));
-    let opening = Opening { wire: b"", length: Some(body.len() as u64), after: After::Close, upgrade: None };
+    let opening = Opening { length: Some(body.len() as u64), after: After::Close, upgrade: None };
     job.timer.set(Some(PATIENCE));
     if client.open(&head, opening).is_ok() {
         // Whether it gets there is the client's loss.

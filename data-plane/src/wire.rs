@@ -6,18 +6,18 @@
 //!
 //! Invariant: while `direct` is not zero, a chunk of that many bytes is announced and must be sent as it was offered.
 
-use std::io::{self, IoSlice, Read as _};
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
-use std::time::Duration;
+mod socket;
+
+use std::io::{self, IoSlice};
+use std::task::{Context, Poll, ready};
 
 use gateway_http1::body::{self, BodyError, ChunkedLimits, Decoder, Encoder, Frame};
 use gateway_http1::{Field, Framing};
-use tokio::io::{AsyncRead as _, AsyncWrite as _, Interest, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::{self, Buffer};
 use crate::relay::{Sink, Source, SourceError, Step};
+use socket::Socket;
 
 /// Data up to this size is copied behind what is gathered: cheaper than a second slice in the system call.
 const COPY: usize = 4 * 1024;
@@ -27,7 +27,7 @@ const GATHER: usize = 16 * 1024;
 /// A connection and what is read from and written to it.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    stream: TcpStream,
+    socket: Socket,
     /// Read and not yet consumed.
     pub(crate) buffer: Buffer,
     /// Gathered to be sent; the first `sent` bytes of it were.
@@ -40,8 +40,6 @@ pub(crate) struct Wire {
     data: usize,
     /// The last read filled the buffer: there is more than fits.
     brimming: bool,
-    /// There may be something to read that the reactor does not know of any more: the next read does not wait for it.
-    untold: bool,
     trailers: Vec<u8>,
     encoder: Encoder,
     /// Rest of the data that is being sent from where it lies.
@@ -55,7 +53,7 @@ impl Wire {
     /// A connection that reads into `buffer`, which may have no memory yet.
     pub(crate) fn new(stream: TcpStream, buffer: Buffer) -> Self {
         Wire {
-            stream,
+            socket: Socket::new(stream),
             buffer,
             out: Vec::new(),
             sent: 0,
@@ -63,7 +61,6 @@ impl Wire {
             decoder: Decoder::new(Framing::None, ChunkedLimits::default()),
             data: 0,
             brimming: false,
-            untold: false,
             trailers: Vec::new(),
             encoder: Encoder::new(Framing::None),
             direct: 0,
@@ -83,20 +80,12 @@ impl Wire {
     /// Nothing was seen on it since it was last read from: no end, no bytes that nobody asked for. Asks the system
     /// only when the reactor has seen something.
     pub(crate) fn is_quiet(&self) -> bool {
-        let mut cx = Context::from_waker(Waker::noop());
-        match self.stream.poll_read_ready(&mut cx) {
-            Poll::Pending => true,
-            Poll::Ready(Err(_)) => false,
-            // Readiness is also left over when a read filled its buffer exactly.
-            Poll::Ready(Ok(())) => {
-                matches!(self.stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-            }
-        }
+        self.socket.is_quiet()
     }
 
     /// The connection alone; what is buffered is lost.
     pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream
+        self.socket.into_stream()
     }
 
     /// Takes the vector back.
@@ -170,7 +159,7 @@ impl Wire {
 
     /// Goes on with another connection: what is gathered will be sent again from its beginning.
     pub(crate) fn restart(&mut self, fresh: Wire) {
-        self.stream = fresh.stream;
+        self.socket = fresh.socket;
         self.sent = 0;
         self.buffer.release();
     }
@@ -180,76 +169,30 @@ impl Wire {
         if self.buffer.is_empty() && self.buffer.capacity() > 0 {
             self.buffer.release();
         }
-        if self.untold {
-            return Poll::Ready(Ok(()));
-        }
-        self.stream.poll_read_ready(cx)
+        self.socket.poll_readable(cx)
     }
 
     /// Notices that the other side is done, or the connection broken, while there is no room for what it says.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stream.poll_read_ready(cx).is_pending() {
-            return Poll::Pending;
-        }
-        // That there is more to read is no news: forgotten, so that news wake this task. An end is never forgotten.
-        self.untold = true;
-        let nothing_read = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        let _forgotten = self.stream.try_io(Interest::READABLE, nothing_read);
-        self.stream.poll_read_ready(cx).map(drop)
+        self.socket.poll_ended(cx)
     }
 
     /// Reads once, whatever fits into the buffer, which gets at least `room` bytes in size; 0: the other side is done.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        if self.buffer.capacity() < room || self.buffer.is_full() {
-            if !self.untold {
-                ready!(self.stream.poll_read_ready(cx))?;
-            }
-            self.buffer.make_room(room);
-        }
-        if self.untold
-            && let Some(count) = self.read_untold()?
-        {
-            return Poll::Ready(Ok(self.note_read(count)));
-        }
-        let mut read = ReadBuf::new(self.buffer.spare());
-        debug_assert!(read.remaining() > 0, "the caller bounds what it lets pile up");
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut read))?;
-        let count = read.filled().len();
-        Poll::Ready(Ok(self.note_read(count)))
-    }
-
-    /// Reads once without having been told that there is something; `None`: there is nothing.
-    fn read_untold(&mut self) -> io::Result<Option<usize>> {
-        let spare = self.buffer.spare();
-        match (&*socket2::SockRef::from(&self.stream)).read(spare) {
-            Ok(count) => {
-                self.untold = count == spare.len();
-                Ok(Some(count))
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.untold = false;
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    fn note_read(&mut self, count: usize) -> usize {
-        self.buffer.advance(count);
+        let count = ready!(self.socket.poll_read(cx, &mut self.buffer, room))?;
         self.brimming = self.buffer.is_full();
         self.received += count as u64;
-        count
+        Poll::Ready(Ok(count))
     }
 
     /// Closes so that the other side cannot take what it got for the whole: a reset.
     pub(crate) fn reset(&self) {
-        // At worst it is closed in the ordinary way.
-        let _ordinary_close = socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        self.socket.reset();
     }
 
     /// Says that nothing more will be sent.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.socket.poll_shutdown(cx)
     }
 
     /// Writes what is gathered, then up to `direct` bytes of `data`, then the end of the chunk; how much of the data.
@@ -265,13 +208,7 @@ impl Wire {
                 (false, true) => &slices[..2],
                 (false, false) => &slices[..],
             };
-            let mut count = match slices {
-                [one] => ready!(Pin::new(&mut self.stream).poll_write(cx, one))?,
-                many => ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, many))?,
-            };
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+            let mut count = ready!(self.socket.poll_write(cx, slices))?;
             self.delivered += count as u64;
             let of_gathered = count.min(self.out.len() - self.sent);
             self.sent += of_gathered;
@@ -365,10 +302,7 @@ impl Sink for Wire {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.out.len() {
-            let count = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.out[self.sent..]))?;
-            if count == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+            let count = ready!(self.socket.poll_write(cx, &[IoSlice::new(&self.out[self.sent..])]))?;
             self.sent += count;
             self.delivered += count as u64;
         }

@@ -47,6 +47,13 @@ impl Text {
         self.len & IN_EDITS == 0
     }
 
+    /// This text and the one that follows it directly, as one.
+    pub const fn joined(self, next: Text) -> Option<Text> {
+        let neighbours =
+            self.is_wire() == next.is_wire() && self.start as usize + self.len() == next.start as usize;
+        if neighbours { Some(Text { start: self.start, len: self.len + next.len() as u32 }) } else { None }
+    }
+
     /// Offsets, in the wire bytes or in the edits arena as [`Text::is_wire`] says.
     pub const fn range(self) -> Range<usize> {
         self.start as usize..self.start as usize + self.len()
@@ -63,6 +70,8 @@ pub struct Field {
     /// Free for whoever fills the head (the codec's known-field number); 0 on fields that were added or renamed here.
     pub tag: u8,
     removed: bool,
+    /// It stands in the edits arena as a whole line.
+    line: bool,
 }
 
 /// The parts of a request line (or of the HTTP/2 pseudo-fields).
@@ -121,7 +130,29 @@ impl HeadParts {
     /// Appends a field as it was read.
     pub fn push(&mut self, name: Text, value: Text, tag: u8) {
         self.received_field_bytes += name.len() + value.len() + ": ".len() + "\r\n".len();
-        self.fields.push(Field { name, value, tag, removed: false });
+        self.fields.push(Field { name, value, tag, removed: false, line: false });
+    }
+
+    /// Appends a field of the gateway's own, in the form that it is written in. The name is a token in lower case; what
+    /// `fill` appends is the value, and must be free of control bytes.
+    #[inline]
+    pub fn push_line(&mut self, name: &str, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
+        let name = self.copy(name.as_bytes());
+        self.edits.extend_from_slice(b": ");
+        let start = self.edits.len();
+        fill(&mut self.edits);
+        let value = Text { start: offset(start), len: offset(self.edits.len() - start) | IN_EDITS };
+        self.edits.extend_from_slice(b"\r\n");
+        self.fields.push(Field { name, value, tag, removed: false, line: true });
+    }
+
+    /// The same with a value that the head already has; `wire` are the bytes that wire texts point into.
+    #[inline]
+    pub fn push_line_of(&mut self, name: &str, tag: u8, value: Text, wire: &[u8]) {
+        self.push_line(name, tag, |edits| match value.is_wire() {
+            true => edits.extend_from_slice(&wire[value.range()]),
+            false => edits.extend_from_within(value.range()),
+        });
     }
 
     /// Copies bytes into the edits arena: for heads that have no wire bytes (HTTP/2, our own answers).
@@ -230,6 +261,22 @@ impl<'a> Head<'a> {
         self.parts.fields.iter().filter(|field| !field.removed)
     }
 
+    /// Where a field lies as a whole line, `name: value` and CRLF, if it is as it was read or made and has that form.
+    #[inline]
+    pub fn line(&self, field: &Field) -> Option<Text> {
+        let Field { name, value, .. } = *field;
+        let line = Text { start: name.start, len: name.len + value.len() as u32 + 4 };
+        if field.line {
+            return Some(line);
+        }
+        if !name.is_wire() || !value.is_wire() || value.start != name.start + name.len + 2 {
+            return None;
+        }
+        let gap = self.wire.get(name.range().end..value.start as usize)?;
+        let end = self.wire.get(value.range().end..line.range().end)?;
+        (gap == b": " && end == b"\r\n").then_some(line)
+    }
+
     /// Names, values and tags of the live fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], u8)> {
         self.fields().map(|field| (self.bytes(field.name), self.bytes(field.value), field.tag))
@@ -289,6 +336,7 @@ impl<'a> Head<'a> {
                 self.parts.fields[at].removed = true;
             } else {
                 self.parts.fields[at].value = value;
+                self.parts.fields[at].line = false;
                 placed = true;
             }
         }
@@ -336,6 +384,7 @@ impl<'a> Head<'a> {
             let name = *new_name.get_or_insert_with(|| self.parts.copy(to.as_bytes()));
             self.parts.fields[at].name = name;
             self.parts.fields[at].tag = 0;
+            self.parts.fields[at].line = false;
             count += 1;
         }
         count
@@ -363,7 +412,7 @@ impl<'a> Head<'a> {
     }
 
     fn push_edit(&mut self, name: Text, value: Text) {
-        self.parts.fields.push(Field { name, value, tag: 0, removed: false });
+        self.parts.fields.push(Field { name, value, tag: 0, removed: false, line: false });
     }
 
     #[inline]

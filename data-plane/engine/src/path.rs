@@ -163,6 +163,36 @@ const fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
 }
 
+/// What a byte is to a host.
+#[derive(Clone, Copy)]
+enum HostByte {
+    /// Part of a name in the one form.
+    Lower,
+    /// A letter to be lowered.
+    Upper,
+    /// The end of a label.
+    Dot,
+    /// The end of the name.
+    Colon,
+    Foreign,
+}
+
+static HOST_BYTES: [HostByte; 256] = {
+    let mut table = [HostByte::Foreign; 256];
+    let mut byte = 0;
+    while byte < 0x80 {
+        table[byte] = match byte as u8 {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => HostByte::Lower,
+            b'A'..=b'Z' => HostByte::Upper,
+            b'.' => HostByte::Dot,
+            b':' => HostByte::Colon,
+            _ => HostByte::Foreign,
+        };
+        byte += 1;
+    }
+    table
+};
+
 /// Brings a `Host` or `:authority` into the one form: lower case, no port, no trailing dot; IPv6 literals stay in
 /// brackets, in their shortest spelling. Borrows `authority` if nothing but its end changes, else writes into
 /// `scratch`. Empty stays empty: a request that names no host (HTTP/1.0).
@@ -173,26 +203,28 @@ pub fn host<'a>(authority: &'a [u8], scratch: &'a mut Vec<u8>) -> Result<&'a str
     if authority.first() == Some(&b'[') {
         return literal(authority, scratch);
     }
-    let colon = memchr::memchr(b':', authority).unwrap_or(authority.len());
-    let (mut name, port) = authority.split_at(colon);
+    let (mut lower, mut label_is_empty) = (true, true);
+    let mut end = authority.len();
+    for (at, &byte) in authority.iter().enumerate() {
+        let kind = HOST_BYTES[usize::from(byte)];
+        match kind {
+            HostByte::Lower => {}
+            HostByte::Upper => lower = false,
+            HostByte::Dot if label_is_empty => return Err(BadHost::Label),
+            HostByte::Dot => {}
+            HostByte::Colon => {
+                end = at;
+                break;
+            }
+            HostByte::Foreign => return Err(BadHost::Character),
+        }
+        label_is_empty = matches!(kind, HostByte::Dot);
+    }
+    let (mut name, port) = authority.split_at(end);
     check_port(port)?;
     name = name.strip_suffix(b".").unwrap_or(name);
     if name.len() > 255 {
         return Err(BadHost::Long);
-    }
-    let (mut lower, mut label_is_empty) = (true, true);
-    for &byte in name {
-        if std::mem::replace(&mut label_is_empty, byte == b'.') && byte == b'.' {
-            return Err(BadHost::Label);
-        }
-        match byte {
-            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => {}
-            b'A'..=b'Z' => lower = false,
-            _ => return Err(BadHost::Character),
-        }
-    }
-    if label_is_empty && colon > 0 {
-        return Err(BadHost::Label);
     }
     if !lower {
         scratch.clear();
@@ -216,14 +248,12 @@ fn literal<'a>(authority: &[u8], scratch: &'a mut Vec<u8>) -> Result<&'a str, Ba
 
 /// Nothing, or a colon and a port; `host:` is allowed (RFC 3986 §3.2.3).
 fn check_port(text: &[u8]) -> Result<(), BadHost> {
-    match text {
-        [] | [b':'] => Ok(()),
-        [b':', digits @ ..] if digits.iter().all(u8::is_ascii_digit) => {
-            let digits = std::str::from_utf8(digits).expect("digits are ASCII");
-            digits.parse::<u16>().map(drop).map_err(|_| BadHost::Port)
-        }
-        _ => Err(BadHost::Port),
-    }
+    let [b':', digits @ ..] = text else { return if text.is_empty() { Ok(()) } else { Err(BadHost::Port) } };
+    let number = digits.iter().try_fold(0, |number: u32, byte| {
+        let number = number * 10 + u32::from(byte.wrapping_sub(b'0'));
+        (byte.is_ascii_digit() && number <= u32::from(u16::MAX)).then_some(number)
+    });
+    number.map(drop).ok_or(BadHost::Port)
 }
 
 /// A host as a configuration writes it, without `*.`: a DNS name or an address, no port.

@@ -102,8 +102,8 @@ impl KnownField {
     #[inline]
     pub fn classify(name: &[u8]) -> Self {
         let Some(place) = place(name, FACTORS) else { return Self::Other };
-        let candidate = PLACES[place];
-        if spells(name, candidate.name().as_bytes()) { candidate } else { Self::Other }
+        let (known, lower) = PLACES[place];
+        if spells(name, lower.as_bytes()) { known } else { Self::Other }
     }
 
     /// Always for one hop only: RFC 9110 §7.6.1, the settings of an upgrade to h2c (RFC 7540 §3.2.1), and the two proxy
@@ -152,7 +152,7 @@ const FACTORS: [usize; 2] = {
     }
     [at / 64, at % 64]
 };
-static PLACES: [KnownField; PLACE_COUNT] =
+static PLACES: [(KnownField, &str); PLACE_COUNT] =
     places(FACTORS).expect("the compiler looked for factors that have places");
 
 /// Where a name is if it is a known one, from its length, its first byte and one of its last. `None`: it is empty.
@@ -166,34 +166,44 @@ const fn place(name: &[u8], factors: [usize; 2]) -> Option<usize> {
 }
 
 /// The known names at their places; `None` if two have the same.
-const fn places(factors: [usize; 2]) -> Option<[KnownField; PLACE_COUNT]> {
-    let mut places = [KnownField::Other; PLACE_COUNT];
+const fn places(factors: [usize; 2]) -> Option<[(KnownField, &'static str); PLACE_COUNT]> {
+    let mut places = [(KnownField::Other, ""); PLACE_COUNT];
     let mut at = 0;
     while at < KnownField::ALL.len() {
         let known = KnownField::ALL[at];
         let Some(place) = place(known.name().as_bytes(), factors) else { return None };
-        if !matches!(places[place], KnownField::Other) {
+        if !matches!(places[place].0, KnownField::Other) {
             return None;
         }
-        places[place] = known;
+        places[place] = (known, known.name());
         at += 1;
     }
     Some(places)
 }
 
-/// Whether `name` spells `lower`, a lower-case name of letters and hyphens, in any case. Eight bytes at a time, the
-/// last eight once more: this runs for every field of every message.
+/// Whether `name` spells `lower`, a lower-case name of letters and hyphens, in any case. Whole words, the last one
+/// once more: this runs for every field of every message.
 #[inline]
 fn spells(name: &[u8], lower: &[u8]) -> bool {
     if name.len() != lower.len() {
         return false;
     }
-    let (Some(end), Some(lower_end)) = (name.last_chunk(), lower.last_chunk()) else {
-        return name.iter().zip(lower).all(|(&a, &b)| is_same(u64::from(a), u64::from(b)));
-    };
-    let is_same = |a: &[u8; 8], b: &[u8; 8]| is_same(u64::from_le_bytes(*a), u64::from_le_bytes(*b));
-    let (words, lower_words) = (name.as_chunks().0, lower.as_chunks().0);
-    is_same(end, lower_end) && words.iter().zip(lower_words).all(|(a, b)| is_same(a, b))
+    if let (Some(end), Some(lower_end)) = (name.last_chunk(), lower.last_chunk()) {
+        let is_same = |a: &[u8; 8], b: &[u8; 8]| is_same(u64::from_le_bytes(*a), u64::from_le_bytes(*b));
+        let (words, lower_words) = (name.as_chunks().0, lower.as_chunks().0);
+        return is_same(end, lower_end) && words.iter().zip(lower_words).all(|(a, b)| is_same(a, b));
+    }
+    if let (Some(ends), Some(lower_ends)) = (ends(name), ends(lower)) {
+        return is_same(ends, lower_ends);
+    }
+    name.iter().zip(lower).all(|(&a, &b)| is_same(u64::from(a), u64::from(b)))
+}
+
+/// The first four bytes and the last four, of four to eight.
+#[inline]
+fn ends(text: &[u8]) -> Option<u64> {
+    let half = |bytes: &[u8; 4]| u64::from(u32::from_le_bytes(*bytes));
+    Some(half(text.first_chunk()?) | half(text.last_chunk()?) << 32)
 }
 
 /// Whether the bytes of a word are those of a lower-case one, but for the case of letters: only where the other has

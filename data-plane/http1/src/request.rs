@@ -127,20 +127,18 @@ impl Line {
     #[inline]
     fn read(buf: &[u8], start: usize) -> Result<Self, ParseError> {
         const MALFORMED: ParseError = ParseError::RequestLine;
-        let method_end = word::find(buf, start, b' ').ok_or(MALFORMED)?;
-        let method_span = Span::new(start, method_end);
-        let method = Method::from_bytes(method_span.of(buf));
-        if method == Method::Other && !is_token(method_span.of(buf)) {
+        let line = &buf[start..];
+        let (method, rest) = line.split_at(word::find(line, b' ').ok_or(MALFORMED)?);
+        let method_span = Span::new(start, start + method.len());
+        let target_start = method_span.end() + 1;
+        let target = Span::new(target_start, target_start + word::find(&rest[1..], b' ').ok_or(MALFORMED)?);
+        let known = Method::from_bytes(method);
+        if target.is_empty() || (known == Method::Other && !is_token(method)) {
             return Err(MALFORMED);
         }
-        let target_end = word::find(buf, method_end + 1, b' ').ok_or(MALFORMED)?;
-        let target = Span::new(method_end + 1, target_end);
-        if target.is_empty() {
-            return Err(MALFORMED);
-        }
-        let version = Version::read(buf, target_end + 1).ok_or(MALFORMED)?;
-        let end = line_end(buf, target_end + 1 + Version::LEN).map_err(|_| MALFORMED)?;
-        Ok(Line { method, method_span, target, version: version.ok_or(ParseError::Version)?, end })
+        let version = Version::read(buf, target.end() + 1).ok_or(MALFORMED)?;
+        let end = line_end(buf, target.end() + 1 + Version::LEN).map_err(|_| MALFORMED)?;
+        Ok(Line { method: known, method_span, target, version: version.ok_or(ParseError::Version)?, end })
     }
 }
 

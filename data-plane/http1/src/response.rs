@@ -128,10 +128,12 @@ impl Line {
         };
         let version = version.ok_or(ParseError::Version)?;
         let digit = |byte: &u8| u16::from(byte & 0x0f);
-        let after_status = buf.len() - rest.len();
-        let start = after_status + usize::from(rest.first() == Some(&b' '));
-        let line =
-            if start > after_status { word::find_control(buf, start).ok_or(MALFORMED)? } else { start };
+        let start = buf.len() - rest.len() + usize::from(rest.first() == Some(&b' '));
+        // Without that SP the line ends here.
+        let line = match rest {
+            [b' ', text @ ..] => start + word::find_control(text).ok_or(MALFORMED)?,
+            _ => start,
+        };
         let end = line_end(buf, line).map_err(|_| MALFORMED)?;
         let status = digit(a) * 100 + digit(b) * 10 + digit(c);
         Ok(Line { version, status, reason: Span::new(start, line), end })

@@ -32,37 +32,43 @@ impl<'b> Lines<'b> {
     }
 
     /// The next field; `None` after the empty line.
-    #[inline]
+    // Inlined always: a call would pass every field through memory.
+    #[inline(always)]
     pub(crate) fn next(&mut self) -> Result<Option<Field>, Malformed> {
-        let buf = self.buf;
-        if buf.get(self.at) == Some(&b'\r') {
-            self.at = line_end(buf, self.at)?;
+        let begin = self.at;
+        let line = self.buf.get(begin..).unwrap_or_default();
+        if line.first() == Some(&b'\r') {
+            self.at = line_end(self.buf, begin)?;
             return Ok(None);
         }
-        let colon = word::find(buf, self.at, b':').ok_or(Malformed)?;
-        let name = &buf[self.at..colon];
+        let colon = word::find(line, b':').ok_or(Malformed)?;
+        let name = &line[..colon];
         let known = KnownField::classify(name);
         if known == KnownField::Other && !is_token(name) {
             return Err(Malformed);
         }
-        let name = Span::new(self.at, colon);
         let mut start = colon + 1;
-        while matches!(buf.get(start), Some(b' ' | b'\t')) {
+        while matches!(line.get(start), Some(b' ' | b'\t')) {
             start += 1;
         }
-        let mut end = word::find_control(buf, start).ok_or(Malformed)?;
-        self.at = line_end(buf, end)?;
-        while end > start && matches!(buf[end - 1], b' ' | b'\t') {
+        let mut end = start + word::find_control(&line[start..]).ok_or(Malformed)?;
+        self.at = line_end(self.buf, begin + end)?;
+        while end > start && matches!(line[end - 1], b' ' | b'\t') {
             end -= 1;
         }
-        Ok(Some(Field { name, value: Span::new(start, end), known, nominated: false }))
+        let name = Span::new(begin, begin + colon);
+        let value = Span::new(begin + start, begin + end);
+        Ok(Some(Field { name, value, known, nominated: false }))
     }
 }
 
 /// Where the next line begins, if this one ends at `at`.
 #[inline]
 pub(crate) fn line_end(buf: &[u8], at: usize) -> Result<usize, Malformed> {
-    if buf.get(at..at + 2) == Some(b"\r\n") { Ok(at + 2) } else { Err(Malformed) }
+    match buf.get(at..) {
+        Some([b'\r', b'\n', ..]) => Ok(at + 2),
+        _ => Err(Malformed),
+    }
 }
 
 /// What the fields of one head say about framing and the connection.

@@ -119,11 +119,12 @@ impl<'a> HeadWriter<'a> {
         Ok(())
     }
 
-    /// Appends neighbouring field lines as they were parsed from `buf`, each in the form `name: value` with its CRLF,
-    /// in one copy. None of them may be a framing field.
-    pub fn parsed_lines(&mut self, buf: &[u8], lines: std::ops::Range<usize>) {
-        debug_assert!(lines.is_empty() || buf[lines.clone()].ends_with(b"\r\n"));
-        self.out.extend_from_slice(&buf[lines]);
+    /// Appends whole field lines in the form `name: value` with their CRLF, as they were parsed or made of sound parts.
+    /// None of them may be a framing field.
+    #[inline]
+    pub fn lines(&mut self, lines: &[u8]) {
+        debug_assert!(lines.is_empty() || lines.ends_with(b"\r\n"));
+        self.out.extend_from_slice(lines);
     }
 
     /// Appends the field that announces `framing`; `None` and `UntilClose` have none.
@@ -192,7 +193,7 @@ fn push_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
 
 /// Whether `value` has no control bytes but HTAB.
 fn is_value(value: &[u8]) -> bool {
-    word::find_control(value, 0).is_none()
+    word::find_control(value).is_none()
 }
 
 fn is_visible(text: &[u8]) -> bool {

@@ -30,7 +30,7 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
-    /// Before a head is there.
+    /// Of a request that begins now, before its head is there.
     pub(crate) fn nothing(peer: IpAddr) -> Self {
         Asked {
             method: Method::Other,
@@ -56,8 +56,6 @@ pub(crate) enum After {
 /// A response that is about to begin.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Opening<'a> {
-    /// Bytes that the head's wire texts point into.
-    pub(crate) wire: &'a [u8],
     /// Length of the body (also where none follows, as to HEAD), if known.
     pub(crate) length: Option<u64>,
     /// Afterwards.
@@ -88,7 +86,7 @@ pub(crate) trait Client: Source + Sink {
     fn release_head(&mut self);
 
     /// Passes an interim response (1xx) on, if the protocol has a place for it.
-    fn interim(&mut self, head: &Head<'_>, wire: &[u8]) -> Result<(), Unsendable>;
+    fn interim(&mut self, head: &Head<'_>) -> Result<(), Unsendable>;
 
     /// Begins the response; its body follows through [`Sink`].
     fn open(&mut self, head: &Head<'_>, opening: Opening<'_>) -> Result<(), Unsendable>;

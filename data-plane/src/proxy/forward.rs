@@ -7,6 +7,7 @@
 //! gone, and a target should not work for nobody.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -101,8 +102,7 @@ pub(crate) async fn connect(picked: &mut Picked, buffers: &Rc<Pool>, timer: &Tim
     let mut fault = Reason::UpstreamConnectFailed;
     for _ in 0..tries {
         timer.set(Some(picked.upstream.spec().connect_timeout));
-        // Boxed: most requests find a connection in the pool, and idle clients should not pay for this state.
-        let mut connecting = Box::pin(pool::connect(picked.address));
+        let mut connecting = pin!(pool::connect(picked.address));
         let outcome = poll_fn(|cx| match connecting.as_mut().poll(cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
             Poll::Pending if timer.expired() => Poll::Ready(None),
@@ -141,7 +141,7 @@ pub(crate) async fn await_head<C: Client>(
         if fault != Fault::Target(Reason::UpstreamReset) || !forwarding.attempt().may_repeat() {
             return Err(fault);
         }
-        let fresh = connect(picked, buffers, forwarding.timer).await?;
+        let fresh = Box::pin(connect(picked, buffers, forwarding.timer)).await?;
         parsed.reset();
         forwarding.target.restart(fresh);
         forwarding.upload.restart();
@@ -285,7 +285,7 @@ impl<C: Client> Forwarding<'_, C> {
         }
         heads::fill_response(parsed, scratch);
         let wire = self.target.buffer.filled();
-        let passed = self.client.interim(&Head::new(wire, scratch), wire);
+        let passed = self.client.interim(&Head::new(wire, scratch));
         // It points into what is about to be consumed.
         scratch.clear();
         passed.map_err(|_unsendable| MALFORMED)?;

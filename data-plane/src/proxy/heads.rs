@@ -1,9 +1,7 @@
 //! Heads between the codec and the policies: parsed fields become a [`Head`], a `Head` becomes bytes. What belongs to
 //! one hop never gets into a `Head`; framing fields do (policies may look at them) but are never copied out again.
 
-use std::ops::Range;
-
-use gateway_engine::head::{Field as HeadField, Head, HeadParts, RequestLine, Text};
+use gateway_engine::head::{Head, HeadParts, RequestLine, Text};
 use gateway_http1::request::RequestHead;
 use gateway_http1::response::ResponseHead;
 use gateway_http1::target::Form;
@@ -63,16 +61,10 @@ pub(crate) fn fill_response(parsed: &ResponseHead, parts: &mut HeadParts) {
     }
 }
 
-/// Adds a field of the gateway's own.
-pub(crate) fn add(parts: &mut HeadParts, known: KnownField, value: &[u8]) {
-    let value = parts.copy(value);
-    add_text(parts, known, value);
-}
-
-/// The same with a value that the head already has.
-pub(crate) fn add_text(parts: &mut HeadParts, known: KnownField, value: Text) {
-    let name = parts.copy(known.name().as_bytes());
-    parts.push(name, value, known as u8);
+/// Adds a field of the gateway's own; the value that `fill` appends is one that any head may hold.
+#[inline]
+pub(crate) fn add(parts: &mut HeadParts, known: KnownField, fill: impl FnOnce(&mut Vec<u8>)) {
+    parts.push_line(known.name(), known as u8, fill);
 }
 
 /// What a request to a target says about this hop.
@@ -92,15 +84,10 @@ pub(crate) struct Hop<'a> {
 ///
 /// # Errors
 /// When a policy made something of it that no head may hold.
-pub(crate) fn write_request(
-    head: &Head<'_>,
-    wire: &[u8],
-    hop: Hop<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), WriteError> {
+pub(crate) fn write_request(head: &Head<'_>, hop: Hop<'_>, out: &mut Vec<u8>) -> Result<(), WriteError> {
     let mut writer = HeadWriter::request(out, head.method(), head.path(), head.query())?;
-    writer.field(b"host", hop.host)?;
-    write_fields(&mut writer, head, wire)?;
+    writer.known_field(b"host", hop.host)?;
+    write_fields(&mut writer, head)?;
     writer.framing(hop.framing);
     match (hop.upgrade, hop.trailers) {
         (Some(protocol), _) => {
@@ -132,14 +119,9 @@ pub(crate) struct Reply<'a> {
 ///
 /// # Errors
 /// When a policy made something of it that no head may hold.
-pub(crate) fn write_response(
-    head: &Head<'_>,
-    wire: &[u8],
-    reply: Reply<'_>,
-    out: &mut Vec<u8>,
-) -> Result<(), WriteError> {
+pub(crate) fn write_response(head: &Head<'_>, reply: Reply<'_>, out: &mut Vec<u8>) -> Result<(), WriteError> {
     let mut writer = HeadWriter::response(out, head.status())?;
-    write_fields(&mut writer, head, wire)?;
+    write_fields(&mut writer, head)?;
     writer.framing(reply.announce);
     if let Some(connection) = reply.connection {
         writer.field(b"connection", connection)?;
@@ -151,22 +133,23 @@ pub(crate) fn write_response(
     Ok(())
 }
 
-/// Every field but those of framing and `Host`. Neighbours that are as they were read go in one copy.
-fn write_fields(writer: &mut HeadWriter<'_>, head: &Head<'_>, wire: &[u8]) -> Result<(), WriteError> {
-    let mut run = 0..0;
+/// Every field but those of framing and `Host`. Neighbours that are as they were read, or made here, go in one copy.
+fn write_fields(writer: &mut HeadWriter<'_>, head: &Head<'_>) -> Result<(), WriteError> {
+    let mut run = Text::EMPTY;
     for field in head.fields() {
         if matches!(field.tag, HOST | CONTENT_LENGTH | TRANSFER_ENCODING) {
             continue;
         }
-        if let Some(line) = whole_line(field, wire) {
-            if line.start != run.end {
-                writer.parsed_lines(wire, run);
-                run = line.start..line.start;
-            }
-            run.end = line.end;
+        let line = head.line(field);
+        if let Some(longer) = line.and_then(|line| run.joined(line)) {
+            run = longer;
             continue;
         }
-        writer.parsed_lines(wire, std::mem::replace(&mut run, 0..0));
+        writer.lines(head.bytes(run));
+        run = line.unwrap_or_default();
+        if line.is_some() {
+            continue;
+        }
         let (name, value) = (head.bytes(field.name), head.bytes(field.value));
         if field.tag != UNKNOWN {
             writer.known_field(name, value)?;
@@ -175,19 +158,8 @@ fn write_fields(writer: &mut HeadWriter<'_>, head: &Head<'_>, wire: &[u8]) -> Re
             writer.field(name, value)?;
         }
     }
-    writer.parsed_lines(wire, run);
+    writer.lines(head.bytes(run));
     Ok(())
-}
-
-/// Where a field's line lies in the wire bytes, its end included, if it is as it was read and has the usual form
-/// `name: value`.
-fn whole_line(field: &HeadField, wire: &[u8]) -> Option<Range<usize>> {
-    if !field.name.is_wire() || !field.value.is_wire() {
-        return None;
-    }
-    let (name, value) = (field.name.range(), field.value.range());
-    let usual = wire.get(name.end..value.start)? == b": " && wire.get(value.end..value.end + 2)? == b"\r\n";
-    usual.then_some(name.start..value.end + 2)
 }
 
 #[cfg(test)]
@@ -205,7 +177,7 @@ mod tests {
         edit(&mut head);
         let mut out = Vec::new();
         let hop = Hop { host: b"h", framing: Framing::None, trailers: false, upgrade: None };
-        write_request(&head, wire, hop, &mut out).expect("sound");
+        write_request(&head, hop, &mut out).expect("sound");
         String::from_utf8(out).expect("ASCII")
     }
 
@@ -237,6 +209,6 @@ mod tests {
         head.set_path(b"/");
         head.add("a", b"1\r\nb: 2");
         let hop = Hop { host: b"h", framing: Framing::None, trailers: false, upgrade: None };
-        assert!(write_request(&head, b"", hop, &mut Vec::new()).is_err());
+        assert!(write_request(&head, hop, &mut Vec::new()).is_err());
     }
 }

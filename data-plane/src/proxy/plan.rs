@@ -26,8 +26,8 @@ use crate::upstream::Picked;
 /// What to do.
 #[derive(Debug)]
 pub(crate) enum Plan {
-    /// Ask a target; the request's head is written.
-    Forward(Picked),
+    /// Ask the target that was picked; the request's head is written.
+    Forward,
     /// Send the response that the exchange holds.
     Answer,
     /// Refuse it.
@@ -37,25 +37,28 @@ pub(crate) enum Plan {
 /// What holds for the request from here on.
 #[derive(Debug)]
 pub(crate) struct Course<'v> {
+    view: &'v View,
     /// The policies.
     chain: Chain<'v>,
     /// The route; `None` if there is none.
     pub(crate) route: Option<&'v Arc<Route>>,
-    listener: &'v str,
     /// The client.
     pub(crate) origin: Origin,
     /// Largest request body.
     pub(crate) max_body: u64,
-    /// From the end of the request's body to the response's head.
-    pub(crate) request_timeout: Option<Duration>,
-    /// Without a byte either way.
-    pub(crate) idle_timeout: Option<Duration>,
 }
 
-/// Makes the plan. `wire` holds the bytes that the request head's wire texts point into.
-pub(crate) fn plan<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8]) -> (Course<'v>, Plan) {
+/// Makes the plan. `wire` holds the bytes that the request head's wire texts point into; `target` is where to put the
+/// one that is picked.
+pub(crate) fn plan<'v>(
+    job: &mut Job<'_>,
+    view: &'v View,
+    wire: &[u8],
+    target: &mut Option<Picked>,
+) -> (Course<'v>, Plan) {
     job.exchange.response.clear();
-    heads::add(&mut job.exchange.request, KnownField::XRequestId, job.exchange.id.as_bytes());
+    let Exchange { request, id, .. } = &mut *job.exchange;
+    heads::add(request, KnownField::XRequestId, |out| out.extend_from_slice(id.as_bytes()));
     let origin = identity::introduce(
         &mut job.exchange.request,
         wire,
@@ -66,8 +69,8 @@ pub(crate) fn plan<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8]) -> (Cours
     let mut course = Course::without_route(view, origin);
     let plan = match locate(job, view, wire, origin) {
         Ok(found) => {
-            course.take(view, found.route);
-            pass(job, view, wire, &mut course, &found)
+            course.take(found.route);
+            pass(job, wire, &mut course, &found, target)
         }
         Err(reason) => {
             course.note(job, wire);
@@ -149,15 +152,22 @@ fn has_cors(view: &View, found: &Match<'_>) -> bool {
 struct Scene<'s, 'h> {
     ctx: Ctx<'s>,
     head: Head<'h>,
-    wire: &'h [u8],
     response: &'s mut HeadParts,
     scratch: &'s mut Vec<u8>,
     body: &'s mut Vec<u8>,
     to_target: &'s mut Vec<u8>,
+    target: &'s mut Option<Picked>,
 }
 
 /// Runs the request side of the policies, then the action.
-fn pass(job: &mut Job<'_>, view: &View, wire: &[u8], course: &mut Course<'_>, found: &Match<'_>) -> Plan {
+fn pass(
+    job: &mut Job<'_>,
+    wire: &[u8],
+    course: &mut Course<'_>,
+    found: &Match<'_>,
+    target: &mut Option<Picked>,
+) -> Plan {
+    let view = course.view;
     let Exchange { request, response, notes, id, path, scratch, body, to_target, .. } = &mut *job.exchange;
     let params: SmallVec<[Param<'_>; 8]> = found.params(path).collect();
     let ctx = Ctx {
@@ -171,7 +181,8 @@ fn pass(job: &mut Job<'_>, view: &View, wire: &[u8], course: &mut Course<'_>, fo
         elapsed: Duration::ZERO,
         notes,
     };
-    let mut scene = Scene { ctx, head: Head::new(wire, request), wire, response, scratch, body, to_target };
+    let head = Head::new(wire, request);
+    let mut scene = Scene { ctx, head, response, scratch, body, to_target, target };
     if !course.chain.is_empty() {
         match course.chain.request(&mut scene.ctx, &mut scene.head) {
             Flow::Continue => {}
@@ -224,8 +235,11 @@ impl Scene<'_, '_> {
             upgrade: asked.upgrade.map(|protocol| self.head.bytes(protocol)),
         };
         self.to_target.clear();
-        match heads::write_request(&self.head, self.wire, hop, self.to_target) {
-            Ok(()) => Plan::Forward(picked),
+        match heads::write_request(&self.head, hop, self.to_target) {
+            Ok(()) => {
+                *self.target = Some(picked);
+                Plan::Forward
+            }
             Err(_) => Plan::Refuse(Reason::BadRequest),
         }
     }
@@ -250,23 +264,26 @@ impl Scene<'_, '_> {
 impl<'v> Course<'v> {
     /// For a request that no route takes, as far as is known.
     fn without_route(view: &'v View, origin: Origin) -> Self {
-        let (engine, listener) = (&view.snapshot.engine, &*view.listener);
-        Course {
-            chain: Chain::new(engine.levels_without_route(listener)),
-            route: None,
-            listener: &listener.name,
-            origin,
-            max_body: u64::MAX,
-            request_timeout: None,
-            idle_timeout: Some(listener.http.idle_timeout).filter(|timeout| !timeout.is_zero()),
-        }
+        let chain = Chain::new(view.snapshot.engine.levels_without_route(&view.listener));
+        Course { view, chain, route: None, origin, max_body: u64::MAX }
     }
 
-    fn take(&mut self, view: &'v View, route: &'v Arc<Route>) {
-        self.chain = Chain::new(view.snapshot.engine.levels(&view.listener, route));
+    fn take(&mut self, route: &'v Arc<Route>) {
+        self.chain = Chain::new(self.view.snapshot.engine.levels(&self.view.listener, route));
         self.route = Some(route);
-        self.request_timeout = route.request_timeout;
-        self.idle_timeout = route.idle_timeout;
+    }
+
+    /// From the end of the request's body to the response's head.
+    pub(crate) fn request_timeout(&self) -> Option<Duration> {
+        self.route.and_then(|route| route.request_timeout)
+    }
+
+    /// Without a byte either way.
+    pub(crate) fn idle_timeout(&self) -> Option<Duration> {
+        match self.route {
+            Some(route) => route.idle_timeout,
+            None => Some(self.view.listener.http.idle_timeout).filter(|timeout| !timeout.is_zero()),
+        }
     }
 
     /// Lets the policies note what the response pass needs, of a request that is refused before they run.
@@ -282,13 +299,14 @@ impl<'v> Course<'v> {
     /// head's wire texts point into.
     pub(crate) fn pass_back(&self, job: &mut Job<'_>, wire: &[u8]) {
         let Exchange { response, notes, id, .. } = &mut *job.exchange;
-        heads::add(response, KnownField::XRequestId, id.as_bytes());
-        let mut head = Head::new(wire, response);
-        if head.fields().all(|field| field.tag != KnownField::Date as u8) {
-            job.worker.date.with(|date| head.add("date", date));
+        heads::add(response, KnownField::XRequestId, |out| out.extend_from_slice(id.as_bytes()));
+        if Head::new(wire, response).fields().all(|field| field.tag != KnownField::Date as u8) {
+            let date = |out: &mut Vec<u8>| job.worker.date.with(|date| out.extend_from_slice(date));
+            heads::add(response, KnownField::Date, date);
         }
         if !self.chain.is_empty() {
-            self.chain.response(&mut self.ctx(id, notes, job.asked.started.elapsed()), &mut head);
+            let ctx = &mut self.ctx(id, notes, job.asked.started.elapsed());
+            self.chain.response(ctx, &mut Head::new(wire, response));
         }
     }
 
@@ -297,7 +315,7 @@ impl<'v> Course<'v> {
             request_id: id,
             client_ip: self.origin.ip,
             scheme: self.origin.scheme,
-            listener: self.listener,
+            listener: &self.view.listener.name,
             route: self.route.map_or("", |route| &route.name),
             params: &[],
             matched_prefix: None,

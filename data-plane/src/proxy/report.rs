@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use gateway_engine::reject::Reason;
 use gateway_http1::Method;
+use tokio::time::Instant;
 
 use super::Job;
 use super::forward::Fault;
@@ -23,6 +24,8 @@ pub(crate) struct Ledger {
     pub(crate) reason: Option<Reason>,
     /// The last target asked.
     pub(crate) target: Option<Picked>,
+    /// When its last byte was gone, if somebody looked at the clock then.
+    pub(crate) ended: Option<Instant>,
 }
 
 impl Ledger {
@@ -101,7 +104,7 @@ impl Kept {
 /// The request is over.
 pub(crate) fn finish(job: &Job<'_>, facts: Facts<'_>, bytes: (u64, u64), ledger: &Ledger) {
     let (received, sent) = bytes;
-    let duration = job.asked.started.elapsed();
+    let duration = ledger.ended.unwrap_or_else(Instant::now).duration_since(job.asked.started);
     let metrics = &job.worker.metrics;
     metrics.bytes(received, sent);
     metrics.request_finished(&Finished {

@@ -17,7 +17,6 @@ use gateway_http1::request::{self, RequestHead};
 use gateway_http1::write::{announce, has_body};
 use gateway_http1::{Framing, Limits, Method, ParseError, Status, Version};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
 
 use super::http2;
 use crate::buffer;
@@ -165,8 +164,8 @@ async fn serve_one(connection: &mut Connection, job: &mut Job<'_>, view: Rc<View
     })
     .await;
     match read {
-        Ok(Read::Head(started)) => {
-            connection.begin(job, &view, started);
+        Ok(Read::Head) => {
+            connection.begin(job, &view);
             proxy::handle(job, view, connection).await;
             // A response that came early has been announced as the last. Should anything slip through: where the
             // next request begins is known only after the body of this one.
@@ -189,8 +188,8 @@ async fn serve_one(connection: &mut Connection, job: &mut Job<'_>, view: Rc<View
 
 /// What was read.
 enum Read {
-    /// A whole request head; its first byte was there at this time.
-    Head(Instant),
+    /// A whole request head.
+    Head,
     /// Nothing, although it seemed so: a fresh connection is taken for readable until it is tried.
     Nothing,
     /// The client closed instead.
@@ -216,7 +215,7 @@ fn poll_head(
             }
             match request::parse(filled, limits, parsed) {
                 _ if may_be_http2 => {}
-                Ok(Status::Complete) => return Poll::Ready(Ok(Read::Head(Instant::now()))),
+                Ok(Status::Complete) => return Poll::Ready(Ok(Read::Head)),
                 Ok(Status::Partial) => {}
                 Err(error) => return Poll::Ready(Err(reason(error))),
             }
@@ -284,7 +283,7 @@ struct Connection {
 
 impl Connection {
     /// Takes up the request whose head was parsed.
-    fn begin(&mut self, job: &mut Job<'_>, view: &View, started: Instant) {
+    fn begin(&mut self, job: &mut Job<'_>, view: &View) {
         let Exchange { parsed_request: parsed, request, id, method, .. } = &mut *job.exchange;
         let wire = self.wire.buffer.filled();
         let trusted = view.listener.http.trusts(job.asked.peer);
@@ -310,7 +309,7 @@ impl Connection {
             upgrade,
             peer: job.asked.peer,
             trusted,
-            started,
+            started: job.asked.started,
         };
         self.method = parsed.method;
         self.version = parsed.version;
@@ -330,13 +329,13 @@ impl Client for Connection {
         self.head_len = 0;
     }
 
-    fn interim(&mut self, head: &Head<'_>, wire: &[u8]) -> Result<(), Unsendable> {
+    fn interim(&mut self, head: &Head<'_>) -> Result<(), Unsendable> {
         // RFC 9110 §15.2: not to a client that speaks 1.0.
         if self.version == Version::Http10 {
             return Ok(());
         }
         let reply = Reply { announce: Framing::None, connection: None, upgrade: None };
-        heads::write_response(head, wire, reply, self.wire.gather()).map_err(|_| Unsendable)
+        heads::write_response(head, reply, self.wire.gather()).map_err(|_| Unsendable)
     }
 
     fn open(&mut self, head: &Head<'_>, opening: Opening<'_>) -> Result<(), Unsendable> {
@@ -356,7 +355,7 @@ impl Client for Connection {
         };
         let reply = Reply { announce: announced, connection, upgrade: opening.upgrade };
         self.opened = self.wire.position();
-        heads::write_response(head, opening.wire, reply, self.wire.gather()).map_err(|_| Unsendable)?;
+        heads::write_response(head, reply, self.wire.gather()).map_err(|_| Unsendable)?;
         self.wire.announce_body(if has_body(self.method, status) { announced } else { Framing::None });
         Ok(())
     }

@@ -295,7 +295,7 @@ impl Client for Stream {
 
     fn release_head(&mut self) {}
 
-    fn interim(&mut self, _head: &Head<'_>, _wire: &[u8]) -> Result<(), Unsendable> {
+    fn interim(&mut self, _head: &Head<'_>) -> Result<(), Unsendable> {
         // hyper has no way to send them; they may always be left out (RFC 9110 §15.2).
         Ok(())
     }
