@@ -83,6 +83,12 @@ impl Buffer {
         &self.bytes[self.start..self.end]
     }
 
+    /// The same, to be decrypted in place.
+    #[inline]
+    pub(crate) fn filled_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start..self.end]
+    }
+
     /// What can be read into.
     #[inline]
     pub(crate) fn spare(&mut self) -> &mut [u8] {

@@ -12,6 +12,7 @@ mod runtime;
 mod server;
 pub mod snapshot;
 pub mod state_dir;
+mod stream;
 mod sync;
 mod task;
 pub mod telemetry;
@@ -34,6 +35,7 @@ use apply::Applier;
 pub use apply::{Cursor, Reject, State};
 pub use config::Config;
 use runtime::{Shared, Workers};
+use server::tls::Tickets;
 use snapshot::{Live, Snapshot};
 use state_dir::{StateDir, StateDirError};
 use sync::client::Client;
@@ -117,6 +119,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         metrics: Arc::new(Metrics::default()),
         request_log: RequestLog::start(&config.access_log).map_err(RunError::RequestLog)?,
         resolver: Resolver::new(tokio::runtime::Handle::current()),
+        tickets: Tickets::new(),
     });
     let workers = config.workers.unwrap_or_else(cores);
     let workers = Arc::new(Workers::start(workers, &shared).map_err(RunError::Workers)?);

@@ -25,6 +25,7 @@ use crate::proxy::date::Date;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::identity::RequestIds;
 use crate::server::listener::{self, Bound, Door};
+use crate::server::tls::Tickets;
 use crate::snapshot::{Live, Reader};
 use crate::telemetry::metrics::Slot;
 use crate::telemetry::{Metrics, RequestLog, WorkerMetrics};
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub(crate) request_log: RequestLog,
     /// Addresses of the targets that are given by name.
     pub(crate) resolver: Arc<Resolver>,
+    /// Seals the tickets by which TLS sessions are resumed.
+    pub(crate) tickets: Tickets,
 }
 
 /// The running workers.

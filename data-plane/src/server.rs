@@ -4,6 +4,7 @@
 pub(crate) mod http1;
 pub(crate) mod http2;
 pub(crate) mod listener;
+pub(crate) mod tls;
 
 #[cfg(test)]
 mod tests;

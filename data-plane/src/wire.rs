@@ -6,18 +6,16 @@
 //!
 //! Invariant: while `direct` is not zero, a chunk of that many bytes is announced and must be sent as it was offered.
 
-mod socket;
-
 use std::io::{self, IoSlice};
 use std::task::{Context, Poll, ready};
 
+use gateway_engine::context::Scheme;
 use gateway_http1::body::{self, BodyError, ChunkedLimits, Decoder, Encoder, Frame};
 use gateway_http1::{Field, Framing};
-use tokio::net::TcpStream;
 
 use crate::buffer::{self, Buffer};
 use crate::relay::{Sink, Source, SourceError, Step};
-use socket::Socket;
+use crate::stream::Stream;
 
 /// Data up to this size is copied behind what is gathered: cheaper than a second slice in the system call.
 const COPY: usize = 4 * 1024;
@@ -27,7 +25,7 @@ const GATHER: usize = 16 * 1024;
 /// A connection and what is read from and written to it.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    socket: Socket,
+    stream: Stream,
     /// Read and not yet consumed.
     pub(crate) buffer: Buffer,
     /// Gathered to be sent; the first `sent` bytes of it were.
@@ -51,9 +49,9 @@ pub(crate) struct Wire {
 
 impl Wire {
     /// A connection that reads into `buffer`, which may have no memory yet.
-    pub(crate) fn new(stream: TcpStream, buffer: Buffer) -> Self {
+    pub(crate) fn new(stream: impl Into<Stream>, buffer: Buffer) -> Self {
         Wire {
-            socket: Socket::new(stream),
+            stream: stream.into(),
             buffer,
             out: Vec::new(),
             sent: 0,
@@ -80,12 +78,17 @@ impl Wire {
     /// Nothing was seen on it since it was last read from: no end, no bytes that nobody asked for. Asks the system
     /// only when the reactor has seen something.
     pub(crate) fn is_quiet(&self) -> bool {
-        self.socket.is_quiet()
+        self.stream.is_quiet()
+    }
+
+    /// What its other side spoke.
+    pub(crate) const fn scheme(&self) -> Scheme {
+        self.stream.scheme()
     }
 
     /// The connection alone; what is buffered is lost.
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.socket.into_stream()
+    pub(crate) fn into_stream(self) -> Stream {
+        self.stream
     }
 
     /// Takes the vector back.
@@ -159,7 +162,7 @@ impl Wire {
 
     /// Goes on with another connection: what is gathered will be sent again from its beginning.
     pub(crate) fn restart(&mut self, fresh: Wire) {
-        self.socket = fresh.socket;
+        self.stream = fresh.stream;
         self.sent = 0;
         self.buffer.release();
     }
@@ -169,30 +172,30 @@ impl Wire {
         if self.buffer.is_empty() && self.buffer.capacity() > 0 {
             self.buffer.release();
         }
-        self.socket.poll_readable(cx)
+        self.stream.poll_readable(cx)
     }
 
     /// Notices that the other side is done, or the connection broken, while there is no room for what it says.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.socket.poll_ended(cx)
+        self.stream.poll_ended(cx)
     }
 
     /// Reads once, whatever fits into the buffer, which gets at least `room` bytes in size; 0: the other side is done.
     pub(crate) fn poll_fill(&mut self, cx: &mut Context<'_>, room: usize) -> Poll<io::Result<usize>> {
-        let count = ready!(self.socket.poll_read(cx, &mut self.buffer, room))?;
+        let count = ready!(self.stream.poll_read(cx, &mut self.buffer, room))?;
         self.brimming = self.buffer.is_full();
         self.received += count as u64;
         Poll::Ready(Ok(count))
     }
 
     /// Closes so that the other side cannot take what it got for the whole: a reset.
-    pub(crate) fn reset(&self) {
-        self.socket.reset();
+    pub(crate) fn reset(&mut self) {
+        self.stream.reset();
     }
 
     /// Says that nothing more will be sent.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.socket.poll_shutdown(cx)
+        self.stream.poll_shutdown(cx)
     }
 
     /// Writes what is gathered, then up to `direct` bytes of `data`, then the end of the chunk; how much of the data.
@@ -208,7 +211,7 @@ impl Wire {
                 (false, true) => &slices[..2],
                 (false, false) => &slices[..],
             };
-            let mut count = ready!(self.socket.poll_write(cx, slices))?;
+            let mut count = ready!(self.stream.poll_write(cx, slices))?;
             self.delivered += count as u64;
             let of_gathered = count.min(self.out.len() - self.sent);
             self.sent += of_gathered;
@@ -302,11 +305,11 @@ impl Sink for Wire {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.sent < self.out.len() {
-            let count = ready!(self.socket.poll_write(cx, &[IoSlice::new(&self.out[self.sent..])]))?;
+            let count = ready!(self.stream.poll_write(cx, &[IoSlice::new(&self.out[self.sent..])]))?;
             self.sent += count;
             self.delivered += count as u64;
         }
-        Poll::Ready(Ok(()))
+        self.stream.poll_flush(cx)
     }
 }
 

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::task::{Context, Poll};
 
+use gateway_engine::context::Scheme;
 use gateway_engine::head::{Head, Text};
 use gateway_http1::{Framing, Method};
 use tokio::time::Instant;
@@ -23,6 +24,8 @@ pub(crate) struct Asked {
     pub(crate) upgrade: Option<Text>,
     /// The other end of the connection.
     pub(crate) peer: IpAddr,
+    /// What it spoke.
+    pub(crate) scheme: Scheme,
     /// It is one of the listener's trusted proxies.
     pub(crate) trusted: bool,
     /// When the first byte of the request was there.
@@ -31,13 +34,14 @@ pub(crate) struct Asked {
 
 impl Asked {
     /// Of a request that begins now, before its head is there.
-    pub(crate) fn nothing(peer: IpAddr) -> Self {
+    pub(crate) fn nothing(peer: IpAddr, scheme: Scheme) -> Self {
         Asked {
             method: Method::Other,
             framing: Framing::None,
             trailers: false,
             upgrade: None,
             peer,
+            scheme,
             trusted: false,
             started: Instant::now(),
         }

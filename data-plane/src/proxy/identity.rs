@@ -12,6 +12,7 @@ use gateway_engine::head::{Head, HeadParts};
 use gateway_engine::listener::HttpSettings;
 use gateway_http1::KnownField;
 
+use super::client::Asked;
 use super::heads;
 
 /// Longest request id that is kept.
@@ -83,19 +84,13 @@ pub(crate) struct Origin {
     pub(crate) scheme: Scheme,
 }
 
-/// Finds the client and writes the forwarding fields into the head. `trusted`: the connection comes from a trusted
-/// proxy, and the head still has the fields it sent; otherwise they have been left out of it.
-pub(crate) fn introduce(
-    parts: &mut HeadParts,
-    wire: &[u8],
-    peer: IpAddr,
-    http: &HttpSettings,
-    trusted: bool,
-) -> Origin {
-    let mut origin = Origin { ip: peer.to_canonical(), scheme: Scheme::Http };
+/// Finds the client and writes the forwarding fields into the head. From a trusted proxy the head still has the fields
+/// that it sent; otherwise they have been left out of it.
+pub(crate) fn introduce(parts: &mut HeadParts, wire: &[u8], asked: &Asked, http: &HttpSettings) -> Origin {
+    let mut origin = Origin { ip: asked.peer.to_canonical(), scheme: asked.scheme };
     let mut head = Head::new(wire, parts);
-    if trusted {
-        continue_chain(&mut head, peer, http, &mut origin);
+    if asked.trusted {
+        continue_chain(&mut head, asked, http, &mut origin);
         return origin;
     }
     let authority = head.request_line().authority;
@@ -111,7 +106,8 @@ pub(crate) fn introduce(
 }
 
 /// The peer is a trusted proxy: what it says about its client is continued.
-fn continue_chain(head: &mut Head<'_>, peer: IpAddr, http: &HttpSettings, origin: &mut Origin) {
+fn continue_chain(head: &mut Head<'_>, asked: &Asked, http: &HttpSettings, origin: &mut Origin) {
+    let peer = asked.peer;
     let mut text = head.take_scratch();
     head.join_into("x-forwarded-for", &mut text);
     // From the right, the first that is no trusted proxy; if all are, the farthest.
@@ -129,7 +125,7 @@ fn continue_chain(head: &mut Head<'_>, peer: IpAddr, http: &HttpSettings, origin
     head.set("x-forwarded-for", &text);
     match head.get("x-forwarded-proto") {
         Some(proto) if proto.eq_ignore_ascii_case(b"https") => origin.scheme = Scheme::Https,
-        Some(_) => {}
+        Some(_) => origin.scheme = Scheme::Http,
         None => head.add("x-forwarded-proto", origin.scheme.as_str().as_bytes()),
     }
     if !head.contains("x-forwarded-host") && !head.authority().is_empty() {
@@ -144,6 +140,9 @@ fn continue_chain(head: &mut Head<'_>, peer: IpAddr, http: &HttpSettings, origin
         text.extend_from_slice(if quoted { b"\"[" } else { b"" });
         push_ip(peer.to_canonical(), &mut text);
         text.extend_from_slice(if quoted { b"]\"" } else { b"" });
+        if asked.scheme == Scheme::Https {
+            text.extend_from_slice(b";proto=https");
+        }
         head.set("forwarded", &text);
     }
     head.return_scratch(text);
@@ -199,7 +198,9 @@ mod tests {
             trusted_proxies: [cidr("10.0.0.0/8").expect("a block")].into(),
             ..Default::default()
         };
-        let origin = introduce(&mut parts, b"", peer.parse().expect("an address"), &http, trusted);
+        let peer = peer.parse().expect("an address");
+        let asked = Asked { trusted, ..Asked::nothing(peer, Scheme::Http) };
+        let origin = introduce(&mut parts, b"", &asked, &http);
         let head = Head::new(b"", &mut parts);
         let lines = head.iter().map(|(name, value, _)| {
             format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))

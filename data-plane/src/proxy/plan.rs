@@ -59,13 +59,7 @@ pub(crate) fn plan<'v>(
     job.exchange.response.clear();
     let Exchange { request, id, .. } = &mut *job.exchange;
     heads::add(request, KnownField::XRequestId, |out| out.extend_from_slice(id.as_bytes()));
-    let origin = identity::introduce(
-        &mut job.exchange.request,
-        wire,
-        job.asked.peer,
-        &view.listener.http,
-        job.asked.trusted,
-    );
+    let origin = identity::introduce(&mut job.exchange.request, wire, &job.asked, &view.listener.http);
     let mut course = Course::without_route(view, origin);
     let plan = match locate(job, view, wire, origin) {
         Ok(found) => {

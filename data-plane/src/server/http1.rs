@@ -16,7 +16,6 @@ use gateway_http1::field::list;
 use gateway_http1::request::{self, RequestHead};
 use gateway_http1::write::{announce, has_body};
 use gateway_http1::{Framing, Limits, Method, ParseError, Status, Version};
-use tokio::net::TcpStream;
 
 use super::http2;
 use crate::buffer;
@@ -27,6 +26,7 @@ use crate::proxy::{self, Job, identity};
 use crate::relay::{Sink, Source, SourceError, Step};
 use crate::runtime::{Phase, Presence, Worker};
 use crate::server::listener::{Door, View};
+use crate::stream::Stream;
 use crate::wheel::Timer;
 use crate::wire::Wire;
 
@@ -46,7 +46,7 @@ pub(super) const MAX_LINGER_BYTES: usize = 1 << 20;
 pub(super) fn serve(
     worker: Rc<Worker>,
     door: Rc<Door>,
-    stream: TcpStream,
+    stream: impl Into<Stream>,
     peer: SocketAddr,
     presence: Presence,
 ) -> impl Future<Output = ()> {
@@ -65,7 +65,7 @@ pub(super) fn serve(
             let Some(view) = wait(&mut connection.wire, &worker, &door, &timer, first).await else { break };
             let mut exchange = worker.take_exchange();
             connection.wire.begin(std::mem::take(&mut exchange.to_client));
-            let asked = Asked::nothing(peer.ip());
+            let asked = Asked::nothing(peer.ip(), connection.wire.scheme());
             let mut job = Job { worker: &worker, door: &door, timer: &timer, exchange: &mut exchange, asked };
             let read = serve_one(&mut connection, &mut job, view, first).await;
             exchange.to_client = connection.wire.take_back();
@@ -308,6 +308,7 @@ impl Connection {
             trailers: parsed.accepts_trailers,
             upgrade,
             peer: job.asked.peer,
+            scheme: job.asked.scheme,
             trusted,
             started: job.asked.started,
         };

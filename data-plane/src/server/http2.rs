@@ -1,4 +1,4 @@
-//! A client's HTTP/2 connection (by prior knowledge): hyper speaks the protocol, every stream becomes a task of its
+//! A client's HTTP/2 connection (agreed on by TLS, or by prior knowledge): hyper speaks the protocol, every stream becomes a task of its
 //! own that goes the same way as an HTTP/1.1 request.
 //!
 //! The bytes that told the protocol are replayed to hyper. A connection without streams is closed gracefully after the
@@ -11,22 +11,23 @@ mod stream;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use gateway_engine::context::Scheme;
 use hyper::Response;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use crate::runtime::Worker;
 use crate::server::listener::Door;
+use crate::stream::Stream;
 use crate::wheel::Timer;
 use crate::wire::Wire;
 use pipe::Outgoing;
@@ -39,6 +40,7 @@ const MAX_GRACES: u32 = 30;
 
 /// Serves a connection whose preface is in the wire's buffer.
 pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, wire: Wire, peer: SocketAddr, timer: Timer) {
+    let caller = Caller { ip: peer.ip(), scheme: wire.scheme() };
     let Some(view) = door.view(worker) else { return };
     let http = &view.listener.http;
     let [idle, first] =
@@ -57,7 +59,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, wire: Wire, peer
     let service = service_fn(|request| {
         let (head, answer) = oneshot::channel();
         let open = Open::new(&streams);
-        spawn_local(stream::serve(Rc::clone(worker), Rc::clone(door), request, peer, head, open));
+        spawn_local(stream::serve(Rc::clone(worker), Rc::clone(door), request, caller, head, open));
         respond(answer)
     });
     let mut connection = pin!(builder.serve_connection(io, service));
@@ -89,6 +91,13 @@ pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, wire: Wire, peer
         polled
     })
     .await;
+}
+
+/// Who is at the other end, and what it spoke.
+#[derive(Clone, Copy, Debug)]
+struct Caller {
+    ip: IpAddr,
+    scheme: Scheme,
 }
 
 /// A connection that was told to end.
@@ -145,7 +154,7 @@ impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
 struct Replay {
     replayed: Vec<u8>,
     at: usize,
-    stream: TcpStream,
+    stream: Stream,
     /// Bytes sent.
     written: Rc<Cell<u64>>,
 }
@@ -173,13 +182,13 @@ impl AsyncRead for Replay {
             }
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, out)
+        AsyncRead::poll_read(Pin::new(&mut self.stream), cx, out)
     }
 }
 
 impl AsyncWrite for Replay {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        let outcome = AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, bytes);
         self.note(&outcome);
         outcome
     }
@@ -199,10 +208,10 @@ impl AsyncWrite for Replay {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        AsyncWrite::poll_flush(Pin::new(&mut self.stream), cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
     }
 }

@@ -23,7 +23,8 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
 use crate::runtime::{Phase, Worker};
-use crate::server::http1;
+use crate::server::tls::Acceptor;
+use crate::server::{http1, tls};
 use crate::snapshot::Pinned;
 
 /// Connections that may wait to be accepted, per worker; the kernel caps it at `net.core.somaxconn`.
@@ -141,19 +142,31 @@ pub(crate) struct Door {
     view: RefCell<Option<Rc<View>>>,
     closing: Cell<bool>,
     closed: Notify,
+    acceptor: Acceptor,
 }
 
 impl Door {
     /// Registers the socket with this worker's runtime.
     pub(crate) fn open(name: Arc<str>, socket: std::net::TcpListener) -> io::Result<(Rc<Door>, TcpListener)> {
         let socket = TcpListener::from_std(socket)?;
-        let door = Door { name, view: RefCell::default(), closing: Cell::new(false), closed: Notify::new() };
+        let door = Door {
+            name,
+            view: RefCell::default(),
+            closing: Cell::new(false),
+            closed: Notify::new(),
+            acceptor: Acceptor::default(),
+        };
         Ok((Rc::new(door), socket))
     }
 
     /// `namespace/name` of the listener.
     pub(crate) fn name(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// How it shakes hands.
+    pub(super) fn acceptor(&self) -> &Acceptor {
+        &self.acceptor
     }
 
     /// Stops accepting; idle connections are to close.
@@ -219,12 +232,13 @@ pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListen
 }
 
 fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
-    // Closed: no handshake yet, and never in clear text.
-    if door.view(worker).is_some_and(|view| view.listener.tls.is_some()) {
-        return;
-    }
     let presence = worker.connection(door);
-    spawn_local(http1::serve(Rc::clone(worker), Rc::clone(door), stream, peer, presence));
+    let (own, at) = (Rc::clone(worker), Rc::clone(door));
+    if door.view(worker).is_some_and(|view| view.listener.tls.is_some()) {
+        spawn_local(tls::serve(own, at, stream, peer, presence));
+    } else {
+        spawn_local(http1::serve(own, at, stream, peer, presence));
+    }
 }
 
 /// The next connection; `None` once the door is closed.

@@ -17,6 +17,7 @@ use crate::buffer::SMALL;
 use crate::runtime::{Shared, Worker};
 use crate::server::http1;
 use crate::server::listener::Door;
+use crate::server::tls::Tickets;
 use crate::snapshot::{Live, Snapshot};
 use crate::telemetry::{Metrics, RequestLog};
 use crate::upstream::dns::Resolver;
@@ -28,6 +29,7 @@ fn worker(snapshot: Snapshot) -> Rc<Worker> {
         metrics: Arc::new(Metrics::default()),
         request_log: RequestLog::off(),
         resolver: Resolver::new(Handle::current()),
+        tickets: Tickets::new(),
     });
     let metrics = shared.metrics.worker();
     Worker::new(shared, metrics)

@@ -80,6 +80,22 @@ pub struct Finished<'a> {
     pub duration: Duration,
 }
 
+/// How a TLS handshake ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Handshake {
+    /// Requests can come.
+    Done,
+    /// One side did not like what the other said, or the client went away.
+    Failed,
+    /// It took too long.
+    TimedOut,
+}
+
+impl Handshake {
+    const NAMES: [&'static str; 3] = ["ok", "failed", "timeout"];
+}
+
 /// Every metric of this process. Made once, shared; [`Metrics::render`] is the only reader.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -213,6 +229,11 @@ impl WorkerMetrics {
     /// A connection of a listener is gone.
     pub fn connection_closed(&self, listener: Slot<'_>) {
         self.listener(listener, |cells| cells.connections.sub(1));
+    }
+
+    /// A TLS handshake on a listener is over.
+    pub fn handshake(&self, listener: Slot<'_>, result: Handshake) {
+        self.listener(listener, |cells| cells.handshakes[result as usize].add(1));
     }
 
     /// Bytes of requests received from and of responses sent to clients, heads and bodies.

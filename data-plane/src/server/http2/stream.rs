@@ -3,7 +3,6 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -20,8 +19,8 @@ use hyper::body::{Body as _, Incoming};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Open;
 use super::pipe::{Outgoing, Writer, pipe};
+use super::{Caller, Open};
 use crate::proxy::client::{Asked, Client, Gone, Opening, Unsendable};
 use crate::proxy::{self, Job, identity};
 use crate::relay::{Sink, Source, SourceError, Step};
@@ -35,7 +34,7 @@ pub(super) async fn serve(
     worker: Rc<Worker>,
     door: Rc<Door>,
     request: Request<Incoming>,
-    peer: SocketAddr,
+    caller: Caller,
     answer: oneshot::Sender<Response<Outgoing>>,
     open: Open,
 ) {
@@ -44,7 +43,7 @@ pub(super) async fn serve(
     let mut exchange = worker.take_exchange();
     let (parts, body) = request.into_parts();
     let http = &view.listener.http;
-    let trusted = http.trusts(peer.ip());
+    let trusted = http.trusts(caller.ip);
     let read = fill(&parts, trusted, http.max_uri_bytes as usize, &mut exchange.request);
     match parts.headers.get("x-request-id").and_then(|id| identity::sane_id(id.as_bytes())) {
         Some(given) => exchange.id.push_str(given),
@@ -59,7 +58,8 @@ pub(super) async fn serve(
         framing: framing(&parts.headers, &body),
         trailers: parts.headers.get_all(TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")),
         upgrade: None,
-        peer: peer.ip(),
+        peer: caller.ip,
+        scheme: caller.scheme,
         trusted,
         started: Instant::now(),
     };

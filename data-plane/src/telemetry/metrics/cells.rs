@@ -261,11 +261,13 @@ impl UpstreamLocal {
 pub(super) struct ListenerCells {
     pub(super) name: Arc<str>,
     pub(super) connections: Cell,
+    /// By [`super::Handshake`].
+    pub(super) handshakes: [Cell; 3],
 }
 
 impl ListenerCells {
     pub(super) fn new(name: Arc<str>) -> Self {
-        ListenerCells { name, connections: Cell::default() }
+        ListenerCells { name, connections: Cell::default(), handshakes: Default::default() }
     }
 }
 

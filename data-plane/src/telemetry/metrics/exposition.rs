@@ -9,7 +9,7 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::cells::{BUCKETS_US, HistogramTotal, Outcome, RouteCells, UpstreamCells};
-use super::{Metrics, Series};
+use super::{Handshake, Metrics, Series};
 
 /// Everything, as text. Families without a series are left out.
 pub(super) fn render(metrics: &Metrics) -> String {
@@ -67,9 +67,16 @@ fn worker_families(series: &Series, families: &mut Vec<MetricFamily>) {
         sent = sent.wrapping_add(worker.sent.get());
     }
     let mut connections = BTreeMap::<&str, u64>::new();
+    let mut handshakes = BTreeMap::<(&str, &str), u64>::new();
     for cells in &series.listeners {
         let sum = connections.entry(&cells.name).or_default();
         *sum = sum.wrapping_add(cells.connections.get());
+        for (result, cell) in Handshake::NAMES.into_iter().zip(&cells.handshakes) {
+            let count = cell.get();
+            if count > 0 {
+                *handshakes.entry((&cells.name, result)).or_default() += count;
+            }
+        }
     }
     families.push(family(
         "gateway_requests_in_flight",
@@ -82,6 +89,15 @@ fn worker_families(series: &Series, families: &mut Vec<MetricFamily>) {
         "Open client connections.",
         MetricType::GAUGE,
         connections.iter().map(|(name, &sum)| gauge(&[("listener", name)], at_least_zero(sum))).collect(),
+    ));
+    let handshake = |(&(listener, result), &count): (&(&str, &str), &u64)| {
+        counter(&[("listener", listener), ("result", result)], count)
+    };
+    families.push(family(
+        "gateway_tls_handshakes_total",
+        "TLS handshakes with clients, by how they ended.",
+        MetricType::COUNTER,
+        handshakes.iter().map(handshake).collect(),
     ));
     families.push(family(
         "gateway_bytes_total",

@@ -122,6 +122,25 @@ fn connections_are_a_sum_over_workers_and_never_negative() {
 }
 
 #[test]
+fn handshakes_are_counted_by_listener_and_result() {
+    let metrics = Arc::new(Metrics::default());
+    let (one, two) = (metrics.worker(), metrics.worker());
+    let public = name("default/public");
+    let slot = Slot { index: 0, name: &public };
+    for (worker, result) in [(&one, Handshake::Done), (&two, Handshake::Done), (&one, Handshake::TimedOut)] {
+        worker.handshake(slot, result);
+    }
+    let text = metrics.render();
+    let count = |result| {
+        line(
+            &text,
+            &format!(r#"gateway_tls_handshakes_total{{listener="default/public",result="{result}"}}"#),
+        )
+    };
+    assert_eq!((count("ok"), count("timeout"), count("failed")), (Some("2"), Some("1"), None));
+}
+
+#[test]
 fn the_control_plane_gauge_is_there_only_with_a_control_plane() {
     let metrics = Metrics::default();
     assert_eq!(line(&metrics.render(), "gateway_control_plane_connected"), None);

@@ -30,10 +30,6 @@ impl Socket {
         Socket { stream, untold: false }
     }
 
-    pub(crate) fn into_stream(self) -> TcpStream {
-        self.stream
-    }
-
     /// Nothing was seen on it since it was last read from: no end, no bytes that nobody asked for. Asks the system
     /// only when the reactor has seen something.
     pub(crate) fn is_quiet(&self) -> bool {
@@ -67,19 +63,34 @@ impl Socket {
         buffer: &mut Buffer,
         room: usize,
     ) -> Poll<io::Result<usize>> {
-        let budget = ready!(coop::poll_proceed(cx));
-        let stream = &self.stream;
-        let mut fill = || {
+        self.poll_read_by(cx, |mut socket| {
             if buffer.capacity() < room || buffer.is_full() {
                 buffer.make_room(room);
             }
             let spare = buffer.spare();
             debug_assert!(!spare.is_empty(), "the caller bounds what it lets pile up");
             let asked = spare.len();
-            let count = (&*SockRef::from(stream)).read(spare)?;
+            let count = socket.read(spare)?;
             buffer.advance(count);
             Ok((count, asked))
-        };
+        })
+    }
+
+    /// The same into memory of somebody else's.
+    pub(super) fn poll_read_into(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
+        self.poll_read_by(cx, |mut socket| Ok((socket.read(out)?, out.len())))
+    }
+
+    /// Reads by a call that says how much it read of what it asked for.
+    #[inline]
+    fn poll_read_by(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut read: impl FnMut(&socket2::Socket) -> io::Result<(usize, usize)>,
+    ) -> Poll<io::Result<usize>> {
+        let budget = ready!(coop::poll_proceed(cx));
+        let stream = &self.stream;
+        let mut fill = || read(&SockRef::from(stream));
         loop {
             let read = if self.untold {
                 let read = fill();
@@ -113,6 +124,16 @@ impl Socket {
                 None => ready!(self.stream.poll_write_ready(cx))?,
             }
         }
+    }
+
+    /// Writes what the system takes at once.
+    pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.try_write(bytes)
+    }
+
+    #[cfg(test)]
+    pub(super) fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
+        self.stream.local_addr()
     }
 
     /// Says that nothing more will be sent.

@@ -1,0 +1,6 @@
+//! TLS on listeners, seen from its clients: handshakes, what is spoken over it, certificates that change.
+
+mod certificates;
+mod handshakes;
+mod http;
+mod support;
