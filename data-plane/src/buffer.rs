@@ -1,7 +1,7 @@
 //! The buffers of one core. A request borrows one while it runs and gives it back by dropping it; an idle connection
 //! holds none, which is what keeps it under 2 KB.
 //!
-//! Two sizes are kept: 16 KiB for heads and small bodies, 64 KiB once a body exceeds one buffer. Larger ones (huge
+//! Two sizes are kept: 16 KiB for heads and small bodies, 68 KiB once a body exceeds one buffer. Larger ones (huge
 //! heads) are made to measure and freed. A pool belongs to one thread and keeps a bounded number of free buffers;
 //! nothing is zeroed when a buffer changes hands within it.
 //!
@@ -12,8 +12,8 @@ use std::rc::Rc;
 
 /// What a request starts with.
 pub(crate) const SMALL: usize = 16 * 1024;
-/// What a body that exceeds one buffer flows through.
-pub(crate) const LARGE: usize = 64 * 1024;
+/// What a body that exceeds one buffer flows through: a block of 64 KiB together with its head.
+pub(crate) const LARGE: usize = 68 * 1024;
 /// Free buffers kept per size: 8 MiB and 4 MiB per core at most.
 const KEEP_SMALL: usize = 512;
 const KEEP_LARGE: usize = 64;
@@ -33,14 +33,17 @@ impl Pool {
 
     /// An empty buffer of at least `size` bytes: pooled up to [`LARGE`], made to measure above.
     pub(crate) fn take(self: &Rc<Self>, size: usize) -> Buffer {
+        Buffer { bytes: self.lend(size), start: 0, end: 0, pool: Rc::clone(self) }
+    }
+
+    fn lend(&self, size: usize) -> Box<[u8]> {
         let (free, size) = match size {
             0..=SMALL => (Some(&self.small), SMALL),
             size if size <= LARGE => (Some(&self.large), LARGE),
             size => (None, size),
         };
         let lent = free.and_then(|free| free.borrow_mut().pop());
-        let bytes = lent.unwrap_or_else(|| vec![0; size].into_boxed_slice());
-        Buffer { bytes, start: 0, end: 0, pool: Rc::clone(self) }
+        lent.unwrap_or_else(|| vec![0; size].into_boxed_slice())
     }
 
     /// A buffer without memory, for a connection that waits: [`Buffer::make_room`] gets it some.
@@ -133,7 +136,10 @@ impl Buffer {
     /// Makes the whole size usable: filled bytes move to the front, and into a buffer of at least `size` bytes if
     /// this one is smaller.
     pub(crate) fn make_room(&mut self, size: usize) {
-        if self.bytes.len() < size {
+        if self.bytes.is_empty() {
+            // Nothing to carry over: the usual case, once per request and connection.
+            self.bytes = self.pool.lend(size);
+        } else if self.bytes.len() < size {
             let mut larger = self.pool.take(size);
             let filled = self.filled();
             let count = filled.len();
@@ -156,6 +162,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.bytes.is_empty() {
+            return;
+        }
         self.pool.give_back(std::mem::take(&mut self.bytes));
     }
 }

@@ -27,6 +27,7 @@ use std::time::Duration;
 
 use gateway_engine::head::Head;
 use gateway_engine::reject::Reason;
+use gateway_http1::Framing;
 use gateway_http1::write::has_body;
 use tokio::time::Instant;
 
@@ -126,7 +127,10 @@ impl<'a, C: Client> Passage<'a, C> {
             timer: job.timer,
             timeouts: Timeouts { request: course.request_timeout(), idle: course.idle_timeout() },
             method: job.asked.method,
-            upload: Relay::new(course.max_body),
+            upload: match job.asked.framing {
+                Framing::None => Relay::of_nothing(),
+                _ => Relay::new(course.max_body),
+            },
             download: Relay::new(u64::MAX),
             state: State::new(connected.reused),
         };

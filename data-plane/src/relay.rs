@@ -100,6 +100,11 @@ impl Relay {
         Relay { moved: 0, limit, state: State::Flowing, waiting: Waiting::Source }
     }
 
+    /// The end of a body that has no data and was announced as none: only what the sink keeps has to go out.
+    pub(crate) fn of_nothing() -> Self {
+        Relay { moved: 0, limit: 0, state: State::Ended, waiting: Waiting::Sink }
+    }
+
     /// The sink will send again what it kept: see that it does.
     pub(crate) fn restart(&mut self) {
         if self.state == State::Done {

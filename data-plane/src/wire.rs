@@ -45,6 +45,8 @@ pub(crate) struct Wire {
     chunked: bool,
     received: u64,
     delivered: u64,
+    /// The last message did not fit into a small buffer: nor will the next, most likely.
+    large: bool,
 }
 
 impl Wire {
@@ -65,6 +67,7 @@ impl Wire {
             chunked: false,
             received: 0,
             delivered: 0,
+            large: false,
         }
     }
 
@@ -98,8 +101,14 @@ impl Wire {
         std::mem::take(&mut self.out)
     }
 
-    /// Bytes read and bytes sent since the last call.
+    /// Makes room for the next message, as much as the last one needed.
+    pub(crate) fn make_room(&mut self) {
+        self.buffer.make_room(if self.large { buffer::LARGE } else { buffer::SMALL });
+    }
+
+    /// Bytes read and bytes sent since the last call: what one message took.
     pub(crate) fn take_counts(&mut self) -> (u64, u64) {
+        self.large = self.received > buffer::SMALL as u64;
         (std::mem::take(&mut self.received), std::mem::take(&mut self.delivered))
     }
 

@@ -49,9 +49,11 @@ impl Text {
 
     /// This text and the one that follows it directly, as one.
     pub const fn joined(self, next: Text) -> Option<Text> {
-        let neighbours =
-            self.is_wire() == next.is_wire() && self.start as usize + self.len() == next.start as usize;
-        if neighbours { Some(Text { start: self.start, len: self.len + next.len() as u32 }) } else { None }
+        let together = (self.len ^ next.len) & IN_EDITS == 0;
+        if together && self.start + (self.len & !IN_EDITS) == next.start {
+            return Some(Text { start: self.start, len: self.len + (next.len & !IN_EDITS) });
+        }
+        None
     }
 
     /// Offsets, in the wire bytes or in the edits arena as [`Text::is_wire`] says.
@@ -70,7 +72,7 @@ pub struct Field {
     /// Free for whoever fills the head (the codec's known-field number); 0 on fields that were added or renamed here.
     pub tag: u8,
     removed: bool,
-    /// It stands in the edits arena as a whole line.
+    /// Name, `: `, value and CRLF stand together as one line.
     line: bool,
 }
 
@@ -128,9 +130,21 @@ impl HeadParts {
     }
 
     /// Appends a field as it was read.
+    #[inline]
     pub fn push(&mut self, name: Text, value: Text, tag: u8) {
-        self.received_field_bytes += name.len() + value.len() + ": ".len() + "\r\n".len();
-        self.fields.push(Field { name, value, tag, removed: false, line: false });
+        self.push_read(Field { name, value, tag, removed: false, line: false });
+    }
+
+    /// The same of a field that was read as a line in the usual form: name, `: `, value, CRLF and nothing else.
+    #[inline]
+    pub fn push_usual(&mut self, name: Text, value: Text, tag: u8) {
+        self.push_read(Field { name, value, tag, removed: false, line: true });
+    }
+
+    #[inline]
+    fn push_read(&mut self, field: Field) {
+        self.received_field_bytes += field.name.len() + field.value.len() + ": ".len() + "\r\n".len();
+        self.fields.push(field);
     }
 
     /// Appends a field of the gateway's own, in the form that it is written in. The name is a token in lower case; what
@@ -261,20 +275,13 @@ impl<'a> Head<'a> {
         self.parts.fields.iter().filter(|field| !field.removed)
     }
 
-    /// Where a field lies as a whole line, `name: value` and CRLF, if it is as it was read or made and has that form.
+    /// Where a field lies as a whole line, its end included, if it does: then it can be copied with its neighbours.
     #[inline]
     pub fn line(&self, field: &Field) -> Option<Text> {
         let Field { name, value, .. } = *field;
         let line = Text { start: name.start, len: name.len + value.len() as u32 + 4 };
-        if field.line {
-            return Some(line);
-        }
-        if !name.is_wire() || !value.is_wire() || value.start != name.start + name.len + 2 {
-            return None;
-        }
-        let gap = self.wire.get(name.range().end..value.start as usize)?;
-        let end = self.wire.get(value.range().end..line.range().end)?;
-        (gap == b": " && end == b"\r\n").then_some(line)
+        debug_assert!(!field.line || self.bytes(line).ends_with(b"\r\n"));
+        field.line.then_some(line)
     }
 
     /// Names, values and tags of the live fields, in order.

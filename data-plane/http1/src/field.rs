@@ -20,6 +20,8 @@ pub struct Field {
     /// fields that are meant for every recipient ([`KnownField::is_for_every_hop`]): a client must
     /// not be able to make the gateway drop `Host`, `Authorization` or `X-Forwarded-For`.
     pub nominated: bool,
+    /// Its line has the usual form: the name, `: `, the value, CRLF, and nothing between.
+    pub usual: bool,
 }
 
 impl Field {
@@ -99,7 +101,7 @@ known_fields! {
 
 impl KnownField {
     /// The known name that `name` spells, in any case. What is known is a token: its bytes need no other check.
-    #[inline]
+    #[inline(always)] // once, in the loop over a head's lines
     pub fn classify(name: &[u8]) -> Self {
         let Some(place) = place(name, FACTORS) else { return Self::Other };
         let (known, lower) = PLACES[place];

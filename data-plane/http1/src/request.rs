@@ -88,7 +88,8 @@ fn read(buf: &[u8], limits: &Limits, head: &mut RequestHead) -> Result<(), Parse
     // RFC 9112 §2.2: one empty line is skipped, for the sake of old clients.
     let start = if buf.starts_with(b"\r\n") { 2 } else { 0 };
     let line = Line::read(buf, start)?;
-    let (facts, len) = Facts::collect(buf, line.end, limits.max_fields, &mut head.fields)?;
+    let mut facts = Facts::default();
+    let len = facts.collect(buf, line.end, limits.max_fields, &mut head.fields)?;
     if len > limits.max_head_bytes {
         return Err(ParseError::HeadTooLarge);
     }

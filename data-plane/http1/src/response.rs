@@ -85,7 +85,8 @@ fn read(
     head: &mut ResponseHead,
 ) -> Result<(), ParseError> {
     let Line { version, status, reason, end } = Line::read(buf)?;
-    let (facts, len) = Facts::collect(buf, end, limits.max_fields, &mut head.fields)?;
+    let mut facts = Facts::default();
+    let len = facts.collect(buf, end, limits.max_fields, &mut head.fields)?;
     if len > limits.max_head_bytes {
         return Err(ParseError::HeadTooLarge);
     }

@@ -8,57 +8,48 @@ use crate::field::{self, Field, KnownField, is_token};
 use crate::head::{MAX_CONNECTION_OPTIONS, MAX_FIELDS, ParseError, Version};
 use crate::{Framing, Span, word};
 
-/// The lines of a section, from some place in the buffer on.
-#[derive(Debug)]
-pub(crate) struct Lines<'b> {
-    buf: &'b [u8],
-    /// Where the next line begins; after the last one, where the section ends.
-    at: usize,
-}
-
 /// No field line, or none that ends.
 #[derive(Debug)]
 pub(crate) struct Malformed;
 
-impl<'b> Lines<'b> {
-    /// The lines of `buf` that begin at `at`.
-    pub(crate) const fn new(buf: &'b [u8], at: usize) -> Self {
-        Lines { buf, at }
-    }
-
-    /// Where the section ends, once there are no more lines.
-    pub(crate) const fn end(&self) -> usize {
-        self.at
-    }
-
-    /// The next field; `None` after the empty line.
-    // Inlined always: a call would pass every field through memory.
-    #[inline(always)]
-    pub(crate) fn next(&mut self) -> Result<Option<Field>, Malformed> {
-        let begin = self.at;
-        let line = self.buf.get(begin..).unwrap_or_default();
+/// Hands over the fields of the section that begins at `at`, one by one; returns where it ends, its empty line included.
+// Inlined always: a call would pass every field through memory.
+#[inline(always)]
+pub(crate) fn read<E: From<Malformed>>(
+    buf: &[u8],
+    mut at: usize,
+    mut take: impl FnMut(Field) -> Result<(), E>,
+) -> Result<usize, E> {
+    loop {
+        let line = &buf[at..];
         if line.first() == Some(&b'\r') {
-            self.at = line_end(self.buf, begin)?;
-            return Ok(None);
+            return Ok(line_end(buf, at)?);
         }
         let colon = word::find(line, b':').ok_or(Malformed)?;
         let name = &line[..colon];
         let known = KnownField::classify(name);
         if known == KnownField::Other && !is_token(name) {
-            return Err(Malformed);
+            return Err(Malformed.into());
         }
         let mut start = colon + 1;
         while matches!(line.get(start), Some(b' ' | b'\t')) {
             start += 1;
         }
         let mut end = start + word::find_control(&line[start..]).ok_or(Malformed)?;
-        self.at = line_end(self.buf, begin + end)?;
+        let next = line_end(buf, at + end)?;
         while end > start && matches!(line[end - 1], b' ' | b'\t') {
             end -= 1;
         }
-        let name = Span::new(begin, begin + colon);
-        let value = Span::new(begin + start, begin + end);
-        Ok(Some(Field { name, value, known, nominated: false }))
+        let usual = line[colon..start] == *b": " && at + end + 2 == next;
+        let (name, value) = (Span::new(at, at + colon), Span::new(at + start, at + end));
+        take(Field { name, value, known, nominated: false, usual })?;
+        at = next;
+    }
+}
+
+impl From<Malformed> for ParseError {
+    fn from(_: Malformed) -> Self {
+        ParseError::FieldLine
     }
 }
 
@@ -94,43 +85,40 @@ pub(crate) struct Facts {
 }
 
 impl Facts {
-    /// Reads the field lines of a head that begin at `at`, into `fields`; also where the head ends.
-    #[inline]
+    /// Reads the field lines of a head that begin at `at`, into `fields`; where the head ends.
     pub(crate) fn collect(
+        &mut self,
         buf: &[u8],
         at: usize,
         max_fields: usize,
         fields: &mut Vec<Field>,
-    ) -> Result<(Self, usize), ParseError> {
+    ) -> Result<usize, ParseError> {
         let max = max_fields.min(MAX_FIELDS);
-        let mut facts = Self::default();
-        let mut lines = Lines::new(buf, at);
         fields.clear();
-        while let Some(field) = lines.next().map_err(|Malformed| ParseError::FieldLine)? {
+        let end = read(buf, at, |field| {
             if fields.len() == max {
                 return Err(ParseError::TooManyFields);
             }
-            if field.known != KnownField::Other {
-                facts.note(field.known, field.value, buf);
-            }
+            self.note(field.known, field.value, buf);
             fields.push(field);
+            Ok(())
+        })?;
+        if self.has_connection {
+            self.read_connection(buf, fields)?;
         }
-        if facts.has_connection {
-            facts.read_connection(buf, fields)?;
-        }
-        Ok((facts, lines.end()))
+        Ok(end)
     }
 
+    #[inline]
     fn note(&mut self, known: KnownField, value: Span, buf: &[u8]) {
-        let says = |what: &[u8]| field::list(value.of(buf)).any(|element| element.eq_ignore_ascii_case(what));
         match known {
             KnownField::Host => self.host_duplicate |= self.host.replace(value).is_some(),
             KnownField::ContentLength => self.length_duplicate |= self.length.replace(value).is_some(),
             KnownField::TransferEncoding => self.coding_duplicate |= self.coding.replace(value).is_some(),
             KnownField::Upgrade => self.upgrade_duplicate |= self.upgrade.replace(value).is_some(),
             KnownField::Connection => self.has_connection = true,
-            KnownField::Te => self.accepts_trailers |= says(b"trailers"),
-            KnownField::Expect => self.expects_continue |= says(b"100-continue"),
+            KnownField::Te => self.accepts_trailers |= lists(value.of(buf), b"trailers"),
+            KnownField::Expect => self.expects_continue |= lists(value.of(buf), b"100-continue"),
             _ => {}
         }
     }
@@ -182,6 +170,11 @@ impl Facts {
             (None, Some(coding)) => transfer_encoding(coding.of(buf)),
         }
     }
+}
+
+/// Whether an element of a list is this word, in any case.
+fn lists(value: &[u8], word: &[u8]) -> bool {
+    field::list(value).any(|element| element.eq_ignore_ascii_case(word))
 }
 
 fn nominate(buf: &[u8], option: &[u8], fields: &mut [Field]) {

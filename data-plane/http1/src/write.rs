@@ -191,9 +191,15 @@ fn push_line(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"\r\n");
 }
 
-/// Whether `value` has no control bytes but HTAB.
+/// Whether `value` has no control bytes but HTAB. Values are short: eight bytes at a time, the last eight once more.
 fn is_value(value: &[u8]) -> bool {
-    word::find_control(value).is_none()
+    let Some(last) = value.last_chunk() else { return has_no_control(value) };
+    let mut words = value.as_chunks().0.iter().chain([last]);
+    words.all(|word| word::controls(u64::from_le_bytes(*word)) == 0 || has_no_control(word))
+}
+
+fn has_no_control(value: &[u8]) -> bool {
+    !value.iter().any(|&byte| word::is_control(byte))
 }
 
 fn is_visible(text: &[u8]) -> bool {

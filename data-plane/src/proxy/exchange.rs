@@ -24,7 +24,9 @@ pub(crate) struct Exchange {
     pub(crate) notes: Notes,
     /// Request id.
     pub(crate) id: String,
-    /// Host asked for, in the one form.
+    /// Authority asked for, as it was received.
+    pub(crate) authority: Vec<u8>,
+    /// Host asked for, in the one form: always that of `authority`.
     pub(crate) host: String,
     /// Path asked for, in the one form.
     pub(crate) path: String,
@@ -55,7 +57,7 @@ impl Exchange {
     /// It did not grow beyond what is kept.
     pub(crate) fn is_worth_keeping(&self) -> bool {
         let texts = self.id.capacity() + self.host.capacity() + self.path.capacity() + self.method.capacity();
-        let buffers = [&self.scratch, &self.body, &self.to_client, &self.to_target];
+        let buffers = [&self.authority, &self.scratch, &self.body, &self.to_client, &self.to_target];
         let buffers: usize = buffers.iter().map(|buffer| buffer.capacity()).sum();
         self.request.capacity() + self.response.capacity() + texts + buffers <= KEEP
     }

@@ -6,7 +6,7 @@ use gateway_http1::request::RequestHead;
 use gateway_http1::response::ResponseHead;
 use gateway_http1::target::Form;
 use gateway_http1::write::{HeadWriter, WriteError};
-use gateway_http1::{Framing, KnownField, Span};
+use gateway_http1::{Field, Framing, KnownField, Span};
 
 use super::identity;
 
@@ -18,6 +18,12 @@ const TRANSFER_ENCODING: u8 = KnownField::TransferEncoding as u8;
 
 fn text(span: Span) -> Text {
     Text::wire(span.start() as u32, span.len() as u32)
+}
+
+#[inline]
+fn push(field: &Field, parts: &mut HeadParts) {
+    let (name, value, tag) = (text(field.name), text(field.value), field.known as u8);
+    if field.usual { parts.push_usual(name, value, tag) } else { parts.push(name, value, tag) }
 }
 
 /// Fills in a request that the codec read. Fields that name a client are left out unless it is trusted to say so; so
@@ -39,7 +45,7 @@ pub(crate) fn fill_request(parsed: &RequestHead, trusted: bool, parts: &mut Head
     for field in &parsed.fields {
         let hidden = field.is_hop_by_hop() || (!trusted && identity::names_client(field.known));
         if !hidden && field.known != KnownField::XRequestId {
-            parts.push(text(field.name), text(field.value), field.known as u8);
+            push(field, parts);
         }
     }
 }
@@ -56,7 +62,7 @@ pub(crate) fn fill_response(parsed: &ResponseHead, parts: &mut HeadParts) {
     parts.set_status(parsed.status);
     for field in &parsed.fields {
         if !field.is_hop_by_hop() && !field.known.is_framing() && field.known != KnownField::XRequestId {
-            parts.push(text(field.name), text(field.value), field.known as u8);
+            push(field, parts);
         }
     }
 }

@@ -21,13 +21,14 @@ const MAX_ID: usize = 128;
 /// Makes request ids that no other worker or process makes: 128 bits, seeded by the system, one multiplication each.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
-    prefix: u64,
+    /// Digits of the half that all of this worker have in common.
+    prefix: [u8; 16],
     state: Cell<u64>,
 }
 
 impl RequestIds {
     pub(crate) fn new() -> Self {
-        RequestIds { prefix: rand::random(), state: Cell::new(rand::random()) }
+        RequestIds { prefix: digits(rand::random()), state: Cell::new(rand::random()) }
     }
 
     /// Appends 32 hexadecimal digits.
@@ -37,14 +38,19 @@ impl RequestIds {
         self.state.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let mixed = mixed ^ (mixed >> 31);
-        let mut digits = [0; 32];
-        let words = [self.prefix >> 32, self.prefix, mixed >> 32, mixed];
-        for (place, word) in digits.chunks_exact_mut(8).zip(words) {
-            place.copy_from_slice(&hex(word as u32).to_be_bytes());
-        }
-        out.push_str(std::str::from_utf8(&digits).expect("hexadecimal digits"));
+        let mut id = [0; 32];
+        id[..16].copy_from_slice(&self.prefix);
+        id[16..].copy_from_slice(&digits(mixed ^ (mixed >> 31)));
+        out.push_str(std::str::from_utf8(&id).expect("hexadecimal digits"));
     }
+}
+
+/// Sixteen hexadecimal digits.
+fn digits(number: u64) -> [u8; 16] {
+    let mut digits = [0; 16];
+    digits[..8].copy_from_slice(&hex((number >> 32) as u32).to_be_bytes());
+    digits[8..].copy_from_slice(&hex(number as u32).to_be_bytes());
+    digits
 }
 
 /// Eight hexadecimal digits, one per byte, the first in the highest: all of them at once.

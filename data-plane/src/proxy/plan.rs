@@ -76,12 +76,12 @@ pub(crate) fn plan<'v>(
 
 /// Brings host and path into the one form and finds the route.
 fn locate<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8], origin: Origin) -> Result<Match<'v>, Reason> {
-    let Exchange { request, response, host, path, scratch, .. } = &mut *job.exchange;
+    let Exchange { request, response, authority, host, path, scratch, .. } = &mut *job.exchange;
     if job.asked.method == Method::Connect {
         return Err(Reason::NotImplemented);
     }
     let mut head = Head::new(wire, request);
-    normalize(&mut head, host, path, scratch)?;
+    normalize(&mut head, authority, host, path, scratch)?;
     let mut sought = RequestView {
         method: sought_method(&head, job.asked.method),
         host,
@@ -109,12 +109,18 @@ fn locate<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8], origin: Origin) ->
 
 fn normalize(
     head: &mut Head<'_>,
+    authority: &mut Vec<u8>,
     host: &mut String,
     path: &mut String,
     scratch: &mut Vec<u8>,
 ) -> Result<(), Reason> {
-    host.clear();
-    host.push_str(path::host(head.authority(), scratch).map_err(|_bad| Reason::BadRequest)?);
+    // Most often it is the one that was asked for last.
+    if authority != head.authority() {
+        authority.clear();
+        host.clear();
+        host.push_str(path::host(head.authority(), scratch).map_err(|_bad| Reason::BadRequest)?);
+        authority.extend_from_slice(head.authority());
+    }
     path.clear();
     if head.path() == b"*" {
         // About the server as a whole (RFC 9110 §9.3.7): no route has that path.
@@ -315,6 +321,32 @@ impl<'v> Course<'v> {
             matched_prefix: None,
             elapsed,
             notes,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_is_that_of_the_authority_whatever_was_asked_for_before() {
+        let (mut authority, mut host, mut path, mut scratch) = Default::default();
+        for (asked, expected) in [
+            ("A.example:80", Some("a.example")),
+            ("A.example:80", Some("a.example")),
+            ("b.example", Some("b.example")),
+            ("a..b", None),
+            ("", Some("")),
+            ("a..b", None),
+            ("b.example", Some("b.example")),
+        ] {
+            let mut parts = HeadParts::new();
+            let mut head = Head::new(b"", &mut parts);
+            head.set_authority(asked.as_bytes());
+            head.set_path(b"/");
+            let normal = normalize(&mut head, &mut authority, &mut host, &mut path, &mut scratch);
+            assert_eq!(normal.ok().map(|()| host.as_str()), expected, "{asked:?}");
         }
     }
 }

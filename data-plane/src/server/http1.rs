@@ -125,7 +125,7 @@ async fn wait(
         if !readable.await {
             return None;
         }
-        wire.buffer.make_room(buffer::SMALL);
+        wire.make_room();
     }
     door.view(worker)
 }

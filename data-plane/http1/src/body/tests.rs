@@ -137,6 +137,7 @@ fn forbidden_trailers_are_dropped_and_others_are_read() {
         value: crate::Span::EMPTY,
         known: KnownField::Other,
         nominated: true,
+        usual: false,
     }];
     parse_trailers(section, &mut fields).unwrap();
     let texts: Vec<(&[u8], &[u8])> =

@@ -5,7 +5,7 @@
 
 use super::BodyError;
 use crate::head::MAX_FIELDS;
-use crate::tokens::{Lines, Malformed};
+use crate::tokens::{self, Malformed};
 use crate::{Field, KnownField};
 
 /// Reads a section that [`Frame::End`](super::Frame::End) announced: `section` is that range of the
@@ -29,9 +29,8 @@ fn read(section: &[u8], max_fields: usize, mut take: impl FnMut(Field)) -> Resul
     if section.is_empty() {
         return Ok(());
     }
-    let mut lines = Lines::new(section, 0);
     let mut count = 0;
-    while let Some(field) = lines.next().map_err(|Malformed| BodyError::Trailers)? {
+    let end = tokens::read(section, 0, |field| {
         if count == max_fields.min(MAX_FIELDS) {
             return Err(BodyError::TrailersTooLarge);
         }
@@ -40,6 +39,13 @@ fn read(section: &[u8], max_fields: usize, mut take: impl FnMut(Field)) -> Resul
             return Err(BodyError::TrailerForbidden);
         }
         take(field);
+        Ok(())
+    })?;
+    if end == section.len() { Ok(()) } else { Err(BodyError::Trailers) }
+}
+
+impl From<Malformed> for BodyError {
+    fn from(_: Malformed) -> Self {
+        BodyError::Trailers
     }
-    if lines.end() == section.len() { Ok(()) } else { Err(BodyError::Trailers) }
 }

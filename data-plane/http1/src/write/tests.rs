@@ -79,6 +79,7 @@ fn parsed_fields_are_normalised_to_one_space_and_framing_is_left_out() {
         value: crate::Span::new(value.start, value.end),
         known: KnownField::classify(&buf[name]),
         nominated: false,
+        usual: false,
     };
     let mut out = Vec::new();
     let mut head = HeadWriter::response(&mut out, 200).unwrap();

@@ -49,6 +49,8 @@ fn a_usual_request_is_read_in_full() {
     ];
     assert_eq!(fields, want);
     assert_eq!(head.fields[3].known, KnownField::Other);
+    let unusual: Vec<&str> = head.fields.iter().filter(|f| !f.usual).map(|f| show(f.name)).collect();
+    assert_eq!(unusual, ["User-Agent", "Accept", "X-Empty"], "no space, other white space, neither");
 }
 
 #[test]
