@@ -57,6 +57,7 @@ def arguments(argv):
         default="auto",
         help="how system calls are counted, in the first round (default: %(default)s: perf if it can, else strace)",
     )
+    add("--nice", type=int, default=0, help="priority of proxies and load on a busy machine, e.g. -15 as root")
     add("--out", metavar="NAME", help="also write NAME.md and NAME.json")
     add("--cache", default=ROOT / "target/peers", help="where the peers are kept (default: target/peers)")
     add("--fetch", action="store_true", help="only bring the peers into the cache")
@@ -93,6 +94,8 @@ def main(argv=None):
     if options.fetch:
         return 1 if missing else 0
     ours, load, control_plane = build(options)
+    if options.nice:
+        os.nice(options.nice)  # children inherit it
     contestants = [ours, *others(options)]
     contestants += [peer for name, peer in peers.every().items() if name in options.peers and name not in missing]
     counting = syscalls.way() if options.syscalls == "auto" else options.syscalls

@@ -158,7 +158,7 @@ def summary(results):
     after = [f"100,000 routes cost {many:.2f} × the CPU of one (target ≤ 1.05).", ""] if many else []
     head = ["variant", "ours, CPU µs/request (idle: bytes)", "best peer", "ratio (rounds)", "targets of issue 3"]
     if max(disturbed, default=0) > DISTURBED:
-        after += [f"**Others used up to {max(disturbed):.0%} of the machine meanwhile: all figures are too high.**", ""]
+        after += [f"**Others used up to {max(disturbed):.0%} of the machine meanwhile: do not trust these figures.**", ""]
     return table(head, rows) + after
 
 

@@ -352,7 +352,9 @@ impl Client {
     }
 
     fn finish(mut self, measured: Duration, end: u64) -> anyhow::Result<()> {
-        (0..self.outstanding).for_each(|_| self.tally.failed(Failure::Unanswered));
+        // Who gives up has not waited for the rest.
+        let waited_for = if self.tally.failures() < GIVE_UP { self.outstanding } else { 0 };
+        (0..waited_for).for_each(|_| self.tally.failed(Failure::Unanswered));
         let mut report = self.tally.report(measured);
         // Requests that were due before the end and found no free connection: the rate was too much.
         report["unsent"] = match self.settings.rate {
