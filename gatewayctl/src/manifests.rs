@@ -12,7 +12,7 @@ use crate::report::{Exit, Failure};
 
 /// Reads everything that `-f` names; that is at least one object.
 pub(crate) fn read(manifests: &Manifests, output: &Output) -> Result<Vec<Document>, Failure> {
-    let documents = read_any(manifests, output)?;
+    let documents = read_into(Batch::new(Resolver::environment()), manifests, output)?;
     if documents.is_empty() {
         return Err(Failure::new(Exit::Invalid, "there is no object in these manifests")
             .help("each begins with apiVersion, kind and metadata"));
@@ -20,10 +20,14 @@ pub(crate) fn read(manifests: &Manifests, output: &Output) -> Result<Vec<Documen
     Ok(documents)
 }
 
-/// Reads everything that `-f` names, which may be nothing.
+/// Reads everything that `-f` names, which may be nothing: empty files, folders without manifests.
 pub(crate) fn read_any(manifests: &Manifests, output: &Output) -> Result<Vec<Document>, Failure> {
+    read_into(Batch::new(Resolver::environment()).empty_folders(), manifests, output)
+}
+
+fn read_into(batch: Batch, manifests: &Manifests, output: &Output) -> Result<Vec<Document>, Failure> {
     let _progress = output.progress("reading manifests");
-    let mut batch = Batch::new(Resolver::environment()).namespace(manifests.namespace.clone());
+    let mut batch = batch.namespace(manifests.namespace.clone());
     let mut stdin_taken = false;
     for file in &manifests.files {
         if file.as_os_str() != "-" {

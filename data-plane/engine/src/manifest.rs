@@ -105,6 +105,7 @@ pub fn load(
 pub struct Batch {
     resolver: Resolver,
     namespace: Option<String>,
+    empty_folders: bool,
     documents: Vec<Document>,
     /// Index into `documents` of each object seen.
     seen: HashMap<Key, usize>,
@@ -119,6 +120,7 @@ impl Batch {
         Batch {
             resolver,
             namespace: None,
+            empty_folders: false,
             documents: Vec::new(),
             seen: HashMap::new(),
             errors: Collector::default(),
@@ -134,13 +136,20 @@ impl Batch {
         self
     }
 
+    /// Takes a folder without manifests for what it is, and not for a mistake. To be called before anything is added.
+    #[must_use]
+    pub const fn empty_folders(mut self) -> Self {
+        self.empty_folders = true;
+        self
+    }
+
     /// Adds a file, or the manifests of a folder.
     pub fn add_path(&mut self, path: &Path, recursive: bool) {
         let paths = match files::list(path, recursive) {
             Ok(paths) => paths,
             Err((path, error)) => return self.unreadable(&path, &error),
         };
-        if paths.is_empty() {
+        if paths.is_empty() && !self.empty_folders {
             let help = if recursive { None } else { Some("folders below it are read with -R".to_owned()) };
             let message = "no manifests in this folder, looked for *.yaml, *.yml and *.json".to_owned();
             self.errors.file(Class::Unreadable, &path.display().to_string(), message, help);

@@ -1,7 +1,6 @@
 //! `dev` itself.
 
 use std::net::TcpListener;
-use std::time::{Duration, Instant};
 
 use crate::process::{Dev, alone, answering};
 
@@ -42,11 +41,7 @@ fn it_applies_manifests_again_when_they_change_and_prunes_what_they_no_longer_ho
     assert_eq!(dev.get("/other"), (200, "kept".to_owned()), "it was applied by other means");
 
     dev.write("manifests/below/shop.yaml", "kind: Rout\n");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !dev.errors().contains("unknown kind \"Rout\"") {
-        assert!(Instant::now() < deadline, "{}", dev.errors());
-        std::thread::yield_now();
-    }
+    dev.until_error("unknown kind \"Rout\"");
     assert_eq!(dev.get("/a"), (200, "changed".to_owned()), "broken manifests change nothing");
     dev.write("manifests/below/shop.yaml", &format!("{LISTENER}{}", answering("a", "/a", "mended")));
     dev.until("dev: applied revision 4");
@@ -68,6 +63,26 @@ fn it_deletes_what_it_applied_in_namespaces_that_no_manifest_names_any_more() {
     dev.write("m/a.yaml", "# nothing\n");
     dev.until("dev: applied revision 4");
     assert_eq!(dev.ok(&["get", "all", "-A", "-o", "name"]), "route/other/other\n");
+    // The last file of the folder, too.
+    dev.write("m/a.yaml", LISTENER);
+    dev.until("dev: applied revision 5");
+    std::fs::remove_file(dev.home.path().join("m/a.yaml")).expect("removed");
+    dev.until("dev: applied revision 6");
+    assert_eq!(dev.ok(&["get", "all", "-A", "-o", "name"]), "route/other/other\n");
+}
+
+#[test]
+fn a_folder_without_manifests_is_a_mistake_unless_it_is_watched() {
+    let home = tempfile::tempdir().expect("temporary folder");
+    std::fs::create_dir(home.path().join("m")).expect("folder");
+    let done = alone(home.path(), &["dev", "-f", "m", "--admin-listen", "127.0.0.1:0"]);
+    assert_eq!(done.code, Some(1), "{}", done.err);
+    assert!(done.err.contains("no manifests in this folder"), "{}", done.err);
+    let mut dev = Dev::with(&["-f", "m", "--watch"], |home| {
+        std::fs::create_dir(home.join("m")).expect("folder");
+    });
+    dev.write("m/a.yaml", &format!("{LISTENER}{}", answering("a", "/a", "x")));
+    dev.until("dev: applied revision 1");
 }
 
 #[test]

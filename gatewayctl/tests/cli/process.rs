@@ -4,18 +4,42 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
 
+/// How long something may take that should happen: only a fault gets there.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// A running `gatewayctl dev`; killed when dropped.
 pub(crate) struct Dev {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
+    errors: Arc<Errors>,
     pub(crate) home: TempDir,
     /// Listeners that were announced, `namespace/name` and address.
     pub(crate) listeners: Vec<(String, SocketAddr)>,
+}
+
+/// What it has written to its standard error so far.
+#[derive(Default)]
+struct Errors {
+    text: Mutex<String>,
+    more: Condvar,
+}
+
+impl Errors {
+    fn collect(self: Arc<Self>, from: impl std::io::Read) {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            let mut text = self.text.lock().expect("no holder panics");
+            text.push_str(&line);
+            text.push('\n');
+            self.more.notify_all();
+        }
+    }
 }
 
 /// What a command did.
@@ -59,10 +83,12 @@ impl Dev {
         prepare(home.path());
         let arguments = [&["dev", "--admin-listen", "127.0.0.1:0"], arguments].concat();
         let mut command = command(home.path(), &arguments);
-        let errors = std::fs::File::create(home.path().join("dev.err")).expect("file");
-        let mut child = command.stdout(Stdio::piped()).stderr(errors).spawn().expect("it starts");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let mut dev = Dev { child, lines, home, listeners: Vec::new() };
+        let errors = Arc::new(Errors::default());
+        let (collector, stderr) = (Arc::clone(&errors), child.stderr.take().expect("piped"));
+        std::thread::spawn(move || collector.collect(stderr));
+        let mut dev = Dev { child, lines, errors, home, listeners: Vec::new() };
         for line in dev.until("Ctrl-C ends it.") {
             if let Some((address, name)) =
                 line.strip_prefix("listener    http://").and_then(|rest| rest.split_once("  ("))
@@ -89,7 +115,15 @@ impl Dev {
     }
 
     pub(crate) fn errors(&self) -> String {
-        std::fs::read_to_string(self.home.path().join("dev.err")).unwrap_or_default()
+        self.errors.text.lock().expect("no holder panics").clone()
+    }
+
+    /// Waits until its standard error holds a text.
+    pub(crate) fn until_error(&self, wanted: &str) {
+        let text = self.errors.text.lock().expect("no holder panics");
+        let waited = self.errors.more.wait_timeout_while(text, PATIENCE, |text| !text.contains(wanted));
+        let (text, late) = waited.expect("no holder panics");
+        assert!(!late.timed_out(), "no {wanted:?} in {text}");
     }
 
     /// Writes a manifest into its folder.
