@@ -2,7 +2,8 @@
 //!
 //! A task owns one [`Timer`] and moves its deadline from phase to phase; extending it is a store, because the entry
 //! stays where it is and is only looked at again when its slot comes round. When the deadline passes, the task is
-//! woken and asks [`Timer::expired`]. Resolution is one [`TICK`]; a timer never fires early.
+//! woken and asks [`Timer::expired`]. Resolution is one [`TICK`]; a timer never fires early. A wheel on which nothing
+//! was set for a tick sleeps until something is due: connections that only idle cost no wake-ups.
 //!
 //! Invariant: an entry with a deadline is linked in exactly one slot, at a tick not after its deadline.
 
@@ -30,6 +31,10 @@ pub(crate) struct Wheel {
     /// Current tick, as of the last advance.
     now: Cell<u64>,
     inner: RefCell<Inner>,
+    /// A deadline was set since the last tick.
+    busy: Cell<bool>,
+    /// Not turning: `now` is old, and an earlier deadline has to wake it.
+    asleep: Cell<bool>,
     armed: Notify,
 }
 
@@ -61,6 +66,8 @@ impl Wheel {
             start: Instant::now(),
             now: Cell::new(0),
             inner: RefCell::new(inner),
+            busy: Cell::new(false),
+            asleep: Cell::new(false),
             armed: Notify::new(),
         })
     }
@@ -73,16 +80,28 @@ impl Wheel {
         Timer { wheel: Rc::clone(self), key }
     }
 
-    /// Turns the wheel for ever; sleeps as long as no deadline is set.
+    /// Turns the wheel for ever.
     pub(crate) async fn run(self: Rc<Self>) {
         loop {
-            if self.inner.borrow().linked == 0 {
-                self.armed.notified().await;
+            if self.busy.take() {
+                tokio::time::sleep_until(self.at(self.now.get() + 1)).await;
+            } else {
+                self.asleep.set(true);
+                let next = self.inner.borrow().next_due(self.now.get());
+                match next.map(|tick| tokio::time::timeout_at(self.at(tick), self.armed.notified())) {
+                    Some(armed) => {
+                        let _due_or_armed = armed.await;
+                    }
+                    None => self.armed.notified().await,
+                }
+                self.asleep.set(false);
             }
-            let ticks = u32::try_from(self.now.get() + 1).unwrap_or(u32::MAX);
-            tokio::time::sleep_until(self.start + TICK * ticks).await;
             self.advance_to(self.elapsed());
         }
+    }
+
+    fn at(&self, tick: u64) -> Instant {
+        self.start + TICK * u32::try_from(tick).unwrap_or(u32::MAX)
     }
 
     /// Wakes every task that owns a timer, whatever its deadline: they look at what else has changed.
@@ -108,11 +127,13 @@ impl Wheel {
     }
 
     fn set(&self, key: u32, after: Duration) {
-        let mut inner = self.inner.borrow_mut();
-        if inner.linked == 0 {
-            self.now.set(self.elapsed().max(self.now.get()));
+        self.busy.set(true);
+        if self.asleep.replace(false) {
+            // Not just `now`: what is due by then must not be passed over.
+            self.advance_to(self.elapsed());
             self.armed.notify_one();
         }
+        let mut inner = self.inner.borrow_mut();
         let ticks = after.as_secs() * TICKS_PER_SECOND + u64::from(after.subsec_nanos().div_ceil(TICK_NANOS));
         // One more: the current tick may be almost over.
         let deadline = self.now.get() + ticks + 1;
@@ -174,6 +195,11 @@ impl Inner {
         }
         self.entries[key as usize].due = NEVER;
         self.linked -= 1;
+    }
+
+    /// The next tick whose slot is not empty.
+    fn next_due(&self, now: u64) -> Option<u64> {
+        (now + 1..now + SLOTS as u64).find(|tick| self.heads[*tick as usize % SLOTS] != NIL)
     }
 
     /// Empties one slot: wakes what is over, links the rest again.
@@ -294,6 +320,31 @@ mod tests {
         }
         wheel.advance_to(5_000);
         assert!(timers.iter().all(Timer::expired));
+        assert_eq!(wheel.inner.borrow().linked, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wheel_sleeps_until_something_is_due_and_is_woken_by_what_is_due_earlier() {
+        let wheel = Wheel::new();
+        let (idle, other) = (wheel.timer(Waker::noop()), wheel.timer(Waker::noop()));
+        let run = Rc::clone(&wheel).run();
+        tokio::pin!(run);
+        // Time moves by itself when nobody has anything to do, as far as the next timer.
+        let mut until = async |seconds: u64| {
+            let end = wheel.start + Duration::from_secs(seconds);
+            tokio::select! { () = &mut run => {} () = tokio::time::sleep_until(end) => {} }
+        };
+        idle.set(Some(Duration::from_secs(40)));
+        until(10).await;
+        assert_eq!((wheel.asleep.get(), wheel.now.get()), (true, 1), "after the one tick");
+        other.set(Some(Duration::from_secs(2)));
+        assert_eq!((wheel.asleep.get(), wheel.now.get()), (false, 100), "its time counts from now");
+        until(12).await;
+        assert!(!other.expired(), "not early");
+        until(13).await;
+        assert!(other.expired() && !idle.expired() && wheel.asleep.get());
+        until(41).await;
+        assert!(idle.expired());
         assert_eq!(wheel.inner.borrow().linked, 0);
     }
 
