@@ -155,6 +155,8 @@ fn comment(file: &FileDescriptor, path: &[i32]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
     #[test]
@@ -181,6 +183,69 @@ mod tests {
         ] {
             let failure = text(path).expect_err(path);
             assert_eq!((failure.exit, failure.help.as_deref()), (Exit::Usage, Some(help)));
+        }
+    }
+
+    /// Documents that are wrong in one field each, and the path of that field.
+    fn wrong_in_one_field(
+        message: &MessageDescriptor,
+        path: &str,
+        wrap: &dyn Fn(Value) -> Value,
+        out: &mut Vec<(String, Value)>,
+    ) {
+        // What is output only is not read.
+        const UNREAD: [&str; 4] = ["generation", "revision", "createdAt", "updatedAt"];
+        for field in message.fields().filter(|field| !UNREAD.contains(&field.json_name())) {
+            let name = field.json_name().to_owned();
+            let path = format!("{path}.{name}");
+            let is_list = field.is_list();
+            let inside = |value: Value| {
+                let value = if is_list { json!([value]) } else { value };
+                wrap(Value::Object([(name.clone(), value)].into_iter().collect()))
+            };
+            // A text may be written as a number; nothing else is two things.
+            let wrong = if field.kind() == Type::String && !field.is_map() {
+                json!({ "wrong": 1 })
+            } else {
+                json!("wrong")
+            };
+            out.push((path.clone(), inside(wrong)));
+            if let Some(below) = field.kind().as_message().filter(|_| !field.is_map()) {
+                wrong_in_one_field(below, &path, &inside, out);
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_refuses_a_value_of_another_type_and_the_error_shows_where_it_stands() {
+        let pool = DescriptorPool::decode(gateway_proto::DESCRIPTORS).expect("built in");
+        let mut documents = Vec::new();
+        for kind in Kind::ALL {
+            let message = pool.get_message_by_name(&format!("gateway.v1.{kind}")).expect("described");
+            let whole = |mut document: Value| {
+                let head = json!({ "apiVersion": gateway_proto::API_VERSION, "kind": kind.as_str(), "metadata": { "name": "a" } });
+                let Value::Object(head) = head else { unreachable!() };
+                for (name, value) in head {
+                    document.as_object_mut().expect("an object").entry(name).or_insert(value);
+                }
+                document
+            };
+            wrong_in_one_field(&message, kind.as_str(), &whole, &mut documents);
+        }
+        assert!(documents.len() > 100, "{}", documents.len());
+        for (path, document) in documents {
+            let text = serde_json::to_string_pretty(&document).expect("JSON");
+            let wrong = text.lines().position(|line| line.contains("\"wrong\"")).expect("it is there") + 1;
+            let resolver = gateway_engine::manifest::Resolver::literal();
+            let errors = gateway_engine::manifest::parse("a.json", text.as_bytes(), &resolver)
+                .map(drop)
+                .expect_err(&path)
+                .errors;
+            for error in errors {
+                let line = error.at.as_ref().map_or(0, |at| at.line);
+                let stands = wrong.saturating_sub(2)..=wrong;
+                assert!(stands.contains(&line) && !error.message.is_empty(), "{path} in {text}\n{error:#?}");
+            }
         }
     }
 

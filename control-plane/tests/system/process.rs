@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use gateway_control_plane::config::{Config, TlsFiles};
+use gateway_control_plane::config::{Config, Log, LogFormat, LogLevel, TlsFiles};
 use gateway_control_plane::{RunError, run};
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -25,6 +25,29 @@ async fn a_taken_port_is_named() {
     let config = Config { admin_listen: plane.running.admin, ..settings(&dir) };
     let error = run(config).await.expect_err("taken").to_string();
     assert!(error.contains(&plane.running.admin.to_string()) && error.contains("admin API"), "{error}");
+}
+
+#[test]
+fn every_setting_has_a_name_in_the_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("settings.yaml");
+    let text = "adminListen: 127.0.0.1:1\nstreamListen: 10.0.0.1:2\ndatabaseUrl: sqlite:///x.db\nstateDir: /s\n\
+                adminTokenFile: /t\ntlsCert: /c\ntlsKey: /k\nlogLevel: warn\nlogFormat: json\ninsecure: true\n";
+    std::fs::write(&path, text).expect("written");
+    let file = format!("--config={}", path.display());
+    let (config, log) = Config::load(["gateway-control-plane", &file]).expect("valid");
+    assert_eq!((config.admin_listen.port(), config.stream_listen.port()), (1, 2));
+    assert_eq!((config.database_url.as_deref(), config.insecure), (Some("sqlite:///x.db"), true));
+    assert_eq!((config.state_dir, config.admin_token_file), ("/s".into(), Some("/t".into())));
+    assert_eq!(config.tls, Some(TlsFiles { cert: "/c".into(), key: "/k".into() }));
+    assert_eq!(log, Log { level: LogLevel::Warn, format: LogFormat::Json });
+    for (text, words) in
+        [("databaseUrl: [1]\n", "line 1"), ("insecure: perhaps\n", "line 1"), ("logLevel: loud\n", "loud")]
+    {
+        std::fs::write(&path, text).expect("written");
+        let error = Config::load(["gateway-control-plane", &file]).expect_err(text).to_string();
+        assert!(error.contains(words) && error.contains("settings.yaml"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -107,6 +107,9 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
         (2, AccessLog::Stdout, true)
     );
     assert_eq!(log, Log { level: LogLevel::Warn, format: LogFormat::Json });
+    std::fs::write(&path, "manifests: /m\nstateDir: /kept/here\n").expect("written");
+    let (config, _) = Config::load(["gateway-data-plane", &file]).expect("valid");
+    assert_eq!((config.source, config.state_dir), (Source::Manifests("/m".into()), "/kept/here".into()));
 }
 
 #[test]

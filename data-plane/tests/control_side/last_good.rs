@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use gateway_data_plane::{RunError, Running, run};
+use gateway_data_plane::{Config, RunError, Running, run};
 use gateway_proto::wire::sync_mode::Value as Mode;
 use tempfile::TempDir;
 
@@ -10,8 +10,15 @@ use super::support::{Content, ControlPlane, cursor, get, listener, respond, with
 
 /// Runs once, takes revisions 1 to `revisions` (each with a route of its number), and shuts down.
 async fn first_life(dir: &TempDir, revisions: u64) {
+    first_life_with(dir, revisions, |_| {}).await;
+}
+
+/// The same with other settings.
+async fn first_life_with(dir: &TempDir, revisions: u64, change: impl FnOnce(&mut Config)) {
     let mut control = ControlPlane::start().await;
-    let running = run(control.config(dir)).await.expect("it starts");
+    let mut config = control.config(dir);
+    change(&mut config);
+    let running = run(config).await.expect("it starts");
     let mut stream = control.accept().await;
     stream.welcome(Mode::Full, 60_000).await;
     for revision in 1..=revisions {
@@ -89,8 +96,28 @@ async fn a_copy_needs_the_key_it_was_sealed_with() {
     let running = alone(&dir).await;
     assert_eq!(get(running.admin(), "/readyz").await.expect("an answer").0, 503);
     within("the end", running.shutdown()).await;
-    let nobody = "127.0.0.1:9".parse().expect("an address");
-    let mut config = super::support::follow(&[nobody], &dir);
-    config.snapshot_key_file = Some("/nowhere/key".into());
-    assert!(matches!(run(config).await, Err(RunError::Key(_))));
+}
+
+#[tokio::test]
+async fn the_key_may_come_from_a_file_of_its_own() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let key = dir.path().join("key");
+    std::fs::write(&key, "2a".repeat(32)).expect("written");
+    let with_key = |key: &Path| {
+        let nobody = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound");
+        let mut config = super::support::follow(&[nobody], &dir);
+        config.snapshot_key_file = Some(key.to_owned());
+        config
+    };
+    first_life_with(&dir, 1, |config| config.snapshot_key_file = Some(key.clone())).await;
+    assert!(!dir.path().join("state/snapshot-key").exists(), "no other key was made");
+    let running = run(with_key(&key)).await.expect("it starts");
+    assert_eq!(serves(&running, "/r1").await, 200);
+    within("the end", running.shutdown()).await;
+    let running = alone(&dir).await;
+    assert_eq!(get(running.admin(), "/readyz").await.expect("an answer").0, 503, "sealed with another key");
+    within("the end", running.shutdown()).await;
+    assert!(matches!(run(with_key(Path::new("/nowhere/key"))).await, Err(RunError::Key(_))));
+    std::fs::write(&key, "short").expect("written");
+    assert!(matches!(run(with_key(&key)).await, Err(RunError::Key(_))));
 }

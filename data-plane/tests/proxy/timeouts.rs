@@ -47,6 +47,19 @@ async fn a_response_that_pauses_too_long_is_broken_off() {
 }
 
 #[tokio::test]
+async fn timeouts_of_0s_are_none() {
+    let proxy = Proxy::with("{ headerTimeout: 300ms }", "  timeouts: { request: 0s, idle: 0s }\n").await;
+    let Exchange { mut client, mut upstream, .. } = proxy.exchange(GET).await;
+    proxy.gateway.header_timeout().await;
+    upstream.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no").await;
+    client.head().await;
+    assert_eq!(client.bytes(1).await, b"o");
+    proxy.gateway.header_timeout().await;
+    upstream.send("k").await;
+    assert_eq!(client.bytes(1).await, b"k");
+}
+
+#[tokio::test]
 async fn a_client_that_pauses_in_its_body_is_a_408() {
     let proxy = Proxy::with("{}", "  timeouts: { idle: 200ms }\n").await;
     let reply = proxy.gateway.ask("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nh").await;

@@ -37,6 +37,11 @@ pub(super) fn complaint(cli: &Cli, matches: &ArgMatches) -> Option<(ErrorKind, S
         Command::Delete(args) if matches!(args.kind, Some(Subject::Kinds(_))) && args.names.is_empty() => {
             Some((ErrorKind::MissingRequiredArgument, "names of what to delete are missing".to_owned()))
         }
+        // clap lets `requires` go when what is required conflicts with what is there.
+        Command::Delete(args) if args.recursive && args.files.is_empty() => Some((
+            ErrorKind::ArgumentConflict,
+            "--recursive goes with manifests (-f), not with names".to_owned(),
+        )),
         _ => None,
     }
 }

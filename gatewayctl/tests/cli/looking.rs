@@ -66,6 +66,14 @@ fn an_object_is_described_with_where_it_serves() {
     let text = dev.ok(&["describe", "route", "hello"]);
     assert!(text.contains("template: /hello/{name}") && text.contains("dev          applied"), "{text}");
     assert_eq!(dev.run(&["describe", "route", "none"]).code, Some(1));
+    assert_eq!(
+        dev.piped(&["apply", "-f", "-", "-n", "shop", "--wait"], &answering("a", "/a", "a")).code,
+        Some(0)
+    );
+    for command in [&["describe", "route", "a"][..], &["status", "route", "a"]] {
+        assert_eq!(dev.run(command).code, Some(1), "it is in another namespace");
+        assert!(dev.ok(&[command, &["-n", "shop"]].concat()).contains("applied"));
+    }
     let nodes = dev.ok(&["nodes"]);
     assert!(nodes.contains("dev   default") && nodes.contains("in sync"), "{nodes}");
     let nodes: serde_json::Value = serde_json::from_str(&dev.ok(&["nodes", "-o", "json"])).expect("JSON");

@@ -50,6 +50,30 @@ fn a_set_finds_each_policy_whatever_order_the_author_wrote() {
 }
 
 #[test]
+fn every_policy_can_be_disabled_and_then_says_nothing_else() {
+    for &kind in Kind::ALL {
+        let said = |rest: serde_json::Value| {
+            let mut spec = rest;
+            spec["disabled"] = true.into();
+            serde_json::from_value::<wire::PolicyEntry>(serde_json::json!({ kind.name(): spec }))
+                .expect("sound")
+        };
+        let (set, faults) = compiled(&[said(serde_json::json!({}))], Scope::SHARED);
+        assert!(faults.is_empty() && set.disables(kind), "{}: {faults:?}", kind.name());
+        let rest = match kind {
+            Kind::RequestLimits => serde_json::json!({ "maxUriBytes": 1 }),
+            Kind::IpFilter => serde_json::json!({ "deny": ["10.0.0.1"] }),
+            Kind::Cors => serde_json::json!({ "origins": ["*"] }),
+            Kind::Rewrite => serde_json::json!({ "path": "/x" }),
+            Kind::RequestHeaders | Kind::ResponseHeaders => serde_json::json!({ "remove": ["x"] }),
+        };
+        let (_, faults) = compiled(&[said(rest)], Scope::SHARED);
+        let place = format!("spec.policies[0].{}.disabled: conflict: ", kind.name());
+        assert!(faults.len() == 1 && faults[0].starts_with(&place), "{faults:?}");
+    }
+}
+
+#[test]
 fn the_same_policy_twice_and_an_entry_without_one_are_refused() {
     let mut list = entries(vec![uri(1), filter(false), uri(2)]);
     list.push(wire::PolicyEntry { policy: None });
