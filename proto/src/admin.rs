@@ -146,7 +146,7 @@ pub struct Revision {
     pub deleted: u32,
     /// Root hash of the whole store at it, hexadecimal.
     pub root_hash: String,
-    /// What changed, with contents (`GET /v1/revisions/{n}` only).
+    /// What changed, with contents (`GET /v1/revisions/{n}` only, and left out when it is over 10,000 objects).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub changes: Option<Vec<Change>>,
 }

@@ -20,6 +20,8 @@ use crate::store::{self, Difference, PageRequest, StoreError};
 /// Entries of a page when the request names no limit, and the most it may ask for.
 const PAGE: u32 = 50;
 const MAX_PAGE: u32 = 500;
+/// Most changes that are answered with their contents.
+const MAX_CHANGES: u64 = 10_000;
 
 /// Query of a page of history or of the audit log.
 #[derive(Deserialize)]
@@ -62,7 +64,7 @@ pub(super) async fn list(
     Ok(Json(RevisionList { items: shown(&api, &caller, page.items).await?, next_cursor }))
 }
 
-/// `{n}`: what a revision did. `{a}...{b}`: what lies between two.
+/// `{n}`: what a revision did; without its changes if they are too many. `{a}...{b}`: what lies between two.
 pub(super) async fn get(
     State(api): State<Arc<Api>>,
     caller: Caller,
@@ -70,6 +72,12 @@ pub(super) async fn get(
 ) -> Result<Response, ApiError> {
     if let Some((from, to)) = range.split_once("...") {
         let (from, to) = (number(from)?, number(to)?);
+        if distance(&api, from.min(to), from.max(to)).await? > MAX_CHANGES {
+            let detail = format!(
+                "more than {MAX_CHANGES} changes lie between revisions {from} and {to}: name closer ones"
+            );
+            return Err(ApiError::new(ErrorCode::TooLarge, detail));
+        }
         let changes = changes(&api, caller, from, to).await?;
         return Ok(Json(RevisionDiff { from, to, changes }).into_response());
     }
@@ -77,9 +85,29 @@ pub(super) async fn get(
     let header = api.store.revision(revision).await?.ok_or_else(|| {
         ApiError::new(ErrorCode::NotFound, format!("there is no revision {revision}, see /v1/revisions"))
     })?;
+    let few = size(&header) <= MAX_CHANGES;
     let header = shown(&api, &caller, vec![header]).await?.swap_remove(0);
-    let changes = changes(&api, caller, revision - 1, revision).await?;
-    Ok(Json(Revision { changes: Some(changes), ..header }).into_response())
+    let changes = if few { Some(changes(&api, caller, revision - 1, revision).await?) } else { None };
+    Ok(Json(Revision { changes, ..header }).into_response())
+}
+
+/// How many objects a revision changed.
+fn size(revision: &store::Revision) -> u64 {
+    [revision.created, revision.updated, revision.deleted].into_iter().map(u64::from).sum()
+}
+
+/// How many changes the revisions after `from` up to `to` made; not counted on once there are too many.
+async fn distance(api: &Api, from: u64, to: u64) -> Result<u64, StoreError> {
+    let mut page = PageRequest { before: Some(to.saturating_add(1)), limit: MAX_PAGE };
+    let mut sum = 0;
+    loop {
+        let part = api.store.revisions(page).await?;
+        sum += part.items.iter().filter(|it| it.revision > from).map(size).sum::<u64>();
+        match part.next.filter(|next| *next > from && sum <= MAX_CHANGES) {
+            Some(next) => page.before = Some(next),
+            None => return Ok(sum),
+        }
+    }
 }
 
 /// A new revision with the content of an earlier one.

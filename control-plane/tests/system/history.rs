@@ -43,6 +43,23 @@ async fn history_tells_what_each_revision_did_and_what_lies_between() {
 }
 
 #[tokio::test]
+async fn more_changes_than_anybody_reads_are_counted_and_not_shown() {
+    let plane = Plane::start().await;
+    let api = &plane.admin;
+    api.apply(&[upstream("a")]).await;
+    let many: Vec<_> = (0..10_001).map(|at| upstream(&format!("u{at}"))).collect();
+    api.apply(&many).await;
+    api.apply(&[upstream("b")]).await;
+    let problem = api.get("/v1/revisions/1...3").await.problem(413, "too_large");
+    assert!(problem["detail"].as_str().is_some_and(|text| text.contains("10000")), "{problem}");
+    api.get("/v1/revisions/3...1").await.problem(413, "too_large");
+    let whole = api.get("/v1/revisions/2").await.expect(StatusCode::OK);
+    assert_eq!((whole["created"].as_u64(), whole.get("changes")), (Some(10_001), None));
+    let near = api.get("/v1/revisions/2...3").await.expect(StatusCode::OK);
+    assert_eq!(near["changes"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
 async fn a_rollback_is_a_new_revision_with_the_old_content() {
     let plane = Plane::start().await;
     let api = &plane.admin;

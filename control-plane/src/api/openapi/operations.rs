@@ -135,7 +135,8 @@ pub(super) fn operation(method: &str, path: &str) -> Option<Operation> {
             response: Some((JSON, Body::Either("Revision", "RevisionDiff"))),
             ..read(
                 "getRevisions",
-                "`{n}`: what a revision did. `{a}...{b}`: what lies between two.",
+                "`{n}`: what a revision did; without `changes` when they are over 10,000. `{a}...{b}`: what lies between \
+                 two; 413 when that is more.",
                 &[],
                 "Revision",
             )
