@@ -323,29 +323,45 @@ mod tests {
         assert_eq!(wheel.inner.borrow().linked, 0);
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_wheel_sleeps_until_something_is_due_and_is_woken_by_what_is_due_earlier() {
+    #[test]
+    fn the_next_slot_with_something_in_it_is_found() {
         let wheel = Wheel::new();
         let (idle, other) = (wheel.timer(Waker::noop()), wheel.timer(Waker::noop()));
+        let next = || wheel.inner.borrow().next_due(wheel.now.get());
+        assert_eq!(next(), None);
+        idle.set(Some(Duration::from_secs(40)));
+        assert_eq!(next(), Some(401));
+        other.set(Some(Duration::from_secs(2)));
+        assert_eq!(next(), Some(21));
+        wheel.advance_to(21);
+        assert!(other.expired() && !idle.expired());
+        assert_eq!(next(), Some(401));
+        idle.set(Some(Duration::from_secs(3_600)));
+        assert_eq!(next(), Some(401), "looked at again then");
+        wheel.advance_to(401);
+        assert_eq!(next(), Some(401 + SLOTS as u64 - 1));
+    }
+
+    #[tokio::test]
+    async fn a_wheel_that_is_left_alone_sleeps_and_an_earlier_deadline_wakes_it() {
+        let wheel = Wheel::new();
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let (idle, other) = (wheel.timer(&waker), wheel.timer(&waker));
+        idle.set(Some(Duration::from_secs(3_600)));
         let run = Rc::clone(&wheel).run();
         tokio::pin!(run);
-        // Time moves by itself when nobody has anything to do, as far as the next timer.
-        let mut until = async |seconds: u64| {
-            let end = wheel.start + Duration::from_secs(seconds);
-            tokio::select! { () = &mut run => {} () = tokio::time::sleep_until(end) => {} }
+        let asleep = async {
+            while !wheel.asleep.get() {
+                tokio::task::yield_now().await;
+            }
         };
-        idle.set(Some(Duration::from_secs(40)));
-        until(10).await;
-        assert_eq!((wheel.asleep.get(), wheel.now.get()), (true, 1), "after the one tick");
-        other.set(Some(Duration::from_secs(2)));
-        assert_eq!((wheel.asleep.get(), wheel.now.get()), (false, 100), "its time counts from now");
-        until(12).await;
-        assert!(!other.expired(), "not early");
-        until(13).await;
-        assert!(other.expired() && !idle.expired() && wheel.asleep.get());
-        until(41).await;
-        assert!(idle.expired());
-        assert_eq!(wheel.inner.borrow().linked, 0);
+        tokio::select! { () = &mut run => {} () = asleep => {} }
+        let began = Instant::now();
+        other.set(Some(Duration::from_millis(50)));
+        assert!(!wheel.asleep.get());
+        let over = poll_fn(|_| if other.expired() { Poll::Ready(()) } else { Poll::Pending });
+        tokio::select! { () = &mut run => {} () = over => {} }
+        assert!(began.elapsed() >= Duration::from_millis(50) && !idle.expired());
     }
 
     #[tokio::test]
