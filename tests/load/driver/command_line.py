@@ -12,7 +12,7 @@ from pathlib import Path
 import peers
 from peers.gateway import Gateway
 
-from . import machine, report, syscalls
+from . import machine, process, report, syscalls
 from .cell import Bench, Cell, Failed
 from .churn import Churn
 from .fetch import Cache
@@ -94,8 +94,7 @@ def main(argv=None):
     if options.fetch:
         return 1 if missing else 0
     ours, load, control_plane = build(options)
-    if options.nice:
-        os.nice(options.nice)  # children inherit it
+    process.nice = options.nice
     contestants = [ours, *others(options)]
     contestants += [peer for name, peer in peers.every().items() if name in options.peers and name not in missing]
     counting = syscalls.way() if options.syscalls == "auto" else options.syscalls

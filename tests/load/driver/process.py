@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 PR_SET_PDEATHSIG = 1
+# Priority of what is started from here on; 0 changes nothing.
+nice = 0
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -19,6 +21,12 @@ def start(command, cores=None, environment=None, **streams):
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if cores:
             os.sched_setaffinity(0, cores)
+        if nice:
+            os.nice(nice)
+            # Each session is a scheduling group where the kernel does that, and niceness counts inside a group only.
+            if os.path.exists("/proc/self/autogroup"):
+                with open("/proc/self/autogroup", "w") as file:
+                    file.write(str(nice))
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
