@@ -1,11 +1,12 @@
-//! A client's HTTP/2 connection (agreed on by TLS, or by prior knowledge): hyper speaks the protocol, every stream becomes a task of its
-//! own that goes the same way as an HTTP/1.1 request.
+//! A client's HTTP/2 connection (agreed on by TLS, or by prior knowledge): hyper speaks the protocol, every stream
+//! goes the same way as an HTTP/1.1 request.
 //!
 //! The bytes that told the protocol are replayed to hyper. A connection without streams is closed gracefully after the
 //! listener's idle timeout, before its first one after the header timeout; one whose listener goes away gets a GOAWAY
 //! and finishes its streams. Whoever does not answer a GOAWAY is left without an answer too.
 
 mod pipe;
+mod serving;
 mod stream;
 
 use std::cell::Cell;
@@ -14,15 +15,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use gateway_engine::context::Scheme;
-use hyper::Response;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::oneshot;
 use tokio::task::spawn_local;
 
 use crate::runtime::Worker;
@@ -30,7 +29,7 @@ use crate::server::listener::Door;
 use crate::stream::Stream;
 use crate::wheel::Timer;
 use crate::wire::Wire;
-use pipe::Outgoing;
+use serving::{Answer, Serving};
 
 /// How long a connection that was told to end, and has no streams, may go without a byte being sent on it. Its client
 /// says that it has understood, or reads the end of its last response.
@@ -57,10 +56,15 @@ pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, wire: Wire, peer
     let io = TokioIo::new(Replay { replayed, at: 0, stream, written: Rc::clone(&written) });
     let streams = Rc::new(Cell::new(0_usize));
     let service = service_fn(|request| {
-        let (head, answer) = oneshot::channel();
-        let open = Open::new(&streams);
-        spawn_local(stream::serve(Rc::clone(worker), Rc::clone(door), request, caller, head, open));
-        respond(answer)
+        let (answer, timer) = (Rc::<Answer>::default(), Rc::new(worker.wheel.timer(Waker::noop())));
+        let stream = Opened {
+            caller,
+            answer: Rc::clone(&answer),
+            timer: Rc::clone(&timer),
+            count: Open::new(&streams),
+        };
+        let work = stream::serve(Rc::clone(worker), Rc::clone(door), request, stream);
+        Serving::new(work, answer, timer)
     });
     let mut connection = pin!(builder.serve_connection(io, service));
     let mut leaving: Option<Leave> = None;
@@ -115,9 +119,13 @@ impl Leave {
     }
 }
 
-/// The response that a stream's task begins. If it ends without one, the stream is reset.
-async fn respond(answer: oneshot::Receiver<Response<Outgoing>>) -> Result<Response<Outgoing>, io::Error> {
-    answer.await.map_err(|_gone| io::ErrorKind::ConnectionAborted.into())
+/// A stream that was opened.
+#[derive(Debug)]
+struct Opened {
+    caller: Caller,
+    answer: Rc<Answer>,
+    timer: Rc<Timer>,
+    count: Open,
 }
 
 /// A stream that is counted.

@@ -22,6 +22,8 @@ use crate::buffer::{self, Buffer, Pool};
 
 /// Plaintext of one record at most (RFC 8446 §5.1).
 const RECORD: usize = 16 * 1024;
+/// Pieces up to this size are packed into one record: a copy costs less than a record of its own.
+const PACK: usize = 4 * 1024;
 /// What a record is longer than its plaintext, at most; and room for a message that rustls sends with it.
 const OVERHEAD: usize = 128;
 /// Plaintext that is taken before what it became is sent.
@@ -33,6 +35,7 @@ const MAY_WAIT: usize = 4 * 1024;
 pub(crate) struct Session {
     socket: Socket,
     rustls: UnbufferedServerConnection,
+    buffers: Rc<Pool>,
     /// As it came from the network.
     incoming: Buffer,
     /// Ready for the network.
@@ -87,6 +90,7 @@ impl Session {
         Ok(Session {
             socket,
             rustls: UnbufferedServerConnection::new(config)?,
+            buffers: Rc::clone(buffers),
             incoming: buffers.none(),
             outgoing: buffers.none(),
             plain: Vec::new(),
@@ -162,15 +166,14 @@ impl Session {
         if self.outgoing.filled().len() > MAY_WAIT {
             ready!(self.poll_send(cx))?;
         }
-        let mut taken = 0;
-        for slice in slices {
-            let count = slice.len().min(BATCH - taken);
-            self.encrypt(&slice[..count])?;
-            taken += count;
-            if taken == BATCH {
-                break;
+        let taken = match slices {
+            [one] => {
+                let count = one.len().min(BATCH);
+                self.encrypt(&one[..count])?;
+                count
             }
-        }
+            many => self.encrypt_many(many)?,
+        };
         let _sent_later = self.poll_send(cx)?;
         Poll::Ready(Ok(taken))
     }
@@ -263,6 +266,28 @@ impl Session {
             (self.plain, self.plain_read) = (Vec::new(), 0);
         }
         count
+    }
+
+    /// The same for several pieces: small ones share a record. Returns how much was taken.
+    fn encrypt_many(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        let mut taken = 0;
+        let mut packed = self.buffers.take(RECORD);
+        for piece in pieces {
+            let piece = &piece[..piece.len().min(BATCH - taken)];
+            if piece.len() > PACK || packed.spare().len() < piece.len() {
+                self.encrypt(packed.filled())?;
+                packed.consume(packed.filled().len());
+            }
+            if piece.len() > PACK {
+                self.encrypt(piece)?;
+            } else {
+                packed.spare()[..piece.len()].copy_from_slice(piece);
+                packed.advance(piece.len());
+            }
+            taken += piece.len();
+        }
+        self.encrypt(packed.filled())?;
+        Ok(taken)
     }
 
     /// Turns plaintext into records.

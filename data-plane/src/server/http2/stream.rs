@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes};
+use bytes::{Buf as _, Bytes, BytesMut};
 use gateway_engine::head::{Head, HeadParts, RequestLine};
 use gateway_engine::reject::Reason;
 use gateway_http1::body::parse_trailers;
@@ -16,11 +16,11 @@ use gateway_http1::{Framing, KnownField, Method, Version};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
 use hyper::body::{Body as _, Incoming};
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::Opened;
 use super::pipe::{Outgoing, Writer, pipe};
-use super::{Caller, Open};
+use super::serving::Answer;
 use crate::proxy::client::{Asked, Client, Gone, Opening, Unsendable};
 use crate::proxy::{self, Job, identity};
 use crate::relay::{Sink, Source, SourceError, Step};
@@ -30,16 +30,9 @@ use crate::server::listener::Door;
 use crate::wheel::Timer;
 
 /// Serves the stream's request.
-pub(super) async fn serve(
-    worker: Rc<Worker>,
-    door: Rc<Door>,
-    request: Request<Incoming>,
-    caller: Caller,
-    answer: oneshot::Sender<Response<Outgoing>>,
-    open: Open,
-) {
+pub(super) async fn serve(worker: Rc<Worker>, door: Rc<Door>, request: Request<Incoming>, opened: Opened) {
+    let Opened { caller, answer, timer, count } = opened;
     let Some(view) = door.view(&worker) else { return };
-    let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
     let mut exchange = worker.take_exchange();
     let (parts, body) = request.into_parts();
     let http = &view.listener.http;
@@ -69,7 +62,7 @@ pub(super) async fn serve(
         ended: false,
         trailers: Vec::new(),
         opened: None,
-        answer: Some(answer),
+        answer,
         writer: None,
         method: asked.method,
         received: 0,
@@ -82,7 +75,7 @@ pub(super) async fn serve(
     }
     worker.return_exchange(exchange);
     linger(&mut stream, &timer).await;
-    drop(open);
+    drop(count);
 }
 
 /// Throws away what still comes of the request's body: many a client that is told to stop while it sends does not look
@@ -179,7 +172,7 @@ struct Stream {
     trailers: Vec<u8>,
     /// The response; goes out with what follows it.
     opened: Option<Response<Outgoing>>,
-    answer: Option<oneshot::Sender<Response<Outgoing>>>,
+    answer: Rc<Answer>,
     writer: Option<Writer>,
     method: Method,
     received: u64,
@@ -189,11 +182,8 @@ struct Stream {
 impl Stream {
     /// Hands the response to hyper.
     fn begin_response(&mut self) {
-        if let Some(response) = self.opened.take()
-            && let Some(answer) = self.answer.take()
-        {
-            // A client that reset the stream is noticed at the next write.
-            let _reset = answer.send(response);
+        if let Some(response) = self.opened.take() {
+            self.answer.give(response);
         }
     }
 
@@ -305,13 +295,17 @@ impl Client for Stream {
         let mut response = Response::new(body);
         *response.status_mut() = StatusCode::from_u16(head.status()).map_err(|_| Unsendable)?;
         let headers = response.headers_mut();
+        // All values in one piece of memory, which they share.
+        let mut values = BytesMut::with_capacity(head.iter().map(|(_, value, _)| value.len()).sum());
         for (name, value, _) in head.iter() {
             let known = KnownField::classify(name);
             if known.is_hop_by_hop() || known.is_framing() {
                 continue;
             }
             let name = HeaderName::from_bytes(name).map_err(|_| Unsendable)?;
-            headers.append(name, HeaderValue::from_bytes(value).map_err(|_| Unsendable)?);
+            values.extend_from_slice(value);
+            let value = values.split().freeze();
+            headers.append(name, HeaderValue::from_maybe_shared(value).map_err(|_| Unsendable)?);
         }
         if let Framing::Length(length) = announce(self.method, head.status(), Version::Http11, opening.length)
         {
@@ -339,18 +333,18 @@ impl Client for Stream {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        let gone = match (&mut self.answer, &self.writer) {
-            (Some(answer), _) => answer.poll_closed(cx),
-            (None, Some(writer)) => writer.poll_unread(cx),
-            (None, None) => Poll::Pending,
-        };
-        gone.map(|()| Gone::Dead)
+        if self.answer.is_unwanted() {
+            return Poll::Ready(Gone::Dead);
+        }
+        match &self.writer {
+            Some(writer) => writer.poll_unread(cx).map(|()| Gone::Dead),
+            None => Poll::Pending,
+        }
     }
 
     fn abort(&mut self) {
         self.ended = true;
         self.opened = None;
-        self.answer = None;
         self.writer = None;
     }
 
