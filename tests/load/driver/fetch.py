@@ -80,9 +80,11 @@ class Cache:
         if not loaders:
             raise Unavailable("the Debian packages have no program loader")
         library = next((path.parent for path in (root / "root").glob("usr/lib/*/libc.so.6")), loaders[0].parent)
+        loader, library = (path.relative_to(self.folder) for path in (loaders[0], library))
         for name, path in DEBIAN.items():
-            script = f'#!/bin/sh\nexec {loaders[0]} --library-path {library} {root}/root/{path} "$@"\n'
-            _install(self.bin / name, script.encode())
+            program = f"$here/{(root / 'root' / path).relative_to(self.folder)}"
+            command = f'exec "$here/{loader}" --library-path "$here/{library}" "{program}" "$@"'
+            _install(self.bin / name, f"#!/bin/sh\nhere=${{0%/*}}/..\n{command}\n".encode())
 
     @staticmethod
     def _apt_configuration(root):
