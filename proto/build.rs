@@ -33,9 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Messages with secrets of their own: `secret.rs` prints them without.
-const SECRETIVE: [&str; 1] = ["CertificateSpec"];
+const SECRETIVE: [&str; 2] = ["CertificateSpec", "SecretValue"];
 
-const SYNC: [&str; 23] = [
+const SYNC: [&str; 24] = [
     "Cursor",
     "ObjectRef",
     "DataPlaneMessage",
@@ -47,6 +47,7 @@ const SYNC: [&str; 23] = [
     "SyncMode",
     "Chunk",
     "Upsert",
+    "SecretValue",
     "Ack",
     "AckOutcome",
     "Reject",

@@ -6,6 +6,7 @@
 //! without a change makes no revision; nothing is deleted that the batch does not name or prune by its labels.
 
 pub mod plan;
+mod settle;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,10 +18,12 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use crate::document;
+use crate::secrets::{self, Vault};
 use crate::state::{Live, State, blocking};
 use crate::store::{AuditRecord, Commit, CommitError, Store, StoreError};
 use crate::telemetry::Metrics;
-pub use plan::{Batch, Document, Expected, Plan, Planned, Refusal};
+pub use plan::{Batch, Expected, Plan, Planned, Refusal};
+pub use settle::Document;
 
 /// How often a write is tried when other writers move the head under it.
 const TRIES: usize = 5;
@@ -77,6 +80,7 @@ pub struct Outcome {
 #[derive(Debug)]
 pub struct Admission {
     store: Arc<dyn Store>,
+    vault: Arc<Vault>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
     /// Held by the one that writes; first come, first served.
@@ -90,9 +94,9 @@ enum Missed {
 }
 
 impl Admission {
-    /// Writes go to `store`; `live` follows it.
-    pub fn new(store: Arc<dyn Store>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
-        Admission { store, live, metrics, turn: Mutex::new(()) }
+    /// Writes go to `store`, secrets sealed by `vault`; `live` follows it.
+    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
+        Admission { store, vault, live, metrics, turn: Mutex::new(()) }
     }
 
     /// Makes the change, or says why not.
@@ -124,8 +128,8 @@ impl Admission {
     async fn attempt(&self, request: &Request, intent: &Intent) -> Result<Outcome, Missed> {
         let base = self.live.get();
         let batch = self.batch(request, &base).await?;
-        let state = Arc::clone(&base);
-        let plan = blocking(move || Plan::make(&state, &batch)).await.map_err(Missed::Refused)?;
+        let (state, vault) = (Arc::clone(&base), Arc::clone(&self.vault));
+        let plan = blocking(move || Plan::make(&state, &batch, &vault)).await.map_err(Missed::Refused)?;
         let Plan { changes, warnings, writes, engine } = plan;
         if writes.is_empty() || intent.dry_run {
             return Ok(Outcome { state: base, changes, warnings, revision: None });
@@ -165,20 +169,26 @@ impl Admission {
 
     async fn rollback(&self, base: &State, to: u64) -> Result<Batch, Refusal> {
         let differences = self.store.diff(base.head.revision, to).await?;
-        blocking(move || {
-            let mut batch = Batch::default();
+        let (deletes, puts, sealed) = blocking(move || {
+            let (mut deletes, mut puts, mut sealed) = (Vec::new(), Vec::new(), Vec::new());
             for difference in differences {
-                match difference.after {
-                    None => batch.deletes.push(difference.key),
-                    Some(body) => {
-                        let resource = Resource::decode(difference.key.kind, &body).map_err(|error| {
-                            StoreError::Broken(format!("{} at revision {to}: {error}", difference.key))
-                        })?;
-                        batch.documents.push(Document::new(resource));
-                    }
-                }
+                let Some(body) = difference.after else {
+                    deletes.push(difference.key);
+                    continue;
+                };
+                let mut resource = Resource::decode(difference.key.kind, &body).map_err(|error| {
+                    StoreError::Broken(format!("{} at revision {to}: {error}", difference.key))
+                })?;
+                sealed.extend(secrets::references(&mut resource)?);
+                puts.push((difference.key, resource));
             }
-            Ok(batch)
+            Ok::<_, Refusal>((deletes, puts, sealed))
+        })
+        .await?;
+        let mut values = self.vault.values(&*self.store, sealed).await?;
+        blocking(move || {
+            let put = |(key, resource)| Document::stored(resource, values.remove(&key).unwrap_or_default());
+            Ok(Batch { documents: puts.into_iter().map(put).collect(), deletes, ..Batch::default() })
         })
         .await
     }
@@ -189,8 +199,9 @@ fn patched(base: &State, key: &Key, patch: &Value, expected: Expected) -> Result
     let stored = base.objects.get(key).ok_or_else(|| Refusal::NotFound(key.clone()))?;
     let resource = Resource::decode(key.kind, &stored.body)
         .map_err(|error| StoreError::Broken(format!("{key}: {error}")))?;
-    let mut target =
-        serde_json::to_value(&resource).map_err(|error| StoreError::Broken(format!("{key}: {error}")))?;
+    // What the patch does not name stays, secrets too.
+    let mut target = serde_json::to_value(resource.masked())
+        .map_err(|error| StoreError::Broken(format!("{key}: {error}")))?;
     merge(&mut target, patch);
     let resource = document::read_at(key, &target.to_string())
         .map_err(|fault| Refusal::Invalid(vec![FieldError { object: Some(key.clone()), ..fault }]))?;

@@ -29,6 +29,8 @@ pub struct Config {
     pub database_url: Option<String>,
     /// Folder of this process alone: made with mode 0700 and locked.
     pub state_dir: PathBuf,
+    /// File with the key that seals secrets; none: one in the state directory, made when missing (SQLite only).
+    pub master_key_file: Option<PathBuf>,
     /// File whose content is made an admin token at each start: the way back in.
     pub admin_token_file: Option<PathBuf>,
     /// Certificate and key of both servers; none: clear text.
@@ -129,6 +131,10 @@ struct Args {
     /// $XDG_STATE_HOME/gateway/gateway-control-plane]
     #[arg(long, env = "GATEWAY_STATE_DIR", hide_env_values = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
+    /// File with the key that seals secrets in the store, 32 bytes or 64 hex digits; PostgreSQL needs one, the same for
+    /// every replica [file: masterKeyFile] [default on SQLite: master-key in the state directory, made when missing]
+    #[arg(long, env = "GATEWAY_MASTER_KEY_FILE", hide_env_values = true, value_name = "FILE")]
+    master_key_file: Option<PathBuf>,
     /// File whose content is made an admin token at each start: the way back in [file: adminTokenFile]
     #[arg(long, env = "GATEWAY_ADMIN_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
@@ -158,6 +164,7 @@ struct File {
     stream_listen: Option<SocketAddr>,
     database_url: Option<String>,
     state_dir: Option<PathBuf>,
+    master_key_file: Option<PathBuf>,
     admin_token_file: Option<PathBuf>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
@@ -174,6 +181,7 @@ impl Config {
             stream_listen: DEFAULT_STREAM,
             database_url: None,
             state_dir: state_dir.into(),
+            master_key_file: None,
             admin_token_file: None,
             tls: None,
             insecure: false,
@@ -227,6 +235,7 @@ impl Args {
             stream_listen: self.stream_listen.or(file.stream_listen).unwrap_or(DEFAULT_STREAM),
             database_url: self.database_url.or(file.database_url),
             state_dir,
+            master_key_file: self.master_key_file.or(file.master_key_file),
             admin_token_file: self.admin_token_file.or(file.admin_token_file),
             tls,
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
@@ -280,6 +289,7 @@ mod tests {
             "--admin-listen=127.0.0.1:1",
             "--stream-listen=[::1]:2",
             "--database-url=sqlite:///x.db",
+            "--master-key-file=/m",
             "--admin-token-file=/t",
             "--tls-cert=/c",
             "--tls-key=/k",
@@ -291,6 +301,7 @@ mod tests {
         assert_eq!(config.stream_listen.to_string(), "[::1]:2");
         assert_eq!(config.database_url.as_deref(), Some("sqlite:///x.db"));
         assert_eq!(config.state_dir, Path::new("/tmp/s"));
+        assert_eq!(config.master_key_file.as_deref(), Some(Path::new("/m")));
         assert_eq!(config.admin_token_file.as_deref(), Some(Path::new("/t")));
         assert_eq!(config.tls, Some(TlsFiles { cert: "/c".into(), key: "/k".into() }));
         assert_eq!(log, Log { level: LogLevel::Debug, format: LogFormat::Json });
@@ -365,6 +376,7 @@ mod tests {
             ("--stream-listen", "GATEWAY_STREAM_LISTEN", "streamListen"),
             ("--database-url", "GATEWAY_DATABASE_URL", "databaseUrl"),
             ("--state-dir", "GATEWAY_STATE_DIR", "stateDir"),
+            ("--master-key-file", "GATEWAY_MASTER_KEY_FILE", "masterKeyFile"),
             ("--admin-token-file", "GATEWAY_ADMIN_TOKEN_FILE", "adminTokenFile"),
             ("--tls-cert", "GATEWAY_TLS_CERT", "tlsCert"),
             ("--tls-key", "GATEWAY_TLS_KEY", "tlsKey"),

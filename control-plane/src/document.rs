@@ -10,6 +10,7 @@ use gateway_proto::API_VERSION;
 use gateway_proto::admin::FieldError;
 use gateway_proto::field::ViolationCode;
 use gateway_proto::kind::{Key, Kind, Resource};
+use gateway_proto::secret::without_keys;
 use serde::Deserialize;
 
 /// What is read first, because it decides how the rest is read.
@@ -82,19 +83,11 @@ fn typed(kind: Kind, text: &str) -> Result<Resource, FieldError> {
     let mut track = serde_path_to_error::Track::new();
     let mut json = serde_json::Deserializer::from_str(text);
     let read = Resource::deserialize(kind, serde_path_to_error::Deserializer::new(&mut json, &mut track));
-    let mut resource = read.map_err(|error| {
+    let resource = read.map_err(|error| {
         let path = track.path().to_string();
         shape(if path == "." { "" } else { &path }, &error)
     })?;
     json.end().map_err(|error| shape("", &error))?;
-    if !resource.secrets_mut().is_empty() {
-        // They would lie in the store in clear text.
-        return Err(fault(
-            "kind",
-            ViolationCode::Unknown,
-            format!("{kind} is not taken by this control plane"),
-        ));
-    }
     Ok(resource)
 }
 
@@ -110,7 +103,8 @@ fn shape(field: &str, error: &serde_json::Error) -> FieldError {
     } else {
         ViolationCode::Invalid
     };
-    fault(field, code, message)
+    // The reader quotes what it did not expect.
+    fault(field, code, without_keys(&message).into_owned())
 }
 
 fn fault(field: &str, code: ViolationCode, message: String) -> FieldError {

@@ -9,6 +9,7 @@ pub mod config;
 pub mod document;
 pub mod nodes;
 pub mod publish;
+pub mod secrets;
 pub mod selector;
 pub mod sorted;
 pub mod state;

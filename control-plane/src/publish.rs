@@ -123,7 +123,7 @@ impl Workshop {
     fn open(state: Arc<State>) -> Self {
         let publish = |group: Option<String>| {
             let scope = Scope::build(group, &state);
-            let view = Arc::new(View::first(&state.head, &scope));
+            let view = Arc::new(View::first(&state, &scope));
             Published { scope, view }
         };
         let groups =
@@ -153,7 +153,7 @@ impl Workshop {
         }
         for published in self.groups.values_mut().chain([&mut self.shared]) {
             let step = published.scope.advance(&state, &edits);
-            published.view = Arc::new(published.view.next(&state.head, &published.scope, step));
+            published.view = Arc::new(published.view.next(&state, &published.scope, step));
         }
         Workshop { state, ..self }
     }

@@ -19,6 +19,7 @@ use crate::auth::{self, AdminFileError, Authenticator, Secret};
 use crate::config::{Config, ConfigError, TlsFiles};
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
+use crate::secrets::{self, MasterKeyError};
 use crate::state::{Live, StateError};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::store::{self, Store, StoreError};
@@ -66,6 +67,9 @@ pub enum RunError {
     /// What is stored cannot be taken into memory.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The master key.
+    #[error(transparent)]
+    MasterKey(#[from] MasterKeyError),
     /// The admin token file.
     #[error(transparent)]
     AdminToken(#[from] AdminFileError),
@@ -101,10 +105,12 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         config.tls.as_ref().map(|files| tls::server_config(files, &[b"h2", b"http/1.1"])).transpose()?;
     let pem = config.tls.as_ref().map(pem).transpose()?;
     let (store, admin_token_path) = open_store(&config, &state).await?;
+    let vault = secrets::open(config.master_key_file.as_deref(), &state, &*store).await?;
+    let vault = Arc::new(vault);
     if let Some(path) = &config.admin_token_file {
         auth::put_admin_token_file(&*store, path).await?;
     }
-    let live = Live::load(Arc::clone(&store)).await?;
+    let live = Live::load(Arc::clone(&store), Arc::clone(&vault)).await?;
     let auth = Authenticator::new(Arc::clone(&store)).await?;
     let (admin_listener, admin) = bind("the admin API", config.admin_listen).await?;
     let (stream_listener, stream) = bind("the stream", config.stream_listen).await?;
@@ -119,7 +125,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         Streams::new(Arc::clone(&publisher), Arc::clone(&nodes), Arc::clone(&metrics), stop.clone());
     let (large_bodies, watchers) = Api::turns();
     let router = api::router(Arc::new(Api {
-        admission: Admission::new(Arc::clone(&store), Arc::clone(&live), Arc::clone(&metrics)),
+        admission: Admission::new(Arc::clone(&store), vault, Arc::clone(&live), Arc::clone(&metrics)),
         live,
         store: Arc::clone(&store),
         auth,
@@ -199,6 +205,7 @@ async fn open_store(
 ) -> Result<(Arc<dyn Store>, Option<PathBuf>), RunError> {
     let default = || format!("sqlite://{}", state.path().join("gateway.db").display());
     let url = config.database_url.clone().unwrap_or_else(default);
+    secrets::check(config.master_key_file.as_deref(), &url)?;
     let (secret, mut record) = auth::new_token(auth::FIRST_TOKEN, Role::Admin, Vec::new(), None);
     // Written before the store that keeps only its hash: a crash between the two must not lose the only token.
     let left = state.read_secret(PENDING_TOKEN)?.and_then(|text| Secret::parse(&text).ok());

@@ -5,6 +5,7 @@
 //! Invariant: a [`State`] is whole. Its head, objects and engine belong to one revision, and it never changes; a new
 //! revision is a new `State` that shares what stayed. Within an epoch the revision never goes back.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,11 +15,13 @@ use gateway_engine::Engine;
 use gateway_engine::compile::{self, compile};
 use gateway_proto::field::Violation;
 use gateway_proto::kind::{Key, Resource};
+use gateway_proto::secret::Secrets;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::secrets::{self, SecretError, Vault};
 use crate::sorted::SortedMap;
-use crate::store::{Change, Committed, Head, Store, StoreError, Stored};
+use crate::store::{Change, Committed, Head, SecretId, Store, StoreError, Stored};
 
 /// Wait before the store is asked again after it failed.
 const RETRY: Duration = Duration::from_secs(1);
@@ -38,6 +41,7 @@ pub struct State {
 #[derive(Debug)]
 pub struct Live {
     store: Arc<dyn Store>,
+    vault: Arc<Vault>,
     state: ArcSwap<State>,
     head: watch::Sender<Head>,
     installing: Mutex<()>,
@@ -58,6 +62,9 @@ pub enum StateError {
         /// What is wrong.
         source: prost::DecodeError,
     },
+    /// A secret cannot be opened.
+    #[error(transparent)]
+    Secret(#[from] SecretError),
     /// What is stored does not compile: another version of this program admitted it.
     #[error("the store holds {} objects that this version does not take, first: {}", .0.len(), .0.first().map(ToString::to_string).unwrap_or_default())]
     Compile(Vec<Violation>),
@@ -68,12 +75,13 @@ impl Live {
     ///
     /// # Errors
     /// [`StateError`]: a control plane that cannot read its store does not start.
-    pub async fn load(store: Arc<dyn Store>) -> Result<Arc<Self>, StateError> {
-        let state = load(&*store).await?;
+    pub async fn load(store: Arc<dyn Store>, vault: Arc<Vault>) -> Result<Arc<Self>, StateError> {
+        let state = load(&*store, &vault).await?;
         Ok(Arc::new(Live {
             head: watch::Sender::new(state.head),
             state: ArcSwap::from_pointee(state),
             store,
+            vault,
             installing: Mutex::new(()),
             following: AtomicBool::new(true),
         }))
@@ -148,10 +156,10 @@ impl Live {
                 changes.head.epoch != base.head.epoch || changes.head.revision < base.head.revision;
             let next = if replaced {
                 tracing::warn!(epoch = %changes.head.epoch, "the store was replaced, loading it anew");
-                load(&*self.store).await?
+                load(&*self.store, &self.vault).await?
             } else {
                 let from = Arc::clone(&base);
-                blocking(move || advance(&from, changes.head, &changes.changes)).await?
+                advance(&*self.store, &self.vault, from, changes.head, changes.changes).await?
             };
             if self.install(base.head, Arc::new(next)) {
                 return Ok(());
@@ -180,29 +188,66 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
-async fn load(store: &dyn Store) -> Result<State, StateError> {
+async fn load(store: &dyn Store, vault: &Vault) -> Result<State, StateError> {
     let mut puts = Vec::new();
     let head = store.load(&mut |stored| puts.push(Change::Put(stored))).await?;
     let empty = Head { revision: 0, ..head };
     let empty = State { head: empty, objects: SortedMap::default(), engine: Engine::default() };
-    blocking(move || advance(&empty, head, &puts)).await
+    advance(store, vault, Arc::new(empty), head, puts).await
 }
 
-fn advance(base: &State, head: Head, changes: &[Change]) -> Result<State, StateError> {
-    let known = changes.iter().filter(|change| match change {
-        Change::Put(_) => true,
-        Change::Delete(key) => base.objects.get(key).is_some(),
-    });
-    let edits = known
-        .map(|change| match change {
-            Change::Put(stored) => Resource::decode(stored.key.kind, &stored.body)
-                .map(compile::Change::Upsert)
-                .map_err(|source| StateError::Decode { key: stored.key.clone(), source }),
-            Change::Delete(key) => Ok(compile::Change::Delete(key.clone())),
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let compiled = compile(&base.engine, edits).map_err(StateError::Compile)?;
-    Ok(State { head, objects: with(&base.objects, changes), engine: compiled.engine })
+/// The state after changes that were read from the store.
+async fn advance(
+    store: &dyn Store,
+    vault: &Vault,
+    base: Arc<State>,
+    head: Head,
+    changes: Vec<Change>,
+) -> Result<State, StateError> {
+    let from = Arc::clone(&base);
+    let (changes, edits, sealed) = blocking(move || {
+        let (edits, sealed) = decode(&from, &changes)?;
+        Ok::<_, StateError>((changes, edits, sealed))
+    })
+    .await?;
+    let values = vault.values(store, sealed).await?;
+    blocking(move || {
+        let edits = edits.into_iter().map(|edit| with_values(edit, &values)).collect();
+        let compiled = compile(&base.engine, edits).map_err(StateError::Compile)?;
+        Ok(State { head, objects: with(&base.objects, &changes), engine: compiled.engine })
+    })
+    .await
+}
+
+/// Changes as they are compiled, and the sealed values that they need for it.
+fn decode(base: &State, changes: &[Change]) -> Result<(Vec<compile::Change>, Vec<SecretId>), StateError> {
+    let mut edits = Vec::with_capacity(changes.len());
+    let mut sealed = Vec::new();
+    for change in changes {
+        match change {
+            Change::Put(stored) => {
+                let mut resource = Resource::decode(stored.key.kind, &stored.body)
+                    .map_err(|source| StateError::Decode { key: stored.key.clone(), source })?;
+                sealed.extend(secrets::references(&mut resource)?);
+                edits.push(compile::Change::Upsert(resource));
+            }
+            Change::Delete(key) if base.objects.get(key).is_some() => {
+                edits.push(compile::Change::Delete(key.clone()));
+            }
+            Change::Delete(_) => {}
+        }
+    }
+    Ok((edits, sealed))
+}
+
+fn with_values(edit: compile::Change, values: &HashMap<Key, Secrets>) -> compile::Change {
+    match edit {
+        compile::Change::Upsert(resource) if !values.is_empty() => match values.get(&resource.key()) {
+            Some(secrets) => compile::Change::Sealed(resource, secrets.clone()),
+            None => compile::Change::Upsert(resource),
+        },
+        other => other,
+    }
 }
 
 fn with(objects: &SortedMap<Key, Arc<Stored>>, changes: &[Change]) -> SortedMap<Key, Arc<Stored>> {

@@ -32,7 +32,10 @@ use uuid::Uuid;
 
 pub use commit::{Commit, Committed, Content, Precondition, Write};
 pub use error::{CommitError, StoreError, TokenError};
-pub use record::{AuditEntry, AuditRecord, Node, NodeSeen, Page, PageRequest, Revision, TokenRecord, Tokens};
+pub use record::{
+    AuditEntry, AuditRecord, MasterRecord, Node, NodeSeen, Page, PageRequest, Revision, SecretId,
+    SecretRecord, TokenRecord, Tokens,
+};
 
 /// Where a history stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,6 +187,25 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// [`StoreError::NoSuchRevision`] for a number above the head; when the database does not answer.
     async fn state_at(&self, revision: u64, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
+    /// The sealed values that are asked for, in any order; those that are not there are left out. They never change,
+    /// and are kept as long as history refers to them.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn secrets(&self, wanted: Vec<SecretId>) -> Result<Vec<SecretRecord>, StoreError>;
+
+    /// Which master key the store's secrets are sealed with; `None`: there never was one.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn master(&self) -> Result<Option<MasterRecord>, StoreError>;
+
+    /// Records the master key of a store that has none; returns the one that it has then.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn create_master(&self, record: MasterRecord) -> Result<MasterRecord, StoreError>;
+
     /// All admin tokens, by name.
     ///
     /// # Errors
@@ -274,12 +296,20 @@ pub struct Opened {
 /// A URL of no known scheme, wrong credentials, an unreachable server, a file that cannot be opened
 /// ([`StoreError::Open`]), a store of a newer release ([`StoreError::NewerSchema`]). No message holds a password.
 pub async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened, StoreError> {
-    let scheme = url.split_once(':').map_or("", |(scheme, _)| scheme);
-    match scheme {
+    match scheme(url) {
         "sqlite" => sqlite::open(url, first_token).await,
-        "postgres" | "postgresql" => postgres::open(url, first_token).await,
+        _ if is_shared(url) => postgres::open(url, first_token).await,
         _ => Err(StoreError::Open(
             "--database-url must start with sqlite:// (a file) or postgres:// (a server)".to_owned(),
         )),
     }
+}
+
+/// Whether several replicas may work on the store that a URL names.
+pub fn is_shared(url: &str) -> bool {
+    matches!(scheme(url), "postgres" | "postgresql")
+}
+
+fn scheme(url: &str) -> &str {
+    url.split_once(':').map_or("", |(scheme, _)| scheme)
 }

@@ -146,7 +146,7 @@ fn unready(state: &State, draining: bool) -> Option<String> {
     Some(state.rejects.iter().map(|reject| format!("{reject}\n")).collect())
 }
 
-/// The configuration in service, as JSON. No kind of this version has a secret field that would need its mask.
+/// The configuration in service, as JSON, without secrets.
 fn config(admin: &Admin) -> Vec<u8> {
     #[derive(Serialize)]
     #[serde(rename_all = "camelCase")]
@@ -181,6 +181,7 @@ fn config(admin: &Admin) -> Vec<u8> {
         code: reject.code.as_str(),
         message: &reject.message,
     });
+    let objects = engine.objects().into_iter();
     let config = Config {
         identity: &admin.identity,
         ready: unready(&state, *admin.draining.borrow()).is_none(),
@@ -189,7 +190,7 @@ fn config(admin: &Admin) -> Vec<u8> {
         root_hash: state.cursor.root.to_string(),
         listeners: &state.listeners,
         rejects: rejects.collect(),
-        resources: engine.objects().iter().filter_map(|stored| engine.resource(stored.key)).collect(),
+        resources: objects.filter_map(|stored| engine.resource(stored.key).map(Resource::masked)).collect(),
     };
     serde_json::to_vec_pretty(&config).expect("names and numbers written to memory")
 }

@@ -376,7 +376,7 @@ fn held(engine: &Engine, key: &Key) -> Option<ItemHash> {
 /// Hash of the content that a change brings; `None`: it deletes.
 fn upserted(change: &Change) -> Option<ItemHash> {
     match change {
-        Change::Upsert(resource) => Some(resource.hash()),
+        Change::Upsert(resource) | Change::Sealed(resource, _) => Some(resource.hash()),
         Change::Delete(_) => None,
     }
 }

@@ -52,6 +52,9 @@ fn difference(change: &Change) -> String {
         Action::Deleted => (change.object.to_string(), "(none)".to_owned()),
         Action::Updated | Action::Unchanged => (change.object.to_string(), change.object.to_string()),
     };
+    if change.action == Action::Updated && before == after {
+        return format!("--- {old}\n+++ {new}\n (a secret differs; its values are not shown)\n");
+    }
     TextDiff::from_lines(&before, &after).unified_diff().context_radius(3).header(&old, &new).to_string()
 }
 
@@ -91,6 +94,9 @@ mod tests {
         -  priority: 1
         +  priority: 2
         ");
+        let same = Some(json!({"kind": "Certificate", "spec": {"key": "***"}}));
+        let secret = difference(&change(Action::Updated, same.clone(), same));
+        assert!(secret.ends_with("\n (a secret differs; its values are not shown)\n"), "{secret}");
         let created = difference(&change(Action::Created, None, Some(json!({"kind": "Route"}))));
         assert!(created.starts_with("--- (none)\n+++ Route default/users\n"), "{created}");
     }

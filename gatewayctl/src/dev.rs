@@ -197,6 +197,7 @@ fn control_config(args: &DevArgs) -> control_plane::config::Config {
         stream_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         database_url: None,
         state_dir: args.state_dir.join("control-plane"),
+        master_key_file: None,
         admin_token_file: None,
         tls: None,
         insecure: false,

@@ -69,7 +69,7 @@ fn finding(fault: Fault, documents: &[Document], class: Class) -> ManifestError 
     let (file, at) = match document {
         Some(document) => {
             let source = document.source();
-            (source.name().to_owned(), Some(source.excerpt(document.locate(&fault.field).span)))
+            (source.name().to_owned(), Some(document.excerpt(&fault.field)))
         }
         None => ("on the server".to_owned(), None),
     };

@@ -3,7 +3,12 @@
 //!
 //! Invariant: a secret is a string, and never part of what `Debug` prints.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+
+use zeroize::Zeroizing;
 
 use crate::kind::Resource;
 use crate::wire;
@@ -24,6 +29,118 @@ impl Resource {
             }
         }
     }
+
+    /// As it is shown: [`MASK`] in the place of every secret that is set.
+    #[must_use]
+    pub fn masked(mut self) -> Self {
+        for (_, text) in self.secrets_mut().into_iter().filter(|(_, text)| !text.is_empty()) {
+            MASK.clone_into(text);
+        }
+        self
+    }
+}
+
+/// The values of an object's secrets, by field path, beside an object that holds something else in their place.
+/// Cheap to clone, wiped when the last clone is dropped, never printed.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(Option<Arc<BTreeMap<String, Zeroizing<String>>>>);
+
+impl Secrets {
+    /// From field paths and values.
+    pub fn new(values: impl IntoIterator<Item = (String, Zeroizing<String>)>) -> Self {
+        let values: BTreeMap<_, _> = values.into_iter().collect();
+        Secrets((!values.is_empty()).then(|| Arc::new(values)))
+    }
+
+    /// None.
+    pub const fn none() -> Self {
+        Secrets(None)
+    }
+
+    /// There are none.
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The value of a field.
+    pub fn get(&self, field: &str) -> Option<&str> {
+        self.0.as_ref()?.get(field).map(|value| value.as_str())
+    }
+
+    /// Field paths and values, sorted.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().flat_map(|values| values.iter().map(|(field, value)| (field.as_str(), value.as_str())))
+    }
+
+    /// Puts the values into the object's fields.
+    pub fn fill(&self, resource: &mut Resource) {
+        if self.is_empty() {
+            return;
+        }
+        for (field, text) in resource.secrets_mut() {
+            if let Some(value) = self.get(&field) {
+                value.clone_into(text);
+            }
+        }
+    }
+}
+
+impl From<Vec<wire::SecretValue>> for Secrets {
+    fn from(values: Vec<wire::SecretValue>) -> Self {
+        Secrets::new(values.into_iter().map(|it| (it.field, Zeroizing::new(it.value))))
+    }
+}
+
+impl From<&Secrets> for Vec<wire::SecretValue> {
+    fn from(secrets: &Secrets) -> Self {
+        let value = |(field, value): (&str, &str)| wire::SecretValue {
+            field: field.to_owned(),
+            value: value.to_owned(),
+        };
+        secrets.iter().map(value).collect()
+    }
+}
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(field, _)| (field, MASK))).finish()
+    }
+}
+
+impl fmt::Debug for wire::SecretValue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SecretValue").field("field", &self.field).field("value", &MASK).finish()
+    }
+}
+
+/// A text that others may see, such as an error that quotes what somebody wrote: private keys in PEM become [`MASK`],
+/// wherever they were put.
+pub fn without_keys(text: &str) -> Cow<'_, str> {
+    const BEGIN: &str = "-----BEGIN ";
+    const END: &str = "-----END ";
+    const KEY: &str = "PRIVATE KEY-----";
+    let mut told = String::new();
+    let mut rest = text;
+    while let Some(begin) = rest.find(BEGIN) {
+        let (before, block) = rest.split_at(begin);
+        told.push_str(before);
+        let label = &block[BEGIN.len()..];
+        let is_key = label.find("-----").is_some_and(|end| label[..end + 5].ends_with(KEY));
+        if is_key {
+            told.push_str(MASK);
+            // One without an end hides all that follows.
+            let end = block.find(END).and_then(|end| block[end..].find(KEY).map(|key| end + key + KEY.len()));
+            rest = &block[end.unwrap_or(block.len())..];
+        } else {
+            told.push_str(BEGIN);
+            rest = label;
+        }
+    }
+    if rest.len() == text.len() {
+        return Cow::Borrowed(text);
+    }
+    told.push_str(rest);
+    Cow::Owned(told)
 }
 
 impl fmt::Debug for wire::CertificateSpec {
@@ -68,6 +185,44 @@ mod tests {
             let found: Vec<String> = resource.secrets_mut().into_iter().map(|(path, _)| path).collect();
             assert_eq!(found, expected, "{kind}");
         }
+    }
+
+    #[test]
+    fn private_keys_are_cut_out_of_texts_and_certificates_are_not() {
+        let key = "-----BEGIN EC PRIVATE KEY-----\nabc\n-----END EC PRIVATE KEY-----";
+        let cert = "-----BEGIN CERTIFICATE-----\ndef\n-----END CERTIFICATE-----";
+        for (text, told) in [
+            ("no key", "no key".to_owned()),
+            (
+                &format!("invalid type: string \"{key}\", expected u32"),
+                "invalid type: string \"***\", expected u32".to_owned(),
+            ),
+            (&format!("{cert}\n{key}\n{cert}{key}"), format!("{cert}\n***\n{cert}***")),
+            ("x -----BEGIN PRIVATE KEY-----\\nabc", "x ***".to_owned()),
+            ("-----BEGIN PRIVATE KEY-----\\nabc\\n-----END CERTIFICATE-----", "***".to_owned()),
+            ("-----BEGIN ", "-----BEGIN ".to_owned()),
+        ] {
+            assert_eq!(without_keys(text), told);
+        }
+    }
+
+    #[test]
+    fn values_are_put_in_place_of_what_stands_there_and_are_not_printed() {
+        let spec = wire::CertificateSpec { cert: "PUBLIC".into(), key: "reference".into() };
+        let object = Resource::from(wire::Certificate { spec: Some(spec), ..Default::default() });
+        let secrets = Secrets::new([("spec.key".to_owned(), Zeroizing::new("PRIVATE".to_owned()))]);
+        let mut filled = object.clone();
+        secrets.fill(&mut filled);
+        assert_eq!(*filled.secrets_mut()[0].1, "PRIVATE");
+        let mut same = object.clone();
+        Secrets::none().fill(&mut same);
+        assert_eq!(same, object);
+        assert_eq!(*object.masked().secrets_mut()[0].1, MASK);
+        let sent = Vec::<wire::SecretValue>::from(&secrets);
+        for printed in [format!("{secrets:?}"), format!("{sent:?}"), format!("{filled:?}")] {
+            assert!(!printed.contains("PRIVATE"), "{printed}");
+        }
+        assert_eq!(Secrets::from(sent), secrets);
     }
 
     #[test]

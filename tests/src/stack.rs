@@ -78,6 +78,12 @@ impl Stack {
         &self.database_url
     }
 
+    /// The file with the key that seals secrets.
+    pub fn master_key(&self) -> PathBuf {
+        let own = if self.postgres.is_some() { "master-key" } else { "control-plane/master-key" };
+        self.directory.path().join(own)
+    }
+
     /// Runs `gatewayctl` against this stack.
     ///
     /// # Errors
@@ -112,6 +118,10 @@ impl Stack {
             format!("--state-dir={}", state.display()),
             "--log-format=json".to_owned(),
         ];
+        // On SQLite one is made with the store.
+        let key =
+            self.postgres.is_some().then(|| format!("--master-key-file={}", self.master_key().display()));
+        let arguments: Vec<String> = arguments.into_iter().chain(key).collect();
         let path = program("gateway-control-plane")?;
         let mut process = Process::start("control plane", &path.to_string_lossy(), &arguments, &[])?;
         let http = crate::client::Http::default();
@@ -278,6 +288,9 @@ impl StackBuilder {
             stream_address: loopback(free_port()?),
             token: String::new(),
         };
+        if stack.postgres.is_some() {
+            std::fs::write(stack.master_key(), "0123456789abcdef".repeat(4))?;
+        }
         stack.start_control_plane().await?;
         for _ in 0..self.planes {
             stack.start_data_plane(stack.stream_address)?;

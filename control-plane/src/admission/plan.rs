@@ -10,6 +10,8 @@ use gateway_proto::admin::{Action, DEFAULT_MAX_DELETE, FieldError, Prune};
 use gateway_proto::field::{Violation, ViolationCode};
 use gateway_proto::kind::{Key, Resource};
 
+use super::settle::{Document, Settled};
+use crate::secrets::{SecretError, Vault};
 use crate::state::State;
 use crate::store::{Precondition, StoreError, Stored, Write};
 
@@ -45,29 +47,6 @@ impl Default for Batch {
 
 /// How an object must be before it is written (HTTP If-Match).
 pub type Expected = Precondition;
-
-/// An object to be written, encoded and hashed once.
-#[derive(Clone, Debug)]
-pub struct Document {
-    resource: Resource,
-    write: Write,
-}
-
-impl Document {
-    /// From a canonical resource.
-    pub fn new(resource: Resource) -> Self {
-        Document { write: Write::put(resource.clone(), Precondition::Any), resource }
-    }
-
-    /// The object's name.
-    pub const fn key(&self) -> &Key {
-        self.write.key()
-    }
-
-    fn labels(&self) -> Option<&BTreeMap<String, String>> {
-        self.resource.metadata().map(|metadata| &metadata.labels)
-    }
-}
 
 /// What happens to one object.
 #[derive(Clone, Debug)]
@@ -136,35 +115,41 @@ pub enum Refusal {
     Store(#[from] StoreError),
 }
 
+impl From<SecretError> for Refusal {
+    fn from(error: SecretError) -> Self {
+        Refusal::Store(match error {
+            SecretError::Store(error) => error,
+            damaged @ SecretError::Damaged { .. } => StoreError::Broken(damaged.to_string()),
+        })
+    }
+}
+
 impl Plan {
     /// Works a batch out on a state.
     ///
     /// # Errors
     /// Every reason but `Contended` and `Busy`.
-    pub fn make(state: &State, batch: &Batch) -> Result<Plan, Refusal> {
+    pub fn make(state: &State, batch: &Batch, vault: &Vault) -> Result<Plan, Refusal> {
         check_base(state, batch)?;
         check_expected(state, batch)?;
         let index = check_documents(batch)?;
         let mut changes = Vec::with_capacity(batch.documents.len());
         let mut writes = Vec::new();
         let mut edits = Vec::new();
-        for document in &batch.documents {
+        for (document, settled) in batch.documents.iter().zip(settle(state, batch, vault)?) {
             let before = state.objects.get(document.key());
             let action = match before {
                 None => Action::Created,
-                Some(stored) if same(stored, document) => Action::Unchanged,
+                Some(stored) if same(stored, &settled.write) => Action::Unchanged,
                 Some(_) => Action::Updated,
             };
+            let Settled { resource, write, secrets } = settled;
             if action != Action::Unchanged {
-                writes.push(document.write.clone());
-                edits.push(compile::Change::Upsert(document.resource.clone()));
+                writes.push(write);
+                edits.push(compile::Change::Sealed(resource.clone(), secrets));
             }
-            changes.push(Planned {
-                key: document.key().clone(),
-                action,
-                before: before.cloned(),
-                after: Some(document.resource.clone()),
-            });
+            let (key, before) = (document.key().clone(), before.cloned());
+            changes.push(Planned { key, action, before, after: Some(resource) });
         }
         for key in doomed(state, batch, &index)? {
             let before = state.objects.get(&key).ok_or_else(|| Refusal::NotFound(key.clone()))?;
@@ -183,8 +168,21 @@ impl Plan {
     }
 }
 
-fn same(stored: &Stored, document: &Document) -> bool {
-    document.write.content().is_some_and(|content| content.hash() == stored.hash)
+fn same(stored: &Stored, write: &Write) -> bool {
+    write.content().is_some_and(|content| content.hash() == stored.hash)
+}
+
+/// Every document as it will be stored.
+fn settle(state: &State, batch: &Batch, vault: &Vault) -> Result<Vec<Settled>, Refusal> {
+    let mut settled = Vec::with_capacity(batch.documents.len());
+    let mut faults = Vec::new();
+    for (at, document) in batch.documents.iter().enumerate() {
+        match document.settle(state, vault) {
+            Ok(one) => settled.push(one),
+            Err(fault) => faults.push(FieldError { index: u32::try_from(at).ok(), ..fault }),
+        }
+    }
+    if faults.is_empty() { Ok(settled) } else { Err(Refusal::Invalid(bounded(faults))) }
 }
 
 fn check_base(state: &State, batch: &Batch) -> Result<(), Refusal> {
@@ -240,7 +238,7 @@ fn check_documents(batch: &Batch) -> Result<HashMap<Key, u32>, Refusal> {
         }
         let missing =
             batch.prune.iter().flat_map(|prune| &prune.labels).find(|(label, value)| {
-                document.labels().and_then(|labels| labels.get(*label)) != Some(*value)
+                labels(document).and_then(|labels| labels.get(*label)) != Some(*value)
             });
         if let Some((label, value)) = missing {
             let message = format!(
@@ -265,6 +263,10 @@ fn check_documents(batch: &Batch) -> Result<HashMap<Key, u32>, Refusal> {
         });
     }
     if faults.is_empty() { Ok(index) } else { Err(Refusal::Invalid(bounded(faults))) }
+}
+
+fn labels(document: &Document) -> Option<&BTreeMap<String, String>> {
+    document.resource().metadata().map(|metadata| &metadata.labels)
 }
 
 /// What the batch deletes: what it names, and what its prune finds in its namespaces.

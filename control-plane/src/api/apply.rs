@@ -116,14 +116,15 @@ pub(super) fn response(outcome: &Outcome) -> ApplyResponse {
 
 fn contents(change: &Planned) -> Result<Change, ApiError> {
     let before = change.before.as_ref().map(|stored| body(stored.key.kind, &stored.body)).transpose()?;
-    let after = change.after.as_ref().map(serde_json::to_value).transpose().map_err(ApiError::internal)?;
+    let after = change.after.clone().map(|after| serde_json::to_value(after.masked()));
+    let after = after.transpose().map_err(ApiError::internal)?;
     Ok(Change { object: change.key.clone(), action: change.action, before, after })
 }
 
-/// A stored body as JSON.
+/// A stored body as JSON, without secrets.
 pub(super) fn body(kind: Kind, body: &[u8]) -> Result<serde_json::Value, ApiError> {
     let resource = Resource::decode(kind, body).map_err(ApiError::internal)?;
-    serde_json::to_value(&resource).map_err(ApiError::internal)
+    serde_json::to_value(resource.masked()).map_err(ApiError::internal)
 }
 
 async fn wish(caller: Caller, body: BatchBody) -> Result<Wish, ApiError> {

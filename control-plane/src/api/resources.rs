@@ -145,7 +145,7 @@ pub(super) async fn delete(
     Ok(axum::Json(response(&outcome)))
 }
 
-/// An object as it is shown: with generation, revision and times.
+/// An object as it is shown: with generation, revision and times, and without its secrets.
 pub(super) fn view(stored: &Stored) -> Result<Box<RawValue>, ApiError> {
     let mut resource = decoded(stored)?;
     let metadata = resource.metadata_mut();
@@ -153,7 +153,7 @@ pub(super) fn view(stored: &Stored) -> Result<Box<RawValue>, ApiError> {
     metadata.revision = stored.revision;
     metadata.created_at = stored.created.to_string();
     metadata.updated_at = stored.updated.to_string();
-    serde_json::value::to_raw_value(&resource).map_err(ApiError::internal)
+    serde_json::value::to_raw_value(&resource.masked()).map_err(ApiError::internal)
 }
 
 fn decoded(stored: &Stored) -> Result<Resource, ApiError> {

@@ -3,6 +3,7 @@
 
 use bytes::{BufMut, Bytes};
 use gateway_proto::kind::Key;
+use gateway_proto::secret::Secrets;
 use gateway_proto::wire;
 use prost::Message as _;
 
@@ -58,13 +59,13 @@ impl Frame {
     }
 }
 
-/// Objects and tombstones in pieces of a chunk's size; none for no changes.
-pub fn pieces<'a>(changes: impl Iterator<Item = &'a Changed>) -> Vec<Bytes> {
+/// Objects of a view and tombstones in pieces of a chunk's size; none for no changes.
+pub fn pieces<'a>(view: &View, changes: impl Iterator<Item = &'a Changed>) -> Vec<Bytes> {
     let mut pieces = Vec::new();
     let mut piece = Piece::default();
     for changed in changes {
         match &changed.after {
-            Some(stored) => piece.put(stored),
+            Some(stored) => piece.put(stored, view.secrets(&changed.key)),
             None => piece.bury(&changed.key),
         }
         if piece.size >= PIECE {
@@ -84,7 +85,7 @@ pub fn full_piece(view: &View, from: &Key) -> (Bytes, Option<Key>) {
         if piece.size >= PIECE {
             return (piece.encode(), Some(key.clone()));
         }
-        piece.put(stored);
+        piece.put(stored, view.secrets(key));
     }
     (piece.encode(), None)
 }
@@ -96,10 +97,12 @@ struct Piece {
 }
 
 impl Piece {
-    fn put(&mut self, stored: &Stored) {
+    fn put(&mut self, stored: &Stored, secrets: &Secrets) {
+        let secrets: Vec<wire::SecretValue> = secrets.into();
+        self.size += secrets.iter().map(|it| it.field.len() + it.value.len()).sum::<usize>();
         self.size += stored.body.len() + 24;
         let kind = stored.key.kind.as_str().to_owned();
-        self.chunk.upserts.push(wire::Upsert { kind, body: stored.body.clone() });
+        self.chunk.upserts.push(wire::Upsert { kind, body: stored.body.clone(), secrets });
     }
 
     fn bury(&mut self, key: &Key) {
@@ -120,7 +123,8 @@ mod tests {
 
     #[test]
     fn a_header_and_a_shared_piece_read_as_one_chunk() {
-        let upsert = wire::Upsert { kind: "Route".into(), body: Bytes::from(vec![7; 300]) };
+        let upsert =
+            wire::Upsert { kind: "Route".into(), body: Bytes::from(vec![7; 300]), secrets: Vec::new() };
         let shared = wire::Chunk { upserts: vec![upsert], ..Default::default() };
         let header = wire::Chunk { transaction: 3, last: true, ..Default::default() };
         let frame = Frame::Chunk { header: header.clone(), piece: shared.encode_to_vec().into() };

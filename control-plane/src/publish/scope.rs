@@ -1,7 +1,8 @@
 //! Which objects a group of data planes takes: the listeners without `dataPlanes` or naming it, the routes that are
-//! reached through those, the upstreams and policies that any of these refer to, and global policies.
+//! reached through those, the upstreams, policies and certificates that any of these refer to, and global policies.
+//! Secrets go where their objects go, and nowhere else.
 //!
-//! A change of a route, upstream or policy costs what it touches, by counting references; only a listener that comes
+//! A change of a route or of what is referred to costs what it touches, by counting references; only a listener that comes
 //! or goes has everything looked at again. Invariant: `items` is what [`Scope::build`] would make of the same state.
 
 use std::collections::{BTreeSet, HashMap};
@@ -24,9 +25,12 @@ pub struct Scope {
     group: Option<String>,
     items: SortedMap<Key, Arc<Stored>>,
     root: RootHash,
-    /// How many references each upstream and policy has from objects in the scope.
+    /// How many references each object has from others in the scope.
     references: HashMap<Key, u32>,
 }
+
+/// The kinds that are in a scope because something in it refers to them.
+const REFERRED_TO: [Kind; 3] = [Kind::Upstream, Kind::Policy, Kind::Certificate];
 
 /// An object that came into the scope, changed or left it: what it was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +66,7 @@ impl Scope {
                 edit.refer(stored, 1);
             }
         }
-        for (key, stored) in from(Kind::Upstream).chain(from(Kind::Policy)) {
+        for (key, stored) in REFERRED_TO.into_iter().flat_map(from) {
             if edit.scope.needs(key, stored) {
                 edit.set(key, Some(stored));
             }
@@ -91,7 +95,7 @@ impl Scope {
         let mut edit = Editing { scope, touched: HashMap::new() };
         let mut loose: BTreeSet<Key> = BTreeSet::new();
         for (key, before, after) in edits {
-            if matches!(key.kind, Kind::Upstream | Kind::Policy) {
+            if REFERRED_TO.contains(&key.kind) {
                 loose.insert(key.clone());
                 continue;
             }
@@ -225,28 +229,30 @@ fn selected_group(listener: &Stored) -> Option<String> {
     listener.spec?.data_planes.map(|selector| selector.group).filter(|group| !group.is_empty())
 }
 
-/// The upstreams and policies that a listener or route names.
+/// What a listener or route names.
 fn references(stored: &Stored) -> Vec<Key> {
-    let (metadata, policies, backends) = match decode(stored) {
-        Some(Resource::Listener(it)) => (it.metadata, it.spec.map(|spec| spec.policy_refs), None),
+    let (metadata, policies, own) = match decode(stored) {
+        Some(Resource::Listener(it)) => {
+            let spec = it.spec.unwrap_or_default();
+            let certificates = spec.tls.unwrap_or_default().certificates.into_iter();
+            (it.metadata, spec.policy_refs, certificates.map(|name| (Kind::Certificate, name)).collect())
+        }
         Some(Resource::Route(it)) => {
             let spec = it.spec.unwrap_or_default();
             let backends = match spec.action {
-                Some(wire::route_spec::Action::Forward(forward)) => Some(forward.backends),
-                _ => None,
+                Some(wire::route_spec::Action::Forward(forward)) => forward.backends,
+                _ => Vec::new(),
             };
-            (it.metadata, Some(spec.policy_refs), backends)
+            let upstreams = backends.into_iter().map(|backend| (Kind::Upstream, backend.upstream));
+            (it.metadata, spec.policy_refs, upstreams.collect::<Vec<_>>())
         }
         _ => return Vec::new(),
     };
     let namespace = namespace(metadata.as_ref());
-    let policies = policies.unwrap_or_default();
     let policies = policies.iter().map(|name| qualified(Kind::Policy, &namespace, name));
-    let backends = backends.unwrap_or_default();
-    let upstreams = backends
-        .iter()
-        .map(|backend| Key::new(Kind::Upstream, namespace.as_str(), backend.upstream.as_str()));
-    policies.chain(upstreams).collect()
+    // Of the same namespace, always.
+    let own = own.iter().map(|(kind, name)| Key::new(*kind, namespace.as_str(), name.as_str()));
+    policies.chain(own).collect()
 }
 
 /// What is stored was compiled, so that it decodes; anything else is in no scope.

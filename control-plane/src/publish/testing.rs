@@ -94,7 +94,7 @@ impl Story {
         let head = Head { epoch: EPOCH, revision: 0, root: RootHash::default() };
         let state = State { head, objects: SortedMap::default(), engine: Engine::default() };
         let scope = Scope::build(group.map(str::to_owned), &state);
-        let view = Arc::new(View::first(&head, &scope));
+        let view = Arc::new(View::first(&state, &scope));
         Story { state, scope, view }
     }
 
@@ -114,7 +114,7 @@ impl Story {
         }
         let edits: Vec<Edit> = edits.into_values().collect();
         let touched = self.scope.advance(&self.state, &edits);
-        self.view = Arc::new(self.view.next(&self.state.head, &self.scope, touched));
+        self.view = Arc::new(self.view.next(&self.state, &self.scope, touched));
     }
 
     /// Names in the scope, as `Kind namespace/name`.

@@ -8,15 +8,18 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
+use gateway_engine::Engine;
 use gateway_proto::digest::{ItemHash, RootHash};
 use gateway_proto::kind::Key;
+use gateway_proto::secret::Secrets;
 use gateway_proto::wire;
 use uuid::Uuid;
 
 use super::encode;
 use super::scope::{Scope, Touched};
 use crate::sorted::SortedMap;
-use crate::store::{Head, Stored};
+use crate::state::State;
+use crate::store::Stored;
 
 /// Steps that are remembered, and objects that they may have touched in sum.
 const MAX_STEPS: usize = 1_024;
@@ -61,6 +64,8 @@ impl Cursor {
 pub struct View {
     head: Cursor,
     items: SortedMap<Key, Arc<Stored>>,
+    /// Everything there is, compiled: knows the secrets of the items.
+    engine: Engine,
     /// Oldest first; each begins where the one before ended, the last ends here.
     window: VecDeque<Arc<Step>>,
     deltas: Mutex<HashMap<u64, Arc<Delta>>>,
@@ -96,26 +101,28 @@ pub struct Changed {
 
 impl View {
     /// The first of a process: without a past.
-    pub fn first(head: &Head, scope: &Scope) -> Self {
-        View::new(head, scope, VecDeque::new())
+    pub fn first(state: &State, scope: &Scope) -> Self {
+        View::new(state, scope, VecDeque::new())
     }
 
     /// The one after this.
     #[must_use]
-    pub fn next(&self, head: &Head, scope: &Scope, touched: Vec<Touched>) -> Self {
+    pub fn next(&self, state: &State, scope: &Scope, touched: Vec<Touched>) -> Self {
         let mut window = self.window.clone();
         window.push_back(Arc::new(Step { from: self.head.revision, root_before: self.head.root, touched }));
         let mut sum: usize = window.iter().map(|step| step.touched.len()).sum();
         while window.len() > MAX_STEPS || (sum > MAX_TOUCHED && window.len() > 1) {
             sum -= window.pop_front().map_or(0, |step| step.touched.len());
         }
-        View::new(head, scope, window)
+        View::new(state, scope, window)
     }
 
-    fn new(head: &Head, scope: &Scope, window: VecDeque<Arc<Step>>) -> Self {
+    fn new(state: &State, scope: &Scope, window: VecDeque<Arc<Step>>) -> Self {
+        let head = &state.head;
         View {
             head: Cursor { epoch: head.epoch, revision: head.revision, root: scope.root() },
             items: scope.items().clone(),
+            engine: state.engine.clone(),
             window,
             deltas: Mutex::default(),
         }
@@ -129,6 +136,11 @@ impl View {
     /// Everything in it.
     pub const fn items(&self) -> &SortedMap<Key, Arc<Stored>> {
         &self.items
+    }
+
+    /// What the references of an item stand for.
+    pub fn secrets(&self, key: &Key) -> &Secrets {
+        self.engine.secrets(key)
     }
 
     /// Root hash of the scope at an earlier revision, if the window reaches back to it.
@@ -179,7 +191,7 @@ impl View {
             .filter(|changed| changed.before != changed.after.as_ref().map(|stored| stored.hash))
             .collect();
         changes.sort_by(|left, right| left.key.cmp(&right.key));
-        let pieces = encode::pieces(changes.iter());
+        let pieces = encode::pieces(self, changes.iter());
         Delta { changes, pieces }
     }
 }

@@ -8,7 +8,7 @@ use gateway_proto::digest::ItemHash;
 use gateway_proto::kind::{Key, Resource};
 use jiff::Timestamp;
 
-use super::{AuditRecord, Change, Head};
+use super::{AuditRecord, Change, Head, SecretRecord};
 
 /// A revision to be written.
 #[derive(Clone, Debug)]
@@ -31,6 +31,7 @@ pub struct Write {
     pub(super) key: Key,
     pub(super) expected: Precondition,
     pub(super) content: Option<Content>,
+    pub(super) secrets: Vec<SecretRecord>,
 }
 
 /// New content of an object, in canonical form.
@@ -69,12 +70,18 @@ impl Write {
     /// Creates or replaces an object.
     pub fn put(resource: Resource, expected: Precondition) -> Self {
         let key = resource.key();
-        Write { key, expected, content: Some(Content::new(resource)) }
+        Write { key, expected, content: Some(Content::new(resource)), secrets: Vec::new() }
+    }
+
+    /// With values that the content newly refers to: those of the revision that the write will be part of.
+    #[must_use]
+    pub fn with_secrets(self, secrets: Vec<SecretRecord>) -> Self {
+        Write { secrets, ..self }
     }
 
     /// Deletes an object; it must exist.
     pub const fn delete(key: Key, expected: Precondition) -> Self {
-        Write { key, expected, content: None }
+        Write { key, expected, content: None, secrets: Vec::new() }
     }
 
     /// The object.

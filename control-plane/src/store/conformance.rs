@@ -6,6 +6,7 @@ mod commits;
 mod history;
 mod races;
 mod records;
+mod secrets;
 mod watching;
 
 use std::any::Any;
@@ -60,6 +61,10 @@ cases! {
         the_audit_log_keeps_its_newest_entries,
         of_two_replicas_the_younger_stream_tells_about_a_node,
         nodes_that_are_gone_are_forgotten;
+    secrets:
+        a_sealed_value_is_kept_beside_the_revision_that_brought_it,
+        a_commit_that_does_not_happen_leaves_no_sealed_value,
+        of_two_master_keys_the_first_stays;
     watching:
         the_watch_wakes_for_commits_of_any_handle,
         the_token_watch_wakes_for_changes_of_any_handle,

@@ -7,7 +7,7 @@ use gateway_proto::digest::ItemHash;
 use gateway_proto::kind::Key;
 use jiff::Timestamp;
 
-use super::{Change, Commit, CommitError, Head, Precondition, Revision, Stored};
+use super::{Change, Commit, CommitError, Head, Precondition, Revision, SecretRecord, Stored};
 
 /// The row that an object has before the commit.
 #[derive(Clone, Debug)]
@@ -29,6 +29,8 @@ pub(super) struct Plan {
     pub(super) changes: Vec<Change>,
     /// JSON object of labels for each put of `changes`, in their order.
     pub(super) labels: Vec<String>,
+    /// Sealed values that the puts newly refer to.
+    pub(super) secrets: Vec<SecretRecord>,
 }
 
 /// Order of rows: as the databases sort them.
@@ -42,8 +44,13 @@ pub(super) fn check(commit: &mut Commit) -> Result<(), CommitError> {
         return Err(CommitError::Refused("it writes nothing".to_owned()));
     }
     commit.writes.sort_by(|a, b| by_name(&a.key).cmp(&by_name(&b.key)));
-    match commit.writes.windows(2).find(|pair| pair[0].key == pair[1].key) {
-        Some(pair) => Err(CommitError::Refused(format!("it writes {} twice", pair[0].key))),
+    if let Some(pair) = commit.writes.windows(2).find(|pair| pair[0].key == pair[1].key) {
+        return Err(CommitError::Refused(format!("it writes {} twice", pair[0].key)));
+    }
+    let revision = commit.base.revision + 1;
+    let mut secrets = commit.writes.iter().flat_map(|write| write.secrets.iter().map(move |it| (write, it)));
+    match secrets.find(|(write, it)| it.id.key != write.key || it.id.revision != revision) {
+        Some((write, _)) => Err(CommitError::Refused(format!("it brings {} another's secret", write.key))),
         None => Ok(()),
     }
 }
@@ -59,6 +66,7 @@ pub(super) fn plan(
     let (mut created, mut updated, mut deleted) = (0, 0, 0);
     let mut changes = Vec::with_capacity(commit.writes.len());
     let mut labels = Vec::with_capacity(commit.writes.len());
+    let mut secrets = Vec::new();
     for write in commit.writes {
         let before = existing.get(&write.key);
         let found = before.map(|before| before.revision);
@@ -78,6 +86,7 @@ pub(super) fn plan(
             continue;
         };
         root = root.plus(content.hash);
+        secrets.extend(write.secrets);
         *(if before.is_some() { &mut updated } else { &mut created }) += 1;
         labels.push(json_without_nul(&content.labels));
         changes.push(Change::Put(Stored {
@@ -101,7 +110,7 @@ pub(super) fn plan(
         deleted,
         root,
     };
-    Ok(Plan { head, header, changes, labels })
+    Ok(Plan { head, header, changes, labels, secrets })
 }
 
 /// PostgreSQL's JSONB and TEXT hold no NUL; the body keeps the label as it is.

@@ -15,6 +15,9 @@ mod objects;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
 #[path = "shared/records.rs"]
 mod records;
+#[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
+#[path = "shared/secrets.rs"]
+mod secrets;
 
 use std::str::FromStr as _;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use gateway_proto::admin::Role;
 use gateway_proto::digest::RootHash;
+use gateway_proto::kind::Key;
 use jiff::Timestamp;
 use uuid::Uuid;
 
@@ -111,6 +112,39 @@ pub struct AuditEntry {
     pub record: AuditRecord,
     /// Revision it made, if any.
     pub revision: Option<u64>,
+}
+
+/// Names one value of a secret: the object, the field, and the revision that brought the value.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SecretId {
+    /// The object.
+    pub key: Key,
+    /// Field path, e.g. `spec.key`.
+    pub field: String,
+    /// The revision that brought it; later ones may refer to it.
+    pub revision: u64,
+}
+
+/// A secret as it is kept: sealed. What is in it, `secrets.rs` knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretRecord {
+    /// Which value.
+    pub id: SecretId,
+    /// Which master key it is sealed with.
+    pub master: [u8; 8],
+    /// The key of this value, sealed with the master key.
+    pub data_key: Vec<u8>,
+    /// The value, sealed with its key.
+    pub value: Vec<u8>,
+}
+
+/// Which master key a store was made with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterRecord {
+    /// Tells it from others.
+    pub id: [u8; 8],
+    /// The key of the tags, sealed with it.
+    pub tag_key: Vec<u8>,
 }
 
 /// What a control-plane replica knows about one of its data planes.

@@ -153,7 +153,7 @@ impl Session {
             Way::Delta => {
                 let delta = self.held.and_then(|held| view.delta(held.revision));
                 let content =
-                    delta.as_ref().map_or(Content::Own(Vec::new()), |delta| self.without_parked(delta));
+                    delta.as_ref().map_or(Content::Own(Vec::new()), |delta| self.without_parked(view, delta));
                 (self.held, self.target(view), delta.map_or(Sent::Nothing, Sent::Difference), content)
             }
         };
@@ -294,7 +294,7 @@ impl Session {
         Cursor { root, ..view.head() }
     }
 
-    fn without_parked(&self, delta: &Arc<Delta>) -> Content {
+    fn without_parked(&self, view: &View, delta: &Arc<Delta>) -> Content {
         let refused = |changed: &&Changed| {
             let content = changed.after.as_ref().map(|after| after.hash);
             self.parked.get(&changed.key).is_some_and(|parked| parked.refused == content)
@@ -302,7 +302,7 @@ impl Session {
         if self.parked.is_empty() || !delta.changes.iter().any(|changed| refused(&changed)) {
             return Content::Shared(Arc::clone(delta));
         }
-        Content::Own(encode::pieces(delta.changes.iter().filter(|changed| !refused(changed))))
+        Content::Own(encode::pieces(view, delta.changes.iter().filter(|changed| !refused(changed))))
     }
 
     /// How many objects it does without.

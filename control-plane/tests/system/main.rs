@@ -11,4 +11,5 @@ mod process;
 mod program;
 mod replicas;
 mod resources;
+mod secrets;
 mod stream;

@@ -33,6 +33,7 @@ fn every_setting_is_read_from_its_variable() {
     for (variable, value) in [
         ("GATEWAY_DATABASE_URL", "mysql://x"),
         ("GATEWAY_TLS_CERT", "/nowhere/cert.pem"),
+        ("GATEWAY_MASTER_KEY_FILE", "/nowhere/master-key"),
         ("GATEWAY_ADMIN_TOKEN_FILE", "/nowhere/token"),
     ] {
         let mut command = program();

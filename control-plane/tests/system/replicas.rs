@@ -21,7 +21,13 @@ struct Pair {
 async fn pair() -> Pair {
     let dirs = [(); 3].map(|()| tempfile::tempdir().expect("a folder"));
     let url = format!("sqlite://{}", dirs[2].path().join("shared.db").display());
-    let on = |dir: &TempDir| Config { database_url: Some(url.clone()), ..settings(dir) };
+    let key = dirs[2].path().join("master-key");
+    std::fs::write(&key, "0123456789abcdef".repeat(4)).expect("written");
+    let on = |dir: &TempDir| Config {
+        database_url: Some(url.clone()),
+        master_key_file: Some(key.clone()),
+        ..settings(dir)
+    };
     let one = run(on(&dirs[0])).await.expect("starts");
     let two = run(on(&dirs[1])).await.expect("starts");
     assert!(one.admin_token_path.is_some() && two.admin_token_path.is_none(), "one store, one first token");

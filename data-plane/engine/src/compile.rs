@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_proto::field::{FieldPath, Violation, ViolationCode};
 use gateway_proto::kind::{Key, Kind, Resource};
+use gateway_proto::secret::Secrets;
 
 use crate::engine::Engine;
 use crate::violations::Violations;
@@ -28,10 +29,11 @@ use draft::Draft;
 
 /// One change of a batch.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly every change is an upsert, and none lives long")]
 pub enum Change {
     /// The object is to be this, whatever it was.
     Upsert(Resource),
+    /// The same for one that is stored and hashed with references in the place of its secrets: what these are.
+    Sealed(Resource, Secrets),
     /// The object is to be gone; no harm if it is already.
     Delete(Key),
 }
@@ -40,7 +42,7 @@ impl Change {
     /// The object that changes.
     pub fn key(&self) -> Key {
         match self {
-            Change::Upsert(resource) => resource.key(),
+            Change::Upsert(resource) | Change::Sealed(resource, _) => resource.key(),
             Change::Delete(key) => key.clone(),
         }
     }
@@ -92,17 +94,17 @@ pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<
     let mut draft = Draft::of(previous);
     let mut deleted = Vec::new();
     let mut upserts = BTreeMap::new();
-    for (key, resource) in batch {
-        match resource {
+    for (key, content) in batch {
+        match content {
             None => deleted.push(key),
-            Some(resource) => drop(upserts.insert(key, resource)),
+            Some(content) => drop(upserts.insert(key, content)),
         }
     }
     draft.delete(&deleted);
     // In the order of references: policies and certificates, then listeners and upstreams, then routes.
     for kind in [Kind::Policy, Kind::Certificate, Kind::Listener, Kind::Upstream, Kind::Route] {
-        for (key, resource) in upserts.extract_if(.., |key, _| key.kind == kind) {
-            violations.extend(draft.upsert(key, resource));
+        for (key, (resource, secrets)) in upserts.extract_if(.., |key, _| key.kind == kind) {
+            violations.extend(draft.upsert(key, resource, secrets));
         }
     }
     violations.extend(draft.refresh_referrers());
@@ -120,15 +122,19 @@ pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<
 }
 
 /// Sorts the changes by object; the same object twice is a violation.
-fn gather(changes: Vec<Change>, violations: &mut Vec<Violation>) -> BTreeMap<Key, Option<Resource>> {
+fn gather(
+    changes: Vec<Change>,
+    violations: &mut Vec<Violation>,
+) -> BTreeMap<Key, Option<(Resource, Secrets)>> {
     let mut batch = BTreeMap::new();
     for change in changes {
         let key = change.key();
-        let resource = match change {
-            Change::Upsert(resource) => Some(resource),
+        let content = match change {
+            Change::Upsert(resource) => Some((resource, Secrets::none())),
+            Change::Sealed(resource, secrets) => Some((resource, secrets)),
             Change::Delete(_) => None,
         };
-        if batch.insert(key.clone(), resource).is_some() {
+        if batch.insert(key.clone(), content).is_some() {
             let mut out = Violations::of(key);
             out.push(
                 &FieldPath::root(),

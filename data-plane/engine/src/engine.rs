@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gateway_proto::DEFAULT_NAMESPACE;
 use gateway_proto::kind::{Key, Kind, Resource};
+use gateway_proto::secret::Secrets;
 
 use crate::compile::object::{Checked, Name, Object, PolicyObject};
 use crate::listener::Listener;
@@ -99,9 +100,12 @@ pub struct Stored<'e> {
     pub key: &'e Key,
     /// Its canonical encoding: [`ItemHash::of`](gateway_proto::digest::ItemHash::of) of both is its content hash.
     pub body: &'e Bytes,
+    /// What references in the body stand for.
+    pub secrets: &'e Secrets,
 }
 
 static NOTHING: PolicySet = PolicySet::EMPTY;
+static NO_SECRETS: Secrets = Secrets::none();
 
 impl Engine {
     /// An object, decoded from its canonical encoding.
@@ -115,6 +119,11 @@ impl Engine {
         self.state.object(key).map(|object| &object.body)
     }
 
+    /// What references in an object's encoding stand for.
+    pub fn secrets(&self, key: &Key) -> &Secrets {
+        self.state.object(key).map_or(&NO_SECRETS, |object| &object.secrets)
+    }
+
     /// There is such an object.
     pub fn contains(&self, key: &Key) -> bool {
         self.state.object(key).is_some()
@@ -126,7 +135,7 @@ impl Engine {
             .state
             .objects
             .iter()
-            .map(|object| Stored { key: &object.name.key, body: &object.body })
+            .map(|object| Stored { key: &object.name.key, body: &object.body, secrets: &object.secrets })
             .collect();
         all.sort_unstable_by(|one, two| one.key.cmp(two.key));
         all

@@ -74,6 +74,17 @@ impl Document {
     }
 }
 
+impl Document {
+    /// The line that [`Document::locate`] leads to, without the object's secrets.
+    pub fn excerpt(&self, field: &str) -> Excerpt {
+        let mut resource = self.resource.clone();
+        let set = resource.secrets_mut().into_iter().filter(|(_, text)| !text.is_empty());
+        let mut secrets: Vec<Range<usize>> = set.map(|(path, _)| self.locate(&path).span).collect();
+        secrets.sort_unstable_by_key(|span| span.start);
+        self.source.excerpt_without(self.locate(field).span, &secrets)
+    }
+}
+
 /// Reads one text.
 ///
 /// # Errors
@@ -310,11 +321,11 @@ impl Batch {
 }
 
 fn duplicate(key: &Key, first: &Document, again: &Document) -> ManifestError {
-    let (was, place) = (first.locate(""), again.locate(""));
+    let was = first.locate("");
     ManifestError {
         class: Class::Invalid,
         file: again.source.name().to_owned(),
-        at: Some(again.source.excerpt(place.span)),
+        at: Some(again.excerpt("")),
         message: format!("duplicate {key}: an object may occur once in a batch"),
         help: Some("remove one of them, or give it another name or namespace".to_owned()),
         note: Some(format!("first given at {}:{}:{}", first.source.name(), was.line, was.column)),

@@ -360,7 +360,7 @@ fn parked(applier: &Applier) -> Vec<wire::Parked> {
     let of = |(change, held): (&Change, Option<gateway_proto::digest::ItemHash>)| {
         let key: Key = change.key();
         let refused = match change {
-            Change::Upsert(resource) => resource.hash().0.to_vec(),
+            Change::Upsert(resource) | Change::Sealed(resource, _) => resource.hash().0.to_vec(),
             Change::Delete(_) => Vec::new(),
         };
         wire::Parked {

@@ -21,7 +21,7 @@ pub(super) fn decode(upserts: Vec<wire::Upsert>, tombstones: Vec<wire::ObjectRef
     let mut decoded = Decoded::default();
     for upsert in upserts {
         match read(&upsert) {
-            Ok(resource) => decoded.changes.push(Change::Upsert(resource)),
+            Ok(resource) => decoded.changes.push(Change::Sealed(resource, upsert.secrets.into())),
             Err(reject) => decoded.unreadable.push(*reject),
         }
     }
@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     fn upsert(kind: &str, body: impl Into<bytes::Bytes>) -> wire::Upsert {
-        wire::Upsert { kind: kind.into(), body: body.into() }
+        wire::Upsert { kind: kind.into(), body: body.into(), ..Default::default() }
     }
 
     #[test]

@@ -147,10 +147,8 @@ fn located(documents: &[Document], violations: &[Violation]) -> ManifestErrors {
     let kept = &violations[..violations.len().min(manifest::MAX_ERRORS)];
     let errors = kept.iter().map(|violation| {
         let document = documents.iter().find(|document| document.key() == violation.object);
-        let at = document.map(|document| {
-            let place = document.locate(&violation.field);
-            (document.source().name().to_owned(), document.source().excerpt(place.span))
-        });
+        let at = document
+            .map(|document| (document.source().name().to_owned(), document.excerpt(&violation.field)));
         let (file, at) = at.unzip();
         ManifestError {
             class: Class::Invalid,

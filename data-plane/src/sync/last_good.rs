@@ -14,6 +14,8 @@ use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce};
 use gateway_engine::Engine;
 use gateway_engine::compile::Change;
+use gateway_proto::kind::Resource;
+use gateway_proto::secret::Secrets;
 use gateway_proto::wire;
 use prost::Message as _;
 use rand::RngExt as _;
@@ -200,6 +202,7 @@ impl Copy {
         let upserts = self.engine.objects().into_iter().map(|stored| wire::Upsert {
             kind: stored.key.kind.as_str().to_owned(),
             body: stored.body.clone(),
+            secrets: stored.secrets.into(),
         });
         wire::Chunk {
             target: Some((&self.cursor).into()),
@@ -213,15 +216,18 @@ impl Copy {
         let mut chunk = wire::Chunk { target: Some((&self.cursor).into()), last: true, ..Default::default() };
         for change in &self.parked {
             match change {
-                Change::Upsert(resource) => chunk.upserts.push(wire::Upsert {
-                    kind: resource.kind().as_str().to_owned(),
-                    body: resource.encode(),
-                }),
+                Change::Upsert(resource) => chunk.upserts.push(upsert(resource, &Secrets::none())),
+                Change::Sealed(resource, secrets) => chunk.upserts.push(upsert(resource, secrets)),
                 Change::Delete(key) => chunk.tombstones.push(key.into()),
             }
         }
         chunk
     }
+}
+
+fn upsert(resource: &Resource, secrets: &Secrets) -> wire::Upsert {
+    let kind = resource.kind().as_str().to_owned();
+    wire::Upsert { kind, body: resource.encode(), secrets: secrets.into() }
 }
 
 /// What was kept.

@@ -143,7 +143,7 @@ impl Session {
             _ => return Err(ProtocolError::OutOfOrder { got: number, last: self.last }),
         };
         self.last = number;
-        open.bytes += chunk.upserts.iter().map(|upsert| upsert.body.len()).sum::<usize>();
+        open.bytes += chunk.upserts.iter().map(size).sum::<usize>();
         open.transaction.upserts.extend(chunk.upserts);
         open.transaction.tombstones.extend(chunk.tombstones);
         let objects = open.transaction.upserts.len() + open.transaction.tombstones.len();
@@ -156,6 +156,10 @@ impl Session {
         self.open = Some(open);
         Ok(Step::Wait)
     }
+}
+
+fn size(upsert: &wire::Upsert) -> usize {
+    upsert.body.len() + upsert.secrets.iter().map(|secret| secret.value.len()).sum::<usize>()
 }
 
 fn diverges(head: &Cursor, held: &Cursor) -> bool {

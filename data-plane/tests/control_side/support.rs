@@ -262,7 +262,11 @@ impl Stream {
             last,
         };
         for resource in &content.upserts {
-            let upsert = wire::Upsert { kind: resource.kind().as_str().into(), body: resource.encode() };
+            let upsert = wire::Upsert {
+                kind: resource.kind().as_str().into(),
+                body: resource.encode(),
+                ..Default::default()
+            };
             self.send(wire::control_plane_message::Message::Chunk(chunk(vec![upsert], Vec::new(), false)))
                 .await;
         }

@@ -26,6 +26,11 @@ pub(super) const NODES: &str = "SELECT node, replica, \
 pub(super) const FORGET_NODES: &str =
     "DELETE FROM nodes WHERE seen_us < (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $1";
 
+/// Of a JSON list of [kind, namespace, name, field, revision].
+pub(super) const SECRETS: &str = "SELECT s.kind, s.namespace, s.name, s.field, s.revision, s.master, s.data_key, s.value \
+    FROM json_array_elements($1::json) w JOIN secrets s ON s.kind = w ->> 0 AND s.namespace = w ->> 1 \
+        AND s.name = w ->> 2 AND s.field = w ->> 3 AND s.revision = (w ->> 4)::bigint";
+
 /// Rows of one statement.
 const ROWS: usize = 5_000;
 /// Bytes of one statement's bodies; the rows of a statement are held twice while it is encoded.

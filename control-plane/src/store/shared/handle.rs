@@ -12,13 +12,13 @@ use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::objects::signed;
-use super::{Connection, Database, Pool, dialect, objects, records};
+use super::{Connection, Database, Pool, dialect, objects, records, secrets};
 use crate::store::plan::{self, Plan, text_without_nul};
 use crate::store::watching::Watching;
 use crate::store::{
-    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Difference, Head, Node,
-    NodeSeen, Page, PageRequest, Revision, Store, StoreError, TokenError, TokenRecord, Tokens, Touched,
-    Visit, failure,
+    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Difference, Head, MasterRecord,
+    Node, NodeSeen, Page, PageRequest, Revision, SecretId, SecretRecord, Store, StoreError, TokenError,
+    TokenRecord, Tokens, Touched, Visit, failure,
 };
 
 /// For reads of a few rows; longer than the time to wait for a connection.
@@ -157,6 +157,7 @@ async fn write_plan(
     dialect::put(connection, &puts).await?;
     dialect::delete(connection, &deletes.collect::<Vec<_>>()).await?;
     dialect::log(connection, header.revision, &plan.changes).await?;
+    secrets::insert(connection, &plan.secrets).await?;
     if let Some(mut audit) = audit {
         audit.at = header.at;
         records::append_audit(connection, &audit, Some(header.revision)).await?;
@@ -253,6 +254,24 @@ impl Store for Handle {
 
     async fn state_at(&self, revision: u64, visit: &mut Visit<'_>) -> Result<()> {
         within(LONG, async { objects::state_at(&mut *self.snapshot().await?, revision, visit).await }).await
+    }
+
+    async fn secrets(&self, wanted: Vec<SecretId>) -> Result<Vec<SecretRecord>> {
+        within(LONG, async { secrets::find(&mut *self.snapshot().await?, &wanted).await }).await
+    }
+
+    async fn master(&self) -> Result<Option<MasterRecord>> {
+        within(SHORT, async { secrets::master(&mut *self.readers.acquire().await?).await }).await
+    }
+
+    async fn create_master(&self, record: MasterRecord) -> Result<MasterRecord> {
+        within(LONG, async {
+            let mut transaction = self.write().await?;
+            let kept = secrets::create_master(&mut transaction, &record).await?;
+            confirm(transaction).await?;
+            Ok(kept)
+        })
+        .await
     }
 
     async fn tokens(&self) -> Result<Tokens> {

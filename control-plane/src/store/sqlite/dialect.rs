@@ -25,6 +25,11 @@ pub(super) const NODES: &str = "SELECT node, replica, \
 pub(super) const FORGET_NODES: &str =
     "DELETE FROM nodes WHERE seen_us < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - $1";
 
+/// Of a JSON list of [kind, namespace, name, field, revision].
+pub(super) const SECRETS: &str = "SELECT s.kind, s.namespace, s.name, s.field, s.revision, s.master, s.data_key, s.value \
+    FROM json_each($1) w CROSS JOIN secrets s WHERE s.kind = w.value ->> 0 AND s.namespace = w.value ->> 1 \
+        AND s.name = w.value ->> 2 AND s.field = w.value ->> 3 AND s.revision = w.value ->> 4";
+
 /// Rows of one statement: ten columns each, far from the limit of 32,766 parameters.
 const ROWS: usize = 500;
 

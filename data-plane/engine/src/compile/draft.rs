@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use gateway_proto::field::{FieldPath, Violation, ViolationCode};
 use gateway_proto::kind::{Key, Kind, Resource};
+use gateway_proto::secret::Secrets;
 use gateway_proto::wire;
 
 use super::object::{Checked, Name, Object, PolicyObject, check_metadata};
@@ -73,10 +74,10 @@ impl Draft {
     }
 
     /// Puts an object in. Returns what is wrong with it.
-    pub(super) fn upsert(&mut self, key: Key, resource: Resource) -> Vec<Violation> {
+    pub(super) fn upsert(&mut self, key: Key, resource: Resource, secrets: Secrets) -> Vec<Violation> {
         let mut out = Violations::of(key.clone());
         check_metadata(&resource, &mut out);
-        let resource = resource.canonical();
+        let mut resource = resource.canonical();
         let body = resource.encode();
         let former = self.state.object(&key).cloned();
         if out.is_empty() && former.as_ref().is_some_and(|former| former.body == body) {
@@ -90,11 +91,12 @@ impl Draft {
             Some(_) => self.changed.updated.push(key),
             None => self.changed.added.push(key),
         }
+        secrets.fill(&mut resource);
         let mut references = References::of(&self.state, &name.key.namespace);
         let checked = check(&resource, (name.key.qualified().into(), slot), &mut references, &mut out);
         let references = references.into_names();
         if let Some(checked) = checked {
-            self.put(Object { name, body, references, checked }, former.as_deref());
+            self.put(Object { name, body, secrets, references, checked }, former.as_deref());
         }
         out.into_vec()
     }
@@ -213,9 +215,9 @@ impl Draft {
             // Nothing else refers to policies or certificates.
             _ => return Vec::new(),
         };
-        let Object { name, body, references, .. } = &*object;
-        let refreshed =
-            Object { name: Arc::clone(name), body: body.clone(), references: references.clone(), checked };
+        let Object { name, body, secrets, references, .. } = &*object;
+        let (body, secrets, references) = (body.clone(), secrets.clone(), references.clone());
+        let refreshed = Object { name: Arc::clone(name), body, secrets, references, checked };
         self.state.objects.insert(Arc::new(refreshed).into());
         self.changed.affected.push(key);
         out.into_vec()

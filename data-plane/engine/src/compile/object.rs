@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::kind::{Key, Resource};
+use gateway_proto::secret::Secrets;
 use gateway_proto::{API_VERSION, wire};
 
 use crate::certificate::Certificate;
@@ -55,6 +56,8 @@ impl Keyed for Name {
 pub(crate) struct Object {
     pub(crate) name: Arc<Name>,
     pub(crate) body: Bytes,
+    /// What the references in the body stand for.
+    pub(crate) secrets: Secrets,
     /// Each once.
     pub(crate) references: Box<[Arc<Name>]>,
     pub(crate) checked: Checked,

@@ -1,9 +1,12 @@
 //! What is wrong with a manifest and where: file, line, column, the line itself with a caret, and what to do.
-//! Invariants: an error list is never empty, it is bounded ([`MAX_ERRORS`]), and an excerpt holds no control
-//! characters, so that a manifest cannot steer the terminal that shows it.
+//! Invariants: an error list is never empty, it is bounded ([`MAX_ERRORS`]), an excerpt holds no control characters, so
+//! that a manifest cannot steer the terminal that shows it, and no private key.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+
+use gateway_proto::secret::{MASK, without_keys};
 
 /// Errors kept of one batch; the rest is only counted.
 pub const MAX_ERRORS: usize = 100;
@@ -47,17 +50,55 @@ impl Source {
 
     /// The first line of a range, with the range's part of it marked.
     pub fn excerpt(&self, span: Range<usize>) -> Excerpt {
+        self.excerpt_without(span, &[])
+    }
+
+    /// The same, with secrets hidden that stand on the line: those of `secrets`, in order, and private keys in PEM
+    /// wherever they are.
+    pub(super) fn excerpt_without(&self, span: Range<usize>, secrets: &[Range<usize>]) -> Excerpt {
         let place = self.place(span);
         let line_start = self.text[..place.span.start].rfind('\n').map_or(0, |newline| newline + 1);
         let line_end =
             self.text[place.span.start..].find('\n').map_or(self.text.len(), |at| place.span.start + at);
         let line = &self.text[line_start..line_end];
-        Excerpt::of_line(
-            place.line,
-            line,
-            place.span.start - line_start..place.span.end.min(line_end) - line_start,
-        )
+        let mark = place.span.start - line_start..place.span.end.min(line_end) - line_start;
+        let mut hidden: Vec<Range<usize>> = secrets
+            .iter()
+            .map(|secret| secret.start.max(line_start)..secret.end.min(line_end))
+            .filter(|part| part.start < part.end)
+            .map(|part| part.start - line_start..part.end - line_start)
+            .collect();
+        // Beginning on this line or on one before it.
+        if matches!(without_keys(&self.text[..line_end]), Cow::Owned(told) if !told.ends_with(line)) {
+            let start = line.find("-----BEGIN ").unwrap_or(line.len() - line.trim_start().len());
+            hidden.clear();
+            hidden.push(start..line.len());
+        }
+        let (line, mark) = hide(line, mark, &hidden);
+        Excerpt::of_line(place.line, &line, mark)
     }
+}
+
+/// A line with [`MASK`] in the place of some parts of it, and where its mark is then.
+fn hide<'l>(line: &'l str, mark: Range<usize>, parts: &[Range<usize>]) -> (Cow<'l, str>, Range<usize>) {
+    if parts.is_empty() {
+        return (Cow::Borrowed(line), mark);
+    }
+    let mut shown = String::new();
+    let (mut from, mut marked) = (0, mark.clone());
+    for part in parts {
+        shown.push_str(&line[from..part.start]);
+        let start = shown.len();
+        shown.push_str(MASK);
+        from = part.end;
+        if mark.start >= part.end {
+            marked = mark.start - part.end + shown.len()..mark.end - part.end + shown.len();
+        } else if mark.end > part.start || mark.start >= part.start {
+            marked = start..shown.len();
+        }
+    }
+    shown.push_str(&line[from..]);
+    (Cow::Owned(shown), marked)
 }
 
 fn floor_char(text: &str, at: usize) -> usize {
@@ -281,7 +322,7 @@ impl Fault {
             class: Class::Invalid,
             file: source.name().to_owned(),
             at: Some(source.excerpt(shift(self.span.unwrap_or(0..0)))),
-            message: self.message,
+            message: without_keys(&self.message).into_owned(),
             help: self.help,
             note,
         }

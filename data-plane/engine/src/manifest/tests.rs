@@ -360,3 +360,40 @@ proptest! {
 fn prop_assert_place(place: &Place, text: &str) {
     assert!(place.line > 0 && place.column > 0 && text.get(place.span.clone()).is_some());
 }
+
+#[test]
+fn an_excerpt_shows_no_secret_and_no_message_a_private_key() {
+    let key = "-----BEGIN PRIVATE KEY-----\nc2VjcmV0\n-----END PRIVATE KEY-----\n";
+    let object = |spec: &str| {
+        format!("apiVersion: gateway/v1\nkind: Certificate\nmetadata: {{ name: a }}\nspec: {spec}\n")
+    };
+    let block = format!("\n  key: |\n    {}\n  cert: x", key.trim_end().replace('\n', "\n    "));
+    for (spec, field, shown) in [
+        ("{ cert: x, key: hunter2 } # y", "spec.key", "spec: { cert: x, key: *** } # y"),
+        ("{ cert: x, key: hunter2 }", "spec.cert", "spec: { cert: x, key: *** }"),
+        ("{ key: hunter2, cert: x }", "spec.cert", "spec: { key: ***, cert: x }"),
+        ("\n  key: \"hunter2\"", "spec.key", "  key: ***"),
+    ] {
+        let documents = parse("x", object(spec).as_bytes(), &Resolver::literal()).expect("sound");
+        let excerpt = documents[0].excerpt(field);
+        assert_eq!(excerpt.text, shown);
+        let marked = &excerpt.text[excerpt.mark.clone()];
+        assert_eq!(marked, if field == "spec.key" { "***" } else { "x" });
+    }
+    let documents = parse("x", object(&block).as_bytes(), &Resolver::literal()).expect("sound");
+    let excerpt = documents[0].excerpt("spec.key");
+    assert!(!excerpt.text.contains("c2VjcmV0"), "{excerpt:?}");
+
+    // What cannot even be read.
+    let inline = format!("{key:?}");
+    for broken in [
+        format!("\n  port: {inline}"),
+        format!("{{ cert: {inline}, kee: 1 }}"),
+        format!("{block}\n   bad"),
+        block.replace("c2Vj", "\tc2Vj").replace("    \t", "\t"),
+    ] {
+        let text = object(&broken).replace("Certificate", "Listener");
+        let told = parse("x", text.as_bytes(), &Resolver::literal()).expect_err("broken").to_string();
+        assert!(!told.contains("c2VjcmV0"), "{told}");
+    }
+}

@@ -112,7 +112,9 @@ fn edited(objects: &Objects, batch: &BTreeMap<Key, Change>) -> Objects {
     let mut objects = objects.clone();
     for (key, change) in batch {
         match change {
-            Change::Upsert(resource) => drop(objects.insert(key.clone(), resource.clone().canonical())),
+            Change::Upsert(resource) | Change::Sealed(resource, _) => {
+                drop(objects.insert(key.clone(), resource.clone().canonical()));
+            }
             Change::Delete(_) => drop(objects.remove(key)),
         }
     }

@@ -29,7 +29,7 @@ fn chunk(
     body: &[u8],
     last: bool,
 ) -> wire::ControlPlaneMessage {
-    let upsert = wire::Upsert { kind: "Route".into(), body: body.to_vec().into() };
+    let upsert = wire::Upsert { kind: "Route".into(), body: body.to_vec().into(), ..Default::default() };
     message(Message::Chunk(wire::Chunk {
         transaction: number,
         base: base.map(Into::into),
