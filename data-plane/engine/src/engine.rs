@@ -93,6 +93,12 @@ pub(crate) struct Globals {
     pub(crate) joined: PolicySet,
 }
 
+/// Whether `namespace/name` is in the namespace `default`: compares where taking it apart would search.
+#[inline]
+fn is_in_default(qualified: &str) -> bool {
+    qualified.strip_prefix(DEFAULT_NAMESPACE).is_some_and(|rest| rest.as_bytes().first() == Some(&b'/'))
+}
+
 /// An object as it is stored and streamed.
 #[derive(Clone, Copy, Debug)]
 pub struct Stored<'e> {
@@ -208,10 +214,10 @@ impl Engine {
     #[inline]
     pub fn levels<'e>(&'e self, listener: &'e Listener, route: &'e Route) -> Levels<'e> {
         let global = self.globals(DEFAULT_NAMESPACE);
-        let namespace = route.namespace();
+        let same = self.state.globals.is_empty() || is_in_default(&route.name);
         Levels {
             global,
-            namespace: if namespace == DEFAULT_NAMESPACE { global } else { self.globals(namespace) },
+            namespace: if same { global } else { self.globals(route.namespace()) },
             listener: &listener.policies,
             route: route.policies(),
         }
@@ -269,16 +275,16 @@ impl State {
     #[inline]
     pub(crate) fn tables(&self, listener: &Listener) -> [Option<&Table>; 2] {
         let named = self.named.get(listener.slot.0 as usize).map(|table| &**table);
-        [named, self.implicit(listener.namespace())]
+        [named, self.implicit(listener)]
     }
 
     /// The table of the routes that name no listener, as the listeners of a namespace see it.
     #[inline]
-    fn implicit(&self, namespace: &str) -> Option<&Table> {
-        if namespace == DEFAULT_NAMESPACE {
+    fn implicit(&self, listener: &Listener) -> Option<&Table> {
+        if is_in_default(&listener.name) {
             return Some(&self.everywhere);
         }
-        self.by_namespace.look(&self.seed, namespace).map(|there| &there.table)
+        self.by_namespace.look(&self.seed, listener.namespace()).map(|there| &there.table)
     }
 
     /// Puts a route's candidates into the tables of its reach.

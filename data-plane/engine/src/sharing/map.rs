@@ -341,7 +341,7 @@ impl<V: Keyed + Clone> Map<V> {
                 gone
             }
         };
-        if self.len() == 0 {
+        if let Map::Few(Shard { taken: 0, .. }) | Map::Many(Directory { len: 0, .. }) = self {
             *self = Map::Empty;
         }
         gone

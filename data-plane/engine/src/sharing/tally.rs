@@ -10,7 +10,7 @@ pub(crate) enum Tally<K> {
     /// Of this number so many.
     One(K, u32),
     /// Of each number so many, sorted by number.
-    Many(Box<Vec<(K, u32)>>),
+    Many(Box<[(K, u32)]>),
 }
 
 impl<K: Copy + Ord> Tally<K> {
@@ -35,9 +35,9 @@ impl<K: Copy + Ord> Tally<K> {
                 *count
             }
             Tally::One(there, count) => {
-                let mut counts = Box::new(vec![(*there, *count), (number, 1)]);
+                let mut counts = [(*there, *count), (number, 1)];
                 counts.sort_unstable_by_key(|(number, _)| *number);
-                *self = Tally::Many(counts);
+                *self = Tally::Many(Box::new(counts));
                 1
             }
             Tally::Many(counts) => match counts.binary_search_by_key(&number, |(number, _)| *number) {
@@ -46,7 +46,10 @@ impl<K: Copy + Ord> Tally<K> {
                     counts[at].1
                 }
                 Err(at) => {
-                    counts.insert(at, (number, 1));
+                    // Rare: a configuration has few numbers.
+                    let mut more = std::mem::take(counts).into_vec();
+                    more.insert(at, (number, 1));
+                    *counts = more.into();
                     1
                 }
             },
@@ -66,7 +69,9 @@ impl<K: Copy + Ord> Tally<K> {
                 counts[at].1 -= 1;
                 let left = counts[at].1;
                 if left == 0 {
-                    counts.remove(at);
+                    let mut fewer = std::mem::take(counts).into_vec();
+                    fewer.remove(at);
+                    *counts = fewer.into();
                 }
                 left
             }
