@@ -1,0 +1,98 @@
+"""What the driver computes from what it measured: `python3 -B -m unittest driver.tests` (tests/tests/load.rs does)."""
+
+import os
+import tempfile
+import unittest
+from unittest import mock
+
+from . import report
+from .fetch import Cache
+from .variants import VARIANTS
+
+NO_FAILURES = {"status": 0, "body": 0, "broken": 0, "connect": 0, "unanswered": 0}
+
+
+def cell(cpu, p50=100, p99=200, **more):
+    found = {"cpu": cpu, "user": cpu / 2, "system": cpu / 2, "perSecond": 1e6 / cpu, "busy": 1.0, "cpuPaced": cpu}
+    found |= {"p50": p50, "p99": p99, "p999": 2 * p99, "idleBytes": 10e6, "loadedBytes": 12e6, "reuse": 0.99}
+    return found | {"others": 0.0, "errors": 0, "failures": NO_FAILURES, "unsent": 0.0} | more
+
+
+def results(cells, name="plain"):
+    return {
+        "machine": {"processor": "p", "cores": 2, "memoryGiB": 1, "kernel": "6", "loadBefore": 0.0},
+        "commit": "abc",
+        "versions": {"ours": "this commit", "nginx": "1.30"},
+        "about": {},
+        "settings": {"mode": "pinned", "rounds": 3, "seconds": 1, "syscalls": None},
+        "missing": {"envoy": "no network"},
+        "variants": {name: {"rate": 1000.0, "leftOut": {"caddy": "too slow"}, "cells": cells}},
+    }
+
+
+class Report(unittest.TestCase):
+    def verdicts(self, cells, name="plain"):
+        return {check["what"]: check for check in report.verdicts(name, cells)}
+
+    def test_the_ratio_is_that_of_the_medians_of_ours_and_the_best_peer(self):
+        cells = {
+            "ours": [cell(10), cell(90), cell(11)],
+            "nginx": [cell(14), cell(15), cell(99)],
+            "haproxy": [cell(13), cell(16), cell(17)],
+            "old": [cell(1)],  # another build of ours is no peer
+        }
+        ratio = self.verdicts(cells)["CPU ratio"]
+        self.assertAlmostEqual(ratio["value"], 15 / 11)
+        self.assertTrue(ratio["holds"])
+        self.assertEqual(report.best(cells, "cpu"), ("nginx", 15))
+        self.assertEqual(report.spread(cells, "nginx", "cpu"), "(0.17–9.00)")
+
+    def test_latency_may_equal_the_best_p50_and_exceed_the_best_p99_by_a_tenth(self):
+        peer = {"nginx": [cell(20, p50=100, p99=200)]}
+        for p50, p99, holds in ((100, 219, (True, True)), (101, 221, (False, False))):
+            found = self.verdicts(peer | {"ours": [cell(10, p50=p50, p99=p99)]})
+            self.assertEqual((found["p50 µs"]["holds"], found["p99 µs"]["holds"]), holds)
+
+    def test_every_target_that_was_measured_is_judged(self):
+        found = self.verdicts({"ours": [cell(10, syscalls=4.2)]})
+        held = {what: check["holds"] for what, check in found.items()}
+        self.assertEqual(held, {"system calls": False, "idle MB": True})
+        held = self.verdicts({"ours": [{"bytesPerConnection": 2048, "idleBytes": 1, "loadedBytes": 1}]}, "idle")
+        self.assertTrue(held["bytes per connection"]["holds"])
+
+    def test_the_table_names_who_is_missing_and_marks_errors_overload_and_disturbance(self):
+        failures = NO_FAILURES | {"broken": 3}
+        cells = {"ours": [cell(10, others=0.2)], "nginx": [cell(20, errors=3, failures=failures, unsent=0.5)]}
+        text = report.markdown(results(cells))
+        for expected in (
+            "envoy is left out: no network",
+            "caddy is left out: too slow",
+            "**errors: nginx**",
+            "3 broken; the rate is too much for it",
+            "Others used up to 20% of the machine",
+            "pass CPU ratio 2.00 (≥ 1.25)",
+        ):
+            self.assertIn(expected, text)
+
+    def test_many_routes_are_compared_with_one(self):
+        found = results({"ours": [cell(10)]})
+        found["variants"]["routes100k"] = {"rate": None, "leftOut": {}, "cells": {"ours": [cell(10.4)]}}
+        self.assertIn("100,000 routes cost 1.04 × the CPU of one", report.markdown(found))
+
+    def test_every_variant_is_printed_without_any_cell(self):
+        for name in VARIANTS:
+            self.assertIn(f"## {name}", report.markdown(results({}, name)))
+
+
+class Fetch(unittest.TestCase):
+    def test_what_cannot_be_had_is_named_with_the_reason(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PATH=folder):
+            missing = Cache(folder).fetch(["nginx"])
+        self.assertRegex(missing["nginx"], "needs apt-get, which is not here|comes from Debian, and there is no")
+
+    def test_what_is_in_the_cache_needs_no_network(self):
+        with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, PATH=folder):
+            cache = Cache(folder)
+            cache.bin.mkdir()
+            (cache.bin / "nginx").touch()
+            self.assertEqual(cache.fetch(["nginx"]), {})
