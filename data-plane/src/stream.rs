@@ -36,6 +36,14 @@ impl Stream {
         }
     }
 
+    /// A TLS record has begun to arrive: nothing can be read of it yet.
+    pub(crate) fn is_mid_record(&self) -> bool {
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Tls(session) => session.is_mid_record(),
+        }
+    }
+
     /// Nothing was seen on it since it was last read from: no end, no bytes that nobody asked for.
     #[inline]
     pub(crate) fn is_quiet(&self) -> bool {

@@ -89,6 +89,11 @@ impl Wire {
         self.stream.scheme()
     }
 
+    /// A TLS record has begun to arrive.
+    pub(crate) fn is_mid_record(&self) -> bool {
+        self.stream.is_mid_record()
+    }
+
     /// The connection alone; what is buffered is lost.
     pub(crate) fn into_stream(self) -> Stream {
         self.stream

@@ -194,6 +194,15 @@ mod tests {
     use super::*;
 
     fn introduced(fields: &[(&str, &str)], peer: &str, trusted: bool) -> (Origin, Vec<String>) {
+        introduced_over(Scheme::Http, fields, peer, trusted)
+    }
+
+    fn introduced_over(
+        scheme: Scheme,
+        fields: &[(&str, &str)],
+        peer: &str,
+        trusted: bool,
+    ) -> (Origin, Vec<String>) {
         let mut parts = HeadParts::new();
         let mut head = Head::new(b"", &mut parts);
         head.set_authority(b"api.example.com:8080");
@@ -205,7 +214,7 @@ mod tests {
             ..Default::default()
         };
         let peer = peer.parse().expect("an address");
-        let asked = Asked { trusted, ..Asked::nothing(peer, Scheme::Http) };
+        let asked = Asked { trusted, ..Asked::nothing(peer, scheme) };
         let origin = introduce(&mut parts, b"", &asked, &http);
         let head = Head::new(b"", &mut parts);
         let lines = head.iter().map(|(name, value, _)| {
@@ -278,6 +287,21 @@ mod tests {
             "forwarded: for=203.0.113.9, for=10.0.0.1",
         ];
         assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn what_was_spoken_on_the_last_hop_is_told() {
+        let over_tls = |fields, trusted| introduced_over(Scheme::Https, fields, "10.0.0.1", trusted);
+        let (origin, lines) = over_tls(&[], false);
+        assert_eq!((origin.scheme, lines[1].as_str()), (Scheme::Https, "x-forwarded-proto: https"));
+        let (origin, lines) = over_tls(&[("forwarded", "for=203.0.113.9")], true);
+        assert_eq!(origin.scheme, Scheme::Https);
+        assert!(
+            lines.contains(&"forwarded: for=203.0.113.9, for=10.0.0.1;proto=https".to_owned()),
+            "{lines:?}"
+        );
+        let (origin, _) = over_tls(&[("x-forwarded-proto", "http")], true);
+        assert_eq!(origin.scheme, Scheme::Http, "the client's own hop counts");
     }
 
     #[test]

@@ -229,8 +229,10 @@ fn poll_head(
         match wire.poll_fill(cx, room) {
             Poll::Ready(Ok(1..)) => {}
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(Read::End)),
-            // Who has not said anything is not waited for with a buffer.
-            Poll::Pending if wire.buffer.is_empty() => return Poll::Ready(Ok(Read::Nothing)),
+            // Who has not said anything, not even a piece of a record, is not waited for with a buffer.
+            Poll::Pending if wire.buffer.is_empty() && !wire.is_mid_record() => {
+                return Poll::Ready(Ok(Read::Nothing));
+            }
             Poll::Pending => return Poll::Pending,
         }
     }

