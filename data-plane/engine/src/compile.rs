@@ -6,8 +6,6 @@
 //! Policy or Certificate they refer to changed. The state that holds once all changes are made is what is judged, so their order does
 //! not matter. Object counts, lists and texts are bounded; see the `MAX_*` constants.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use gateway_proto::field::{FieldPath, Violation, ViolationCode};
 use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::secret::Secrets;
@@ -90,21 +88,20 @@ impl Changed {
 /// Every violation found; `previous` holds on.
 pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<Violation>> {
     let mut violations = Vec::new();
-    let batch = gather(changes, &mut violations);
+    let mut batch = gather(changes, &mut violations);
     let mut draft = Draft::of(previous);
-    let mut deleted = Vec::new();
-    let mut upserts = BTreeMap::new();
-    for (key, content) in batch {
-        match content {
-            None => deleted.push(key),
-            Some(content) => drop(upserts.insert(key, content)),
-        }
-    }
+    let deleted: Vec<Key> =
+        batch.iter().filter(|(_, content)| content.is_none()).map(|(key, _)| key.clone()).collect();
     draft.delete(&deleted);
     // In the order of references: policies and certificates, then listeners and upstreams, then routes.
     for kind in [Kind::Policy, Kind::Certificate, Kind::Listener, Kind::Upstream, Kind::Route] {
-        for (key, (resource, secrets)) in upserts.extract_if(.., |key, _| key.kind == kind) {
-            violations.extend(draft.upsert(key, resource, secrets));
+        // Sorted by kind first: those of one lie together.
+        let from = batch.partition_point(|(key, _)| key.kind < kind);
+        for (key, content) in batch[from..].iter_mut().take_while(|(key, _)| key.kind == kind) {
+            if let Some(content) = content.take() {
+                let (resource, secrets) = *content;
+                violations.extend(draft.upsert(key.clone(), resource, secrets));
+            }
         }
     }
     violations.extend(draft.refresh_referrers());
@@ -115,35 +112,43 @@ pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<
         violations.sort_by(|one, two| one.object.cmp(&two.object));
         return Err(violations);
     }
-    let touched: BTreeSet<Key> = draft.touched().cloned().collect();
     let (engine, changed) = draft.finish();
-    let warnings = warning::about(&engine, &touched);
+    let warnings = warning::about(&engine, &changed.added.iter().chain(&changed.updated).collect());
     Ok(Compiled { engine, warnings, changed })
 }
 
-/// Sorts the changes by object; the same object twice is a violation.
-fn gather(
-    changes: Vec<Change>,
-    violations: &mut Vec<Violation>,
-) -> BTreeMap<Key, Option<(Resource, Secrets)>> {
-    let mut batch = BTreeMap::new();
-    for change in changes {
-        let key = change.key();
-        let content = match change {
-            Change::Upsert(resource) => Some((resource, Secrets::none())),
-            Change::Sealed(resource, secrets) => Some((resource, secrets)),
-            Change::Delete(_) => None,
-        };
-        if batch.insert(key.clone(), content).is_some() {
-            let mut out = Violations::of(key);
-            out.push(
-                &FieldPath::root(),
-                ViolationCode::Duplicate,
-                "the object occurs twice in this batch, keep one",
-            );
-            violations.extend(out.into_vec());
+/// What becomes of an object: its content, or nothing.
+type Content = Option<Box<(Resource, Secrets)>>;
+
+/// Sorts the changes by object; the same object twice is a violation, and the last one is taken.
+fn gather(changes: Vec<Change>, violations: &mut Vec<Violation>) -> Vec<(Key, Content)> {
+    let mut batch: Vec<(Key, Content)> = changes
+        .into_iter()
+        .map(|change| {
+            let key = change.key();
+            let content = match change {
+                Change::Upsert(resource) => Some(Box::new((resource, Secrets::none()))),
+                Change::Sealed(resource, secrets) => Some(Box::new((resource, secrets))),
+                Change::Delete(_) => None,
+            };
+            (key, content)
+        })
+        .collect();
+    batch.sort_by(|(one, _), (two, _)| one.cmp(two));
+    batch.dedup_by(|later, earlier| {
+        if later.0 != earlier.0 {
+            return false;
         }
-    }
+        let mut out = Violations::of(later.0.clone());
+        out.push(
+            &FieldPath::root(),
+            ViolationCode::Duplicate,
+            "the object occurs twice in this batch, keep one",
+        );
+        violations.extend(out.into_vec());
+        std::mem::swap(later, earlier);
+        true
+    });
     batch
 }
 
@@ -151,7 +156,7 @@ impl Engine {
     /// Everything that is allowed but probably not meant, in the whole configuration. Sorted. Costs what exists, not
     /// what changed.
     pub fn warnings(&self) -> Vec<Violation> {
-        let all = self.state.objects.iter().map(|object| object.name.key.clone()).collect();
+        let all = self.state.objects.iter().map(|object| &object.name.key).collect();
         warning::about(self, &all)
     }
 }

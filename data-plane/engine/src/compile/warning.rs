@@ -17,11 +17,11 @@ use crate::route::{Alike, Candidate, HostPattern, Reach, Route, Slot};
 use crate::violations::Violations;
 
 /// The warnings about these objects, and about routes that they put in the shade. Sorted.
-pub(super) fn about(engine: &Engine, keys: &BTreeSet<Key>) -> Vec<Violation> {
+pub(super) fn about(engine: &Engine, keys: &BTreeSet<&Key>) -> Vec<Violation> {
     let mut warner = Warner { engine, by_namespace: None, groups: HashMap::default() };
     let mut shaded = BTreeSet::new();
     let mut warnings = Vec::new();
-    for key in keys {
+    for &key in keys {
         let Some(object) = engine.state.object(key) else { continue };
         let mut out = Violations::of(key.clone());
         match &object.checked {
@@ -58,7 +58,7 @@ pub(super) fn about(engine: &Engine, keys: &BTreeSet<Key>) -> Vec<Violation> {
         }
         warnings.extend(out.into_vec());
     }
-    for key in shaded.difference(keys) {
+    for key in shaded.iter().filter(|key| !keys.contains(key)) {
         if let Some(Checked::Route(route)) = engine.state.object(key).map(|object| &object.checked) {
             let mut out = Violations::of(key.clone());
             warner.route(route, &mut out);
