@@ -1,11 +1,11 @@
 //! Backends to proxy to: an HTTP/1.1 server that tells what it received, and can be slow, big or broken when the
-//! path asks for it. Every proxied request of the system tests ends here, over real sockets.
+//! path or the test asks for it. Every proxied request of the system tests ends here, over real sockets.
 //!
 //! | path | what it does |
 //! |---|---|
 //! | `/status/{code}` | answers with that status |
 //! | `/bytes/{n}` | answers with n bytes |
-//! | `/slow/{ms}` | answers after that time |
+//! | `/hold` | answers after [`Upstream::release`] |
 //! | `/hang` | never answers |
 //! | `/reset` | closes without an answer |
 //! | `/cut` | promises 1000 bytes and closes after 10 |
@@ -16,7 +16,6 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -29,6 +28,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// What a request looked like on arrival, as the echo answers it.
@@ -72,6 +72,7 @@ impl Seen {
 pub struct Upstream {
     address: SocketAddr,
     served: Arc<AtomicU64>,
+    released: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
@@ -84,8 +85,15 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let served = Arc::new(AtomicU64::new(0));
-        let accepting = tokio::spawn(accept(listener, name.to_owned(), Arc::clone(&served)));
-        Ok(Upstream { address, served, accepting })
+        let (released, _) = watch::channel(false);
+        let accepting =
+            tokio::spawn(accept(listener, name.to_owned(), Arc::clone(&served), released.clone()));
+        Ok(Upstream { address, served, released, accepting })
+    }
+
+    /// Lets it answer what it holds.
+    pub fn release(&self) {
+        self.released.send_replace(true);
     }
 
     /// Where it listens.
@@ -105,13 +113,13 @@ impl Drop for Upstream {
     }
 }
 
-async fn accept(listener: TcpListener, name: String, served: Arc<AtomicU64>) {
+async fn accept(listener: TcpListener, name: String, served: Arc<AtomicU64>, released: watch::Sender<bool>) {
     let name: Arc<str> = name.into();
     while let Ok((stream, _)) = listener.accept().await {
-        let (name, served) = (Arc::clone(&name), Arc::clone(&served));
+        let (name, served, released) = (Arc::clone(&name), Arc::clone(&served), released.clone());
         let service = service_fn(move |request| {
             served.fetch_add(1, Ordering::Relaxed);
-            answer(Arc::clone(&name), request)
+            answer(Arc::clone(&name), request, released.subscribe())
         });
         tokio::spawn(async move {
             // A connection that ends badly is what the broken paths are for.
@@ -125,7 +133,11 @@ async fn accept(listener: TcpListener, name: String, served: Arc<AtomicU64>) {
 
 type Body = BoxBody<Bytes, std::io::Error>;
 
-async fn answer(name: Arc<str>, request: Request<Incoming>) -> Result<Response<Body>, std::io::Error> {
+async fn answer(
+    name: Arc<str>,
+    request: Request<Incoming>,
+    mut released: watch::Receiver<bool>,
+) -> Result<Response<Body>, std::io::Error> {
     let path = request.uri().path().to_owned();
     let mut segments = path.trim_start_matches('/').split('/');
     let (verb, argument) =
@@ -136,9 +148,9 @@ async fn answer(name: Arc<str>, request: Request<Incoming>) -> Result<Response<B
             Ok(with(status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Bytes::new()))
         }
         ("bytes", Some(count)) => Ok(zeros(count)),
-        ("slow", Some(millis)) => {
-            tokio::time::sleep(Duration::from_millis(millis)).await;
-            Ok(with(StatusCode::OK, Bytes::from_static(b"slow")))
+        ("hold", None) => {
+            released.wait_for(|released| *released).await.map_err(std::io::Error::other)?;
+            Ok(with(StatusCode::OK, Bytes::from_static(b"held")))
         }
         ("hang", None) => std::future::pending().await,
         ("reset", None) => Err(std::io::ErrorKind::ConnectionReset.into()),

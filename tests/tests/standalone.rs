@@ -112,14 +112,22 @@ async fn sigterm_finishes_what_is_in_flight_and_exits_0() -> anyhow::Result<()> 
     let address = plane.address().await?;
     status(address, "/x", 200).await?;
     let before = echo.served();
-    let slow = tokio::spawn(async move { Http::default().get(address, "any", "/slow/1500").await });
-    wait::until("the slow request to arrive", || async {
+    let held = tokio::spawn(async move { Http::default().get(address, "any", "/hold").await });
+    wait::until("the request to arrive", || async {
         if echo.served() > before { Ok(()) } else { Err(echo.served()) }
     })
     .await?;
     plane.process.signal(Signal::SIGTERM)?;
-    let answer = slow.await??;
-    assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (200, b"slow".as_ref()));
+    wait::until("the port to close", || async {
+        match TcpStream::connect(address).await {
+            Ok(_) => Err("still open"),
+            Err(_) => Ok(()),
+        }
+    })
+    .await?;
+    echo.release();
+    let answer = held.await??;
+    assert_eq!((answer.status().as_u16(), answer.body().as_ref()), (200, b"held".as_ref()));
     assert_eq!(plane.process.exited().await?.code(), Some(0), "{}", plane.process.tail());
     assert!(TcpStream::connect(address).await.is_err());
     Ok(())
