@@ -32,13 +32,14 @@ fn every_setting_has_a_name_in_the_file() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("settings.yaml");
     let text = "adminListen: 127.0.0.1:1\nstreamListen: 10.0.0.1:2\ndatabaseUrl: sqlite:///x.db\nstateDir: /s\n\
-                adminTokenFile: /t\ntlsCert: /c\ntlsKey: /k\nlogLevel: warn\nlogFormat: json\ninsecure: true\n";
+                adminTokenFile: /t\nmasterKeyFile: /m\ntlsCert: /c\ntlsKey: /k\nlogLevel: warn\nlogFormat: json\ninsecure: true\n";
     std::fs::write(&path, text).expect("written");
     let file = format!("--config={}", path.display());
     let (config, log) = Config::load(["gateway-control-plane", &file]).expect("valid");
     assert_eq!((config.admin_listen.port(), config.stream_listen.port()), (1, 2));
     assert_eq!((config.database_url.as_deref(), config.insecure), (Some("sqlite:///x.db"), true));
     assert_eq!((config.state_dir, config.admin_token_file), ("/s".into(), Some("/t".into())));
+    assert_eq!(config.master_key_file, Some("/m".into()));
     assert_eq!(config.tls, Some(TlsFiles { cert: "/c".into(), key: "/k".into() }));
     assert_eq!(log, Log { level: LogLevel::Warn, format: LogFormat::Json });
     for (text, words) in
