@@ -331,3 +331,38 @@ impl Sink for Wire {
 pub(crate) fn is_cut_short(error: &SourceError) -> bool {
     matches!(error, SourceError::Io(_) | SourceError::Body(BodyError::Truncated))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::buffer::Pool;
+
+    /// Both ends of a connection; ours without a buffer.
+    fn connected() -> (Wire, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let theirs = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (ours, _) = listener.accept().expect("accepted");
+        ours.set_nonblocking(true).expect("a socket");
+        let ours = tokio::net::TcpStream::from_std(ours).expect("registered");
+        (Wire::new(ours, Pool::new().none()), theirs)
+    }
+
+    #[tokio::test]
+    async fn a_message_is_first_read_with_as_much_room_as_the_last_one_needed() {
+        let (mut wire, mut theirs) = connected();
+        for (size, room) in [(100, buffer::SMALL), (buffer::SMALL + 1, buffer::LARGE), (100, buffer::SMALL)] {
+            theirs.write_all(&vec![b'x'; size]).expect("sent");
+            let mut read = 0;
+            while read < size {
+                read += poll_fn(|cx| wire.poll_fill(cx, buffer::LARGE)).await.expect("it is there");
+            }
+            wire.take_counts();
+            wire.buffer.release();
+            wire.make_room();
+            assert_eq!(wire.buffer.capacity(), room, "after {size} bytes");
+        }
+    }
+}

@@ -20,6 +20,7 @@ fn text(span: Span) -> Text {
     Text::wire(span.start() as u32, span.len() as u32)
 }
 
+/// Appends a field as the codec found it.
 #[inline]
 fn push(field: &Field, parts: &mut HeadParts) {
     let (name, value, tag) = (text(field.name), text(field.value), field.known as u8);
