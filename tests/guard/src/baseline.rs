@@ -39,14 +39,18 @@ impl Baseline {
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
-    /// Holds counts against the file's.
+    /// Holds counts against the file's. Both must have the same names: a count that is not held guards nothing.
     pub(crate) fn check(&self, counts: &[(String, u64)]) -> anyhow::Result<()> {
+        if let Some((gone, _)) = self.0.iter().find(|(held, _)| counts.iter().all(|(name, _)| name != held)) {
+            bail!(
+                "tests/guard/baseline.toml holds {gone}, which is not counted any more: run tests/guard/run --write"
+            );
+        }
         let mut slower = Vec::new();
         let mut stale = Vec::new();
         for (name, count) in counts {
             let Some((_, held)) = self.0.iter().find(|(held, _)| held == name) else {
-                stale.push(name.as_str());
-                continue;
+                bail!("tests/guard/baseline.toml has no count for {name}: run tests/guard/run --write");
             };
             let change = 100.0 * (*count as f64 / *held as f64 - 1.0);
             say(&format!("{name:<24} {count:>9}  baseline {held:>9}  {change:+.1} %"));
@@ -92,8 +96,18 @@ mod tests {
             let result = baseline.check(&counts(&[("find/1", 200), ("request/plain", count)]));
             assert_eq!(result.is_ok(), fits, "{count}");
         }
-        let error = baseline.check(&counts(&[("find/1", 400)])).expect_err("twice as many");
+        let slower = counts(&[("find/1", 400), ("request/plain", 10_000)]);
+        let error = baseline.check(&slower).expect_err("twice as many");
         assert!(error.to_string().contains("find/1 +100.0 %"), "{error}");
+    }
+
+    #[test]
+    fn a_count_without_a_line_and_a_line_without_a_count_fail() {
+        let baseline = Baseline(counts(&[("find/1", 200)]));
+        let error = baseline.check(&counts(&[("find/1", 200), ("find/2", 1)])).expect_err("not held");
+        assert!(error.to_string().contains("no count for find/2"), "{error}");
+        let error = baseline.check(&[]).expect_err("not counted");
+        assert!(error.to_string().contains("holds find/1"), "{error}");
     }
 
     #[test]
