@@ -21,7 +21,7 @@ from .variants import VARIANTS
 ROOT = Path(__file__).resolve().parents[3]
 # The fixed rate of the latency phase, as a share of what the slowest of the leaders can do.
 PACE = 0.55
-# A leader does at least this share of what the fastest does; slower ones must not set everybody's rate.
+# A leader does at least this share of what the fastest peer does; slower ones must not set everybody's rate.
 LEADER = 0.5
 # Requests a second while changes arrive: a quarter of a core, so that what a change costs shows as latency.
 CHURN_RATE = 10_000
@@ -206,5 +206,12 @@ def prepare(bench, contestants, variant, options, into):
     if options.rate:
         into["rate"] = options.rate if options.paced_seconds else None
     elif capacities:
-        slowest = min(found for found in capacities.values() if found >= LEADER * max(capacities.values()))
-        into["rate"] = float(f"{PACE * slowest:.2g}")
+        own = {peer.name for peer in contestants if isinstance(peer, Gateway)}
+        into["rate"] = fixed_rate(capacities, own)
+
+
+def fixed_rate(capacities, own):
+    """A rate that the leaders hold. The peers say who leads: however fast we are, the best of them must hold it too."""
+    leader = max([found for name, found in capacities.items() if name not in own] or capacities.values())
+    slowest = min(found for found in capacities.values() if found >= LEADER * leader)
+    return float(f"{PACE * slowest:.2g}")

@@ -5,7 +5,7 @@ import tempfile
 import unittest
 from unittest import mock
 
-from . import report
+from . import command_line, report
 from .fetch import Cache
 from .variants import VARIANTS
 
@@ -28,6 +28,18 @@ def results(cells, name="plain"):
         "missing": {"envoy": "no network"},
         "variants": {name: {"rate": 1000.0, "leftOut": {"caddy": "too slow"}, "cells": cells}},
     }
+
+
+class Rate(unittest.TestCase):
+    def test_the_rate_is_one_that_the_best_peer_holds_however_fast_we_are(self):
+        self.assertEqual(command_line.fixed_rate({"ours": 40_000, "nginx": 10_000, "haproxy": 12_000}, {"ours"}), 5_500)
+
+    def test_a_slow_peer_does_not_set_the_rate_and_a_slow_build_of_ours_does_not_either(self):
+        capacities = {"ours": 9_000, "old": 3_000, "nginx": 10_000, "caddy": 2_000}
+        self.assertEqual(command_line.fixed_rate(capacities, {"ours", "old"}), 5_000)
+
+    def test_without_peers_our_own_builds_say_who_leads(self):
+        self.assertEqual(command_line.fixed_rate({"ours": 10_000, "old": 8_000}, {"ours", "old"}), 4_400)
 
 
 class Report(unittest.TestCase):
