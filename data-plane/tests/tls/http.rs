@@ -43,6 +43,11 @@ async fn a_record_that_comes_byte_by_byte_is_bounded_like_a_head() {
     let certificates = [authority.certificate("c", &["a.example"])];
     let gateway = Gateway::start("{ certificates: [c] }", "{ headerTimeout: 2s }", &certificates).await;
     let mut peer = client(&authority, &gateway).await;
+    peer.send(GET).await;
+    let mut upstream = gateway.upstream().await;
+    upstream.head().await;
+    upstream.send(OK).await;
+    peer.is_answered_ok().await;
     // The idle timeout, 75s, does not begin anew with each of them.
     peer.stream.get_mut().0.write_all(&[23, 3, 3]).await.expect("sent");
     let told = peer.rest().await.expect("a close_notify");
