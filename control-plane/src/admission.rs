@@ -3,7 +3,8 @@
 //! this process take turns, so that only those of other replicas can be faster.
 //!
 //! Invariants: nothing is stored that `engine::compile` does not take; equal content is no change, and a batch
-//! without a change makes no revision; nothing is deleted that the batch does not name or prune by its labels.
+//! without a change makes no revision; nothing is deleted that the batch does not name or prune by its labels; nothing is
+//! refused or found unchanged for what another replica has changed meanwhile.
 
 pub mod plan;
 mod settle;
@@ -20,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use crate::document;
 use crate::secrets::{self, Vault};
 use crate::state::{Live, State, blocking};
-use crate::store::{AuditRecord, Commit, CommitError, Store, StoreError};
+use crate::store::{AuditRecord, Commit, CommitError, Head, Store, StoreError};
 use crate::telemetry::Metrics;
 pub use plan::{Batch, Expected, Plan, Planned, Refusal};
 pub use settle::Document;
@@ -114,7 +115,6 @@ impl Admission {
                 Ok(outcome) => return Ok(outcome),
                 Err(Missed::Refused(refusal)) => return Err(refusal),
                 Err(Missed::Moved(revision)) => {
-                    self.metrics.commit_conflicts.inc();
                     // The follower brings the state there; compiling on an old one again would miss again.
                     // While the store is away it cannot, and the next try says so.
                     let _ = timeout(CATCH_UP, self.live.reach(revision)).await;
@@ -127,11 +127,13 @@ impl Admission {
 
     async fn attempt(&self, request: &Request, intent: &Intent) -> Result<Outcome, Missed> {
         let base = self.live.get();
-        let batch = self.batch(request, &base).await?;
-        let (state, vault) = (Arc::clone(&base), Arc::clone(&self.vault));
-        let plan = blocking(move || Plan::make(&state, &batch, &vault)).await.map_err(Missed::Refused)?;
-        let Plan { changes, warnings, writes, engine } = plan;
-        if writes.is_empty() || intent.dry_run {
+        let planned = self.plan(request, &base).await;
+        let is_write = !intent.dry_run && planned.as_ref().is_ok_and(|plan| !plan.writes.is_empty());
+        if !is_write && !matches!(planned, Err(Refusal::Store(_))) {
+            self.check_head(base.head).await?;
+        }
+        let Plan { changes, warnings, writes, engine } = planned.map_err(Missed::Refused)?;
+        if !is_write {
             return Ok(Outcome { state: base, changes, warnings, revision: None });
         }
         let commit = Commit {
@@ -143,7 +145,10 @@ impl Admission {
         };
         let begun = Instant::now();
         let committed = self.store.commit(commit).await.map_err(|error| match error {
-            CommitError::Moved { head } => Missed::Moved(head.revision),
+            CommitError::Moved { head } => {
+                self.metrics.commit_conflicts.inc();
+                Missed::Moved(head.revision)
+            }
             CommitError::Store(error) => Missed::Refused(Refusal::Store(error)),
             // Both say that the plan was not made from the state it was made from.
             defect @ (CommitError::Precondition { .. } | CommitError::Refused(_)) => {
@@ -157,14 +162,26 @@ impl Admission {
         Ok(Outcome { state, changes, warnings, revision })
     }
 
-    async fn batch(&self, request: &Request, base: &State) -> Result<Arc<Batch>, Missed> {
-        match request {
-            Request::Batch(batch) => Ok(Arc::clone(batch)),
-            Request::Patch { key, patch, expected } => {
-                patched(base, key, patch, *expected).map(Arc::new).map_err(Missed::Refused)
+    /// What is not committed is not held against the store's head by the commit. While the store is away, what is in
+    /// memory is the newest there is.
+    async fn check_head(&self, base: Head) -> Result<(), Missed> {
+        match self.store.head().await {
+            Ok(head) if head.epoch == base.epoch && head.revision > base.revision => {
+                Err(Missed::Moved(head.revision))
             }
-            Request::Rollback(to) => self.rollback(base, *to).await.map(Arc::new).map_err(Missed::Refused),
+            _ => Ok(()),
         }
+    }
+
+    /// What a request comes to on a state.
+    async fn plan(&self, request: &Request, base: &Arc<State>) -> Result<Plan, Refusal> {
+        let batch = match request {
+            Request::Batch(batch) => Arc::clone(batch),
+            Request::Patch { key, patch, expected } => Arc::new(patched(base, key, patch, *expected)?),
+            Request::Rollback(to) => Arc::new(self.rollback(base, *to).await?),
+        };
+        let (state, vault) = (Arc::clone(base), Arc::clone(&self.vault));
+        blocking(move || Plan::make(&state, &batch, &vault)).await
     }
 
     async fn rollback(&self, base: &State, to: u64) -> Result<Batch, Refusal> {

@@ -3,11 +3,12 @@
 use gateway_control_plane::config::Config;
 use gateway_control_plane::{Running, run};
 use http::StatusCode;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Api, labelled, listener, route, settings, upstream};
 use crate::data_plane::{DataPlane, Held};
+use crate::secrets::{self, https, received};
 
 struct Pair {
     one: Running,
@@ -71,6 +72,63 @@ async fn a_commit_on_one_is_read_published_and_built_upon_by_the_other() {
     until(&pair.first, "/v1/status/upstreams/users", |it| it["revision"] == 3).await;
     let moved = DataPlane::connect(pair.one.stream, "one", "default", node.held.clone()).await;
     assert_eq!(moved.mode(), gateway_proto::wire::sync_mode::Value::InSync);
+    pair.one.shutdown().await;
+    pair.two.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_is_refused_or_unchanged_is_judged_by_what_the_other_wrote_a_moment_ago() {
+    let pair = pair().await;
+    pair.first.apply(&[listener("public", 8080), upstream("users")]).await;
+    assert_eq!(pair.second.apply(&[route("users", "users")]).await, 2, "what it refers to is there");
+    assert_eq!(pair.first.apply(&[labelled("a", "1", upstream("users"))]).await, 3);
+    assert_eq!(pair.second.apply(&[upstream("users")]).await, 4, "it is a change by now");
+    let on_base = json!({ "resources": [labelled("a", "2", upstream("users"))], "baseRevision": 4 });
+    assert_eq!(pair.first.post("/v1/apply", &on_base).await.expect(StatusCode::OK)["revision"], 5);
+    let patch = json!({ "metadata": { "labels": { "b": "1" } } });
+    let patched =
+        pair.second.json(http::Method::PATCH, "/v1/upstreams/users", &[("if-match", "\"5\"")], &patch);
+    assert_eq!(patched.await.expect(StatusCode::OK)["revision"], 6);
+    let same = json!({ "resources": [labelled("b", "1", labelled("a", "2", upstream("users")))] });
+    let difference = pair.first.post("/v1/diff", &same).await.expect(StatusCode::OK);
+    assert_eq!((&difference["revision"], &difference["changes"]), (&json!(6), &json!([])));
+    pair.one.shutdown().await;
+    pair.two.shutdown().await;
+}
+
+/// Takes transactions until one brings a secret (what is read already may not be published yet).
+async fn next_secret(node: &mut DataPlane) -> String {
+    loop {
+        let transaction = node.receive().await;
+        node.take(&transaction, &[]).await;
+        if let Some(value) = received(&transaction).into_values().next() {
+            return value;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_came_by_one_is_sent_kept_and_told_from_others_by_the_other() {
+    const CERTIFICATE: &str = "/v1/certificates/site";
+    let pair = pair().await;
+    let (old, new) = (secrets::Pair::new(), secrets::Pair::new());
+    pair.first.apply(&[https("public", "site"), old.document("site")]).await;
+    let shown = until(&pair.second, CERTIFICATE, |_| true).await;
+    assert_eq!(shown["spec"]["key"], "***");
+    let mut node = DataPlane::connect(pair.two.stream, "one", "default", Held::default()).await;
+    assert_eq!(next_secret(&mut node).await, old.key);
+
+    for same in [shown, old.document("site")] {
+        let answer = pair.second.put(CERTIFICATE, &same).await.expect(StatusCode::OK);
+        assert_eq!(answer["changes"][0]["action"], "unchanged");
+    }
+    assert_eq!(pair.first.apply(&[new.document("site")]).await, 2);
+    assert_eq!(next_secret(&mut node).await, new.key);
+    let rolled = pair.second.post("/v1/revisions/1/rollback", &Value::Null).await;
+    assert_eq!(rolled.expect(StatusCode::OK)["revision"], 3);
+    until(&pair.first, "/v1/revisions", |it| it["items"][0]["revision"] == 3).await;
+    let answer = pair.first.put(CERTIFICATE, &old.document("site")).await.expect(StatusCode::OK);
+    assert_eq!(answer["changes"][0]["action"], "unchanged");
     pair.one.shutdown().await;
     pair.two.shutdown().await;
 }

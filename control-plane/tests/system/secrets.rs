@@ -13,19 +13,19 @@ use crate::client::{Answer, Plane, in_namespace, listener, settings, upstream};
 use crate::data_plane::{DataPlane, Held, Transaction};
 
 /// A certificate and its key, as PEM.
-struct Pair {
+pub(crate) struct Pair {
     cert: String,
-    key: String,
+    pub(crate) key: String,
 }
 
 impl Pair {
-    fn new() -> Pair {
+    pub(crate) fn new() -> Pair {
         let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
         Pair { cert: made.cert.pem(), key: made.signing_key.serialize_pem() }
     }
 
     /// The same pair as a document.
-    fn document(&self, name: &str) -> Value {
+    pub(crate) fn document(&self, name: &str) -> Value {
         json!({
             "apiVersion": "gateway/v1",
             "kind": "Certificate",
@@ -49,7 +49,7 @@ impl Pair {
     }
 }
 
-fn https(name: &str, certificate: &str) -> Value {
+pub(crate) fn https(name: &str, certificate: &str) -> Value {
     let mut listener = listener(name, 8443);
     listener["spec"]["protocol"] = json!("https");
     listener["spec"]["tls"] = json!({ "certificates": [certificate] });
@@ -62,7 +62,7 @@ fn masked(mut document: Value) -> Value {
 }
 
 /// Values of secrets that came with a transaction, by object.
-fn received(transaction: &Transaction) -> BTreeMap<String, String> {
+pub(crate) fn received(transaction: &Transaction) -> BTreeMap<String, String> {
     let secrets = transaction.upserts.iter().flat_map(|upsert| {
         let body = gateway_proto::kind::Resource::decode(upsert.kind.parse().expect("a kind"), &upsert.body);
         let key = body.expect("a resource").key().to_string();
