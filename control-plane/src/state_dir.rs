@@ -76,7 +76,7 @@ impl StateDir {
     /// When the file system refuses.
     pub fn rename_secret(&self, from: &str, to: &str) -> Result<PathBuf, StateDirError> {
         let path = self.path.join(to);
-        match std::fs::rename(self.path.join(from), &path) {
+        match std::fs::rename(self.path.join(from), &path).and_then(|()| self.settle()) {
             Ok(()) => Ok(path),
             Err(source) => Err(StateDirError::Io { path, source }),
         }
@@ -91,7 +91,8 @@ impl StateDir {
         std::fs::remove_file(&path).map_err(|source| StateDirError::Io { path, source })
     }
 
-    /// Writes a secret into a file of mode 0600, whole or not at all, and returns where it is.
+    /// Writes a secret into a file of mode 0600, whole or not at all, and returns where it is. It is on the disk then:
+    /// the store, which may lie on another one, can be made to depend on it.
     ///
     /// # Errors
     /// When the file system refuses.
@@ -108,10 +109,16 @@ impl StateDir {
             file.write_all(text.as_bytes())?;
             file.write_all(b"\n")?;
             file.sync_all()?;
-            std::fs::rename(&draft, &path)
+            std::fs::rename(&draft, &path)?;
+            self.settle()
         };
         write().map_err(|source| StateDirError::Io { path: path.clone(), source })?;
         Ok(path)
+    }
+
+    /// A file's new name survives a power loss only once its folder is written out.
+    fn settle(&self) -> std::io::Result<()> {
+        File::open(&self.path)?.sync_all()
     }
 }
 
