@@ -140,9 +140,11 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     tracing::info!(address = %admin, tls = tls.is_some(), "admin API listens");
     tracing::info!(address = %stream, tls = pem.is_some(), "stream listens");
     if stream.ip().is_loopback() {
-        tracing::info!("data planes on loopback are taken without credentials");
+        tracing::info!(
+            "data planes on loopback are taken without credentials: who connects is sent the secrets of the group it names"
+        );
     } else {
-        tracing::warn!(address = %stream, "data planes are taken without credentials from anywhere (--insecure)");
+        tracing::warn!(address = %stream, "data planes are taken without credentials from anywhere (--insecure): who connects is sent the secrets of the group it names");
     }
     let api_stop = stop.clone();
     let servers = vec![
