@@ -30,6 +30,9 @@ const OVERHEAD: usize = 128;
 const BATCH: usize = 3 * RECORD;
 /// Ciphertext that may wait while more is taken: the end of a handshake goes out with the first response.
 const MAY_WAIT: usize = 4 * 1024;
+/// Ciphertext beyond which nothing is read: more than the two above and their overhead, so that only what rustls
+/// answers by itself can amount to it.
+const DEAF: usize = 64 * 1024;
 
 /// A TLS connection, from its first byte on.
 pub(crate) struct Session {
@@ -130,7 +133,9 @@ impl Session {
             return Poll::Ready(Ok(()));
         }
         // What the handshake left to be sent must not wait for a client that waits for it.
-        let _sent_later = self.poll_send(cx)?;
+        if self.is_deaf(cx)? {
+            return Poll::Pending;
+        }
         self.socket.poll_readable(cx)
     }
 
@@ -150,15 +155,10 @@ impl Session {
             if self.peer_done {
                 return Poll::Ready(Ok(0));
             }
-            let sent = self.poll_send(cx)?;
-            let received = self.poll_receive(cx)?;
-            if received.is_pending() {
+            if self.is_deaf(cx)? {
                 return Poll::Pending;
             }
-            // Whoever does not read our answers gets no more of them.
-            if sent.is_pending() && self.outgoing.filled().len() > RECORD {
-                return Poll::Pending;
-            }
+            ready!(self.poll_receive(cx))?;
         }
     }
 
@@ -334,6 +334,12 @@ impl Session {
                 self.outgoing.advance(count);
             }
         }
+    }
+
+    /// Sends what waits. Whether so much of it is left that nothing may be read: what rustls answers by itself is
+    /// bounded by that alone, while whoever does not read our responses yet is heard all the same.
+    fn is_deaf(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        Ok(self.poll_send(cx)?.is_pending() && self.outgoing.filled().len() > DEAF)
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,6 +1,7 @@
 //! What a session keeps while nothing happens, and how it takes what does not fit.
 
 use std::future::poll_fn;
+use std::time::Duration;
 
 use rcgen::{CertificateParams, KeyPair};
 use rustls::pki_types::{PrivateKeyDer, ServerName};
@@ -10,6 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
 
 use super::*;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Both ends of a connection after its handshake.
 async fn connected(buffers: &Rc<Pool>) -> (Session, TlsStream<TcpStream>) {
@@ -115,4 +118,59 @@ async fn a_broken_record_ends_the_session_with_an_alert() {
     tls.read_tls(&mut &told[..]).expect("records");
     let error = tls.process_new_packets().expect_err("an alert");
     assert!(error.to_string().contains("BadRecordMac"), "{error}");
+}
+
+/// Reads as a connection does that holds no buffer while it waits.
+async fn wait_and_read(session: &mut Session) -> io::Result<Vec<u8>> {
+    let mut out = vec![0; 100];
+    let count = poll_fn(|cx| {
+        ready!(session.poll_readable(cx))?;
+        session.poll_read(cx, &mut out)
+    })
+    .await?;
+    out.truncate(count);
+    Ok(out)
+}
+
+/// A session whose client does not read: the system takes no more of what is sent, and more than `waiting` bytes of
+/// it wait.
+async fn congested(waiting: usize) -> (Session, TlsStream<TcpStream>) {
+    let (mut session, client) = connected(&Pool::new()).await;
+    let block = vec![7; RECORD];
+    let slices = [IoSlice::new(&block)];
+    while poll_fn(|cx| Poll::Ready(session.poll_write(cx, &slices))).await.is_ready() {}
+    while session.outgoing.filled().len() <= waiting {
+        session.encrypt(&block).expect("a record");
+    }
+    (session, client)
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_yet_is_heard_all_the_same() {
+    let (mut session, mut client) = congested(2 * RECORD).await;
+    client.write_all(b"ping").await.expect("sent");
+    client.flush().await.expect("sent");
+    let heard = tokio::time::timeout(PATIENCE, wait_and_read(&mut session)).await.expect("in time");
+    assert_eq!(heard.expect("whole"), b"ping");
+}
+
+#[tokio::test]
+async fn beyond_a_bound_nothing_is_read_until_something_is_sent_and_then_nothing_is_lost() {
+    let (mut session, mut client) = congested(DEAF).await;
+    client.write_all(b"ping").await.expect("sent");
+    client.flush().await.expect("sent");
+    poll_fn(|cx| session.socket.poll_readable(cx)).await.expect("there is something");
+    let mut out = [0; 100];
+    assert!(poll_fn(|cx| Poll::Ready(session.poll_read(cx, &mut out))).await.is_pending());
+    assert!(session.incoming.is_empty(), "what came is still in the system");
+    let reading = async {
+        let mut block = vec![0; RECORD];
+        while client.read(&mut block).await.expect("intact") > 0 {}
+    };
+    tokio::select! {
+        () = reading => panic!("the session is open"),
+        heard = tokio::time::timeout(PATIENCE, wait_and_read(&mut session)) => {
+            assert_eq!(heard.expect("in time").expect("whole"), b"ping");
+        }
+    }
 }
