@@ -16,6 +16,7 @@ use gateway_http1::field::list;
 use gateway_http1::request::{self, RequestHead};
 use gateway_http1::write::{announce, has_body};
 use gateway_http1::{Framing, Limits, Method, ParseError, Status, Version};
+use tokio::task::coop::consume_budget;
 
 use super::http2;
 use crate::buffer;
@@ -126,6 +127,9 @@ async fn wait(
             return None;
         }
         wire.make_room();
+    } else {
+        // It came with the one before: no read took its share of this task's turn.
+        consume_budget().await;
     }
     door.view(worker)
 }
