@@ -82,6 +82,8 @@ impl Default for HttpSettings {
 impl HttpSettings {
     /// The address is one of the trusted proxies.
     pub fn trusts(&self, address: IpAddr) -> bool {
+        // On a socket that takes both families an IPv4 address comes as ::ffff:a.b.c.d.
+        let address = address.to_canonical();
         self.trusted_proxies.iter().any(|net| net.contains(&address))
     }
 }
@@ -314,6 +316,7 @@ mod tests {
         assert_eq!((http.max_header_bytes, http.max_uri_bytes), (2_048, 100));
         assert_eq!((http.max_body_bytes, http.max_concurrent_streams), (7, 9));
         assert!(http.trusts("10.1.2.3".parse().expect("address")));
+        assert!(http.trusts("::ffff:10.1.2.3".parse().expect("address")));
         assert!(!http.trusts("11.1.2.3".parse().expect("address")));
     }
 
