@@ -77,11 +77,11 @@ pub(crate) fn plan<'v>(
 /// Brings host and path into the one form and finds the route.
 fn locate<'v>(job: &mut Job<'_>, view: &'v View, wire: &[u8], origin: Origin) -> Result<Match<'v>, Reason> {
     let Exchange { request, response, authority, host, path, scratch, .. } = &mut *job.exchange;
+    let mut head = Head::new(wire, request);
+    normalize(&mut head, authority, host, path, scratch)?;
     if job.asked.method == Method::Connect {
         return Err(Reason::NotImplemented);
     }
-    let mut head = Head::new(wire, request);
-    normalize(&mut head, authority, host, path, scratch)?;
     let mut sought = RequestView {
         method: sought_method(&head, job.asked.method),
         host,
@@ -114,6 +114,8 @@ fn normalize(
     path: &mut String,
     scratch: &mut Vec<u8>,
 ) -> Result<(), Reason> {
+    // Of the request before: not to be told of this one if it is refused here.
+    path.clear();
     // Most often it is the one that was asked for last.
     if authority != head.authority() {
         authority.clear();
@@ -121,7 +123,6 @@ fn normalize(
         host.push_str(path::host(head.authority(), scratch).map_err(|_bad| Reason::BadRequest)?);
         authority.extend_from_slice(head.authority());
     }
-    path.clear();
     if head.path() == b"*" {
         // About the server as a whole (RFC 9110 §9.3.7): no route has that path.
         return Err(Reason::NoRoute);
@@ -347,6 +348,7 @@ mod tests {
             head.set_path(b"/");
             let normal = normalize(&mut head, &mut authority, &mut host, &mut path, &mut scratch);
             assert_eq!(normal.ok().map(|()| host.as_str()), expected, "{asked:?}");
+            assert_eq!(path.is_empty(), expected.is_none(), "{asked:?}: not the last one's");
         }
     }
 }
