@@ -78,21 +78,24 @@ impl Future for Serving {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.timer.wakes(cx.waker());
-        let over = self.work.as_mut().is_none_or(|work| work.as_mut().poll(cx).is_ready());
-        let response = self.answer.response.take();
-        match (over, response) {
-            (true, response) => {
-                self.work = None;
-                // Without a response the stream is reset.
-                Poll::Ready(response.ok_or_else(|| io::ErrorKind::ConnectionAborted.into()))
-            }
-            (false, Some(response)) => {
-                if let Some(work) = self.work.take() {
-                    self.go_on(work);
-                }
+        // Not here while it is polled: if it panics, nobody goes on with it.
+        let mut left = self.work.take();
+        if let Some(work) = &mut left
+            && work.as_mut().poll(cx).is_ready()
+        {
+            left = None;
+        }
+        match (left, self.answer.response.take()) {
+            // Without a response the stream is reset.
+            (None, response) => Poll::Ready(response.ok_or_else(|| io::ErrorKind::ConnectionAborted.into())),
+            (Some(work), Some(response)) => {
+                self.go_on(work);
                 Poll::Ready(Ok(response))
             }
-            (false, None) => Poll::Pending,
+            (work, None) => {
+                self.work = work;
+                Poll::Pending
+            }
         }
     }
 }
