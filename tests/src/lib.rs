@@ -7,6 +7,7 @@ use std::time::Duration;
 pub mod certs;
 pub mod chaos;
 pub mod client;
+pub mod https;
 pub mod process;
 pub mod services;
 pub mod stack;

@@ -1,8 +1,10 @@
 //! Every file in `deploy/examples/` is applied with `gatewayctl apply` on a gateway of its own and serves.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 use gateway_tests::client::Http;
+use gateway_tests::https::{Https, Pair};
 use gateway_tests::process::program;
 use gateway_tests::stack::Stack;
 use gateway_tests::upstream::{Seen, Upstream};
@@ -34,6 +36,8 @@ const EXPECTED: &[(&str, &[Expectation])] = &[
     ("policies.yaml", &[("any", "/shop/cart", 200, "/v2/cart"), ("any", "/", 404, "no_route")]),
     ("redirect.yaml", &[("any", "/old/page?q=1", 301, ""), ("www.example.com", "/x", 308, "")]),
     ("groups.yaml", &[]),
+    // Over TLS: has a test of its own.
+    ("https.yaml", &[]),
 ];
 
 fn examples() -> PathBuf {
@@ -53,6 +57,9 @@ fn every_example_is_expected_here() {
     assert_eq!(files, expected);
 }
 
+/// The certificate of `https.yaml`.
+static PAIR: LazyLock<Pair> = LazyLock::new(|| Pair::new().expect("there is randomness"));
+
 async fn apply(stack: &Stack, backend: &str, file: &Path) -> anyhow::Result<()> {
     let output = tokio::process::Command::new(program("gatewayctl")?)
         .args(["apply", "--wait", "-f"])
@@ -61,6 +68,8 @@ async fn apply(stack: &Stack, backend: &str, file: &Path) -> anyhow::Result<()> 
         .env("GATEWAY_TOKEN", stack.token())
         .env("PORT", "0")
         .env("BACKEND", backend)
+        .env("TLS_CERT", &PAIR.cert)
+        .env("TLS_KEY", &PAIR.key)
         .output()
         .await?;
     let text =
@@ -109,5 +118,17 @@ async fn the_policies_example_does_what_its_comments_say() -> anyhow::Result<()>
     assert_eq!(seen.headers.get("x-client").map(String::as_str), Some("127.0.0.1"));
     assert_eq!(seen.headers.get("x-route").map(String::as_str), Some("default/shop"));
     assert!(!seen.headers.contains_key("x-internal"), "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_https_example_serves_with_the_certificate_from_the_environment() -> anyhow::Result<()> {
+    let stack = Stack::new().start().await?;
+    apply(&stack, "", &examples().join("https.yaml")).await?;
+    let address = stack.listener(0, "default/public").await?;
+    let answer = Https::trusting(&[&PAIR])?.get(address, "/").await?;
+    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello over TLS\n"), "{answer}");
+    let stranger = Https::trusting(&[&Pair::new()?])?.get(address, "/").await;
+    assert!(stranger.is_err(), "{stranger:?}");
     Ok(())
 }
