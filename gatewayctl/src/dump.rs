@@ -1,7 +1,8 @@
 //! `dump`: every object of every namespace as YAML, fit for `apply`. All of it is of one revision: when the store
-//! changes while it is read page by page, it is read again.
+//! changes while it is read page by page, it is read again. Secrets are masked, and it says so.
 
-use gateway_proto::kind::Kind;
+use gateway_proto::kind::{Kind, Resource};
+use gateway_proto::secret::MASK;
 use serde_json::Value;
 
 use crate::client::Client;
@@ -28,7 +29,21 @@ pub(crate) async fn run(client: &Client, output: &Output) -> Result<(), Failure>
         output.raw(&format!("---\n{}", objects::yaml(object)))?;
     }
     output.note(counted(objects.len(), "object"));
+    let masked = objects.iter().filter(|object| is_masked(object)).count();
+    if masked > 0 {
+        output.note(format!(
+            "{} without secrets ({MASK}): a store that does not hold them needs their values",
+            counted(masked, "object")
+        ));
+    }
     Ok(())
+}
+
+/// A secret of it is not shown.
+fn is_masked(object: &Value) -> bool {
+    let Some(key) = objects::key(object) else { return false };
+    Resource::deserialize(key.kind, object)
+        .is_ok_and(|mut it| it.secrets_mut().iter().any(|(_, text)| *text == MASK))
 }
 
 /// Reads until all of it is of one revision.
@@ -50,6 +65,14 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn only_masked_secrets_count_as_missing() {
+        let object = |kind: &str, spec: Value| json!({ "kind": kind, "metadata": { "name": "a", "namespace": "b", "labels": { "c": MASK } }, "spec": spec });
+        assert!(is_masked(&object("Certificate", json!({ "cert": "c", "key": MASK }))));
+        assert!(!is_masked(&object("Certificate", json!({ "cert": MASK }))));
+        assert!(!is_masked(&object("Route", json!({ "respond": { "body": MASK } }))));
+    }
 
     #[tokio::test]
     async fn pages_of_different_revisions_are_read_again_but_not_for_ever() {
