@@ -1,7 +1,7 @@
 //! Request heads: [`parse`] fills a reused [`RequestHead`] or says why the request is refused.
 //!
-//! A whole head costs one pass. A partial one goes to the scanner, which looks at each byte once. Errors are always found by the second way, so that they are
-//! the same however the input was split.
+//! A whole head costs one pass. A partial one goes to the scanner, which looks at each byte once. Errors are always
+//! found by the second way, so that they are the same however the input was split.
 //!
 //! What is refused, and with which status, is listed at [`ParseError`]; after any of it the connection
 //! has to be closed, because nobody can say where the next request begins.
