@@ -26,6 +26,9 @@ const SHORT: Duration = Duration::from_secs(5);
 /// For what may touch every object, and for writes, which may have to wait for one that does. A server that is gone or
 /// hangs is found out when a connection is asked for, long before that.
 const LONG: Duration = Duration::from_secs(60);
+/// For a commit to be confirmed: a disk that is busy takes seconds to flush, and giving up on it leaves the caller with
+/// an outcome that nobody knows. A connection that breaks is noticed at once.
+const CONFIRM: Duration = Duration::from_secs(30);
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -179,7 +182,7 @@ fn now() -> Timestamp {
 }
 
 async fn confirm(transaction: Transaction<'static, Database>) -> Result<()> {
-    match tokio::time::timeout(SHORT, transaction.commit()).await {
+    match tokio::time::timeout(CONFIRM, transaction.commit()).await {
         Ok(Ok(())) => Ok(()),
         // The database itself says no: it is rolled back.
         Ok(Err(error @ sqlx::Error::Database(_))) => Err(error.into()),
