@@ -34,7 +34,7 @@ fn a_sealed_value_opens_where_it_was_sealed_and_nowhere_else() {
         SecretRecord { value: flipped(record.value.clone()), ..record.clone() },
         SecretRecord { data_key: flipped(record.data_key.clone()), ..record.clone() },
         SecretRecord { value: Vec::new(), ..record.clone() },
-        SecretRecord { master: [0; 8], ..record.clone() },
+        SecretRecord { master: [0; 8], ..record },
     ] {
         let error = vault.open(&broken).expect_err("refused").to_string();
         assert!(error.contains("cannot be opened") && !error.contains("value\""), "{error}");
