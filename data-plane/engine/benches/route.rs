@@ -1,7 +1,7 @@
 //! Lookup in nanoseconds, with 1 to 100,000 routes spread in four ways. `spread` asks for every route in turn, in an
-//! order that no cache foresees, `thousand` for a thousand of them, `hot` for a hundred. The requests lie in memory one after the other, as
-//! a connection's buffer has just been read: what misses the caches is the table. The route that was found is
-//! touched. Run with `cargo bench -p gateway-engine --bench route`.
+//! order that no cache foresees, `thousand` for a thousand of them, `hot` for a hundred. The requests lie in memory one
+//! after the other, as a connection's buffer has just been read: what misses the caches is the table. The route that
+//! was found is touched. Run with `cargo bench -p gateway-engine --bench route`.
 
 #[path = "../tests/fixture/fleet.rs"]
 mod fleet;

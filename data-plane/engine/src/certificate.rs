@@ -7,6 +7,7 @@
 use std::sync::{Arc, LazyLock};
 
 use gateway_proto::field::{FieldPath, ViolationCode};
+use gateway_proto::secret::MASK;
 use gateway_proto::wire;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
@@ -107,6 +108,9 @@ fn private_key(text: &str, at: &FieldPath<'_>, out: &mut Violations) -> Option<P
     let text = given(text, "the private key as PEM text", at, out)?;
     let message = match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
         Ok(key) => return Some(key),
+        Err(pem::Error::NoItemsFound) if text.trim() == MASK => format!(
+            "{MASK} stands for the key that a control plane keeps, which is not known here: give the key itself"
+        ),
         Err(pem::Error::NoItemsFound) if text.contains("BEGIN ENCRYPTED PRIVATE KEY") => {
             "the private key is encrypted, decrypt it first: openssl pkey -in KEY -out DECRYPTED".to_owned()
         }

@@ -83,6 +83,12 @@ fn every_fault_is_named_with_its_place() {
             vec!["spec.key invalid: there is no private key in it, expected -----BEGIN PRIVATE KEY-----"],
         ),
         (
+            with(&one.cert, "***"),
+            vec![
+                "spec.key invalid: *** stands for the key that a control plane keeps, which is not known here: give the key itself",
+            ],
+        ),
+        (
             with(&one.cert, &encrypted),
             vec![
                 "spec.key invalid: the private key is encrypted, decrypt it first: openssl pkey -in KEY -out DECRYPTED",
