@@ -7,6 +7,7 @@
 mod access;
 mod apply;
 mod audit;
+mod change;
 mod data_planes;
 mod explain;
 mod extract;

@@ -52,10 +52,12 @@ fn difference(change: &Change) -> String {
         Action::Deleted => (change.object.to_string(), "(none)".to_owned()),
         Action::Updated | Action::Unchanged => (change.object.to_string(), change.object.to_string()),
     };
-    if change.action == Action::Updated && before == after {
-        return format!("--- {old}\n+++ {new}\n (a secret differs; its values are not shown)\n");
+    let mut text = format!("--- {old}\n+++ {new}\n");
+    let _ = write!(text, "{}", TextDiff::from_lines(&before, &after).unified_diff().context_radius(3));
+    for path in &change.secrets {
+        let _ = writeln!(text, " ({path} differs; its values are not shown)");
     }
-    TextDiff::from_lines(&before, &after).unified_diff().context_radius(3).header(&old, &new).to_string()
+    text
 }
 
 /// The part of an object that people write.
@@ -77,7 +79,8 @@ mod tests {
     use super::*;
 
     fn change(action: Action, before: Option<Value>, after: Option<Value>) -> Change {
-        Change { object: Key::new(Kind::Route, "default", "users"), action, before, after }
+        let object = Key::new(Kind::Route, "default", "users");
+        Change { object, action, before, after, secrets: Vec::new() }
     }
 
     #[test]
@@ -95,8 +98,10 @@ mod tests {
         +  priority: 2
         ");
         let same = Some(json!({"kind": "Certificate", "spec": {"key": "***"}}));
-        let secret = difference(&change(Action::Updated, same.clone(), same));
-        assert!(secret.ends_with("\n (a secret differs; its values are not shown)\n"), "{secret}");
+        let secrets = vec!["spec.key".to_owned()];
+        let secret = difference(&Change { secrets, ..change(Action::Updated, same.clone(), same) });
+        let expected = "--- Route default/users\n+++ Route default/users\n (spec.key differs; its values are not shown)\n";
+        assert_eq!(secret, expected);
         let created = difference(&change(Action::Created, None, Some(json!({"kind": "Route"}))));
         assert!(created.starts_with("--- (none)\n+++ Route default/users\n"), "{created}");
     }

@@ -165,27 +165,39 @@ impl Session<'_> {
         tokio::time::timeout(APPLIED_WITHIN, look).await.map_err(late)?
     }
 
+    /// `namespace/name` of the listeners that speak TLS.
+    async fn secured(&self) -> Result<BTreeSet<String>, Failure> {
+        let everywhere = Filter { namespace: "*", labels: None };
+        let listeners = objects::list(&self.client, Kind::Listener, &everywhere).await?;
+        let secured = listeners.iter().filter(|it| objects::text(it, "/spec/protocol") == "https");
+        Ok(secured.filter_map(objects::key).map(|key| format!("{}/{}", key.namespace, key.name)).collect())
+    }
+
     /// Addresses, token and three lines to try.
     async fn introduce(&self, endpoint: &Endpoint, output: &Output) -> Result<(), Failure> {
         let list = self.connected().await?;
         let plane = list.items.iter().find(|plane| plane.id == DEV);
         let listeners: Vec<(&String, &String)> =
             plane.into_iter().flat_map(|plane| &plane.listeners).collect();
+        let secured = self.secured().await?;
+        let url = |(name, address): (&String, &String)| {
+            format!("{}://{address}", if secured.contains(name) { "https" } else { "http" })
+        };
         let token = endpoint.token.as_deref().unwrap_or_default();
         output.line(format!("\nadmin API   {}\ntoken       {token}", endpoint.server))?;
-        for (name, address) in &listeners {
-            output.line(format!("listener    http://{address}  ({name})"))?;
+        for &(name, address) in &listeners {
+            output.line(format!("listener    {}  ({name})", url((name, address))))?;
         }
         output.line(format!(
             "echo        http://{}\ncontext     {DEV} (used by other gatewayctl commands until this one ends)\n",
             self.echo
         ))?;
-        let gateway = listeners
-            .first()
-            .map_or_else(|| "http://127.0.0.1:8080".to_owned(), |(_, at)| format!("http://{at}"));
+        let gateway = listeners.first().map_or_else(|| "http://127.0.0.1:8080".to_owned(), |&it| url(it));
+        // Certificates to try things with are seldom signed by anybody.
+        let curl = if gateway.starts_with("https") { "curl -k" } else { "curl" };
         output.line("try:")?;
-        output.line(format!("  curl -i {gateway}/"))?;
-        output.line(format!("  curl {gateway}/hello/you"))?;
+        output.line(format!("  {curl} -i {gateway}/"))?;
+        output.line(format!("  {curl} {gateway}/hello/you"))?;
         output.line(format!("  curl -H 'Authorization: Bearer {token}' {}/v1/routes", endpoint.server))?;
         output.line("\nCtrl-C ends it.")
     }

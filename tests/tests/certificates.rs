@@ -107,6 +107,10 @@ async fn the_life_of_a_certificate(mut stack: Stack) -> anyhow::Result<()> {
         stack.applied(last).await?;
         served_with(pair, &addresses).await?;
     }
+    let difference = stack.gatewayctl(&["rollout", "diff", &first.to_string(), &last.to_string()]).await?;
+    let difference = String::from_utf8(difference.stdout)?;
+    assert!(difference.contains("\n (spec.key differs; its values are not shown)\n"), "{difference}");
+    assert!(difference.contains("-----BEGIN CERTIFICATE-----"), "{difference}");
     let path = format!("/v1/revisions/{first}/rollback");
     let (code, answer) = stack.admin().call(Method::POST, &path, None).await?;
     assert_eq!((code, answer["revision"].as_u64()), (200, Some(last + 1)), "{answer}");
@@ -246,4 +250,33 @@ async fn the_life_of_a_certificate_on_sqlite() -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_life_of_a_certificate_on_postgres() -> anyhow::Result<()> {
     the_life_of_a_certificate(Stack::new().postgres().planes(2).start().await?).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dev_prints_an_https_listener_as_one() -> anyhow::Result<()> {
+    let (home, pair) = (tempfile::TempDir::new()?, Pair::new()?);
+    let manifest = home.path().join("https.yaml");
+    let documents = configuration(&pair).iter().map(Value::to_string).collect::<Vec<_>>();
+    std::fs::write(&manifest, documents.join("\n---\n"))?;
+    let state = home.path().join("state");
+    let (manifest, state, home) =
+        (manifest.display().to_string(), state.display().to_string(), home.path().display().to_string());
+    let arguments = ["dev", "-f", &manifest, "--state-dir", &state, "--admin-listen", "127.0.0.1:0"];
+    let mut dev = Process::start(
+        "dev",
+        &program("gatewayctl")?.display().to_string(),
+        &arguments.map(str::to_owned),
+        &[("HOME", &home), ("XDG_CONFIG_HOME", &home)],
+    )?;
+    let address: SocketAddr = dev
+        .line("the listener's URL", |line| {
+            let url = line.strip_prefix("listener    https://")?;
+            url.strip_suffix("  (default/secure)")?.parse().ok()
+        })
+        .await?;
+    dev.line("how to try it", |line| line.contains("curl -k -i https://").then_some(())).await?;
+    hello(&Https::trusting(&[&pair])?, address).await?;
+    dev.signal(nix::sys::signal::Signal::SIGINT)?;
+    assert!(dev.exited().await?.success(), "{}", dev.tail());
+    Ok(())
 }

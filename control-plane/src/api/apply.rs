@@ -10,7 +10,7 @@ use gateway_proto::admin::{
     Action, ApplyResponse, Change, DiffResponse, FieldError, MAX_DOCUMENT_BYTES, MAX_DOCUMENTS, Prune,
 };
 use gateway_proto::field::ViolationCode;
-use gateway_proto::kind::{Key, Kind, Resource};
+use gateway_proto::kind::Key;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
@@ -18,10 +18,11 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Api;
 use super::access::Caller;
+use super::change::planned;
 use super::extract::{BatchBody, Params};
 use super::problem::{ApiError, ErrorCode};
 use crate::admission::plan::{MAX_ERRORS, bounded};
-use crate::admission::{Batch, Document, Outcome, Planned, Request};
+use crate::admission::{Batch, Document, Outcome, Request};
 use crate::document;
 use crate::state::blocking;
 
@@ -89,7 +90,7 @@ pub(super) async fn diff(
     let outcome = api.submit(&caller, Request::Batch(Arc::new(wish.batch)), intent).await?;
     let shown = blocking(move || {
         let changed = outcome.changes.iter().filter(|change| change.action != Action::Unchanged);
-        let changes = changed.map(contents).collect::<Result<Vec<_>, _>>()?;
+        let changes = changed.map(planned).collect::<Result<Vec<_>, _>>()?;
         Ok::<_, ApiError>(DiffResponse {
             revision: outcome.state.head.revision,
             changes,
@@ -106,25 +107,13 @@ pub(super) fn response(outcome: &Outcome) -> ApplyResponse {
         action: change.action,
         before: None,
         after: None,
+        secrets: Vec::new(),
     });
     ApplyResponse {
         revision: outcome.revision.unwrap_or(outcome.state.head.revision),
         changes: changes.collect(),
         warnings: outcome.warnings.clone(),
     }
-}
-
-fn contents(change: &Planned) -> Result<Change, ApiError> {
-    let before = change.before.as_ref().map(|stored| body(stored.key.kind, &stored.body)).transpose()?;
-    let after = change.after.clone().map(|after| serde_json::to_value(after.masked()));
-    let after = after.transpose().map_err(ApiError::internal)?;
-    Ok(Change { object: change.key.clone(), action: change.action, before, after })
-}
-
-/// A stored body as JSON, without secrets.
-pub(super) fn body(kind: Kind, body: &[u8]) -> Result<serde_json::Value, ApiError> {
-    let resource = Resource::decode(kind, body).map_err(ApiError::internal)?;
-    serde_json::to_value(resource.masked()).map_err(ApiError::internal)
 }
 
 async fn wish(caller: Caller, body: BatchBody) -> Result<Wish, ApiError> {
@@ -227,6 +216,7 @@ mod tests {
 
     use axum::response::IntoResponse as _;
     use gateway_proto::admin::ApplyRequest;
+    use gateway_proto::kind::Kind;
     use http::StatusCode;
 
     use super::*;

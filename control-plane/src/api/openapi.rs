@@ -219,6 +219,8 @@ mod tests {
         assert_eq!(schemas["ListenerSpec"]["properties"]["protocol"]["enum"], json!(["http", "https"]));
         assert_eq!(schemas["Metadata"]["properties"]["labels"]["additionalProperties"]["type"], "string");
         assert_eq!(schemas["RouteSpec"]["additionalProperties"], false);
+        assert_eq!(schemas["CertificateSpec"]["properties"]["key"]["format"], "password");
+        assert_eq!(schemas["CertificateSpec"]["properties"]["cert"].get("format"), None);
         assert!(
             schemas["RouteSpec"]["description"]
                 .as_str()

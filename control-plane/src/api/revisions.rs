@@ -5,12 +5,13 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse as _, Response};
-use gateway_proto::admin::{Action, ApplyResponse, Change, Revision, RevisionDiff, RevisionList};
+use gateway_proto::admin::{ApplyResponse, Change, Revision, RevisionDiff, RevisionList};
 use serde::Deserialize;
 
 use super::Api;
 use super::access::Caller;
-use super::apply::{body, response};
+use super::apply::response;
+use super::change::stored;
 use super::extract::{Params, Segment};
 use super::problem::{ApiError, ErrorCode};
 use crate::admission::Request;
@@ -165,22 +166,7 @@ fn entry(revision: store::Revision) -> Revision {
 async fn changes(api: &Api, caller: Caller, from: u64, to: u64) -> Result<Vec<Change>, ApiError> {
     let differences = api.store.diff(from, to).await?;
     let seen = move |difference: &Difference| caller.sees(&difference.key.namespace);
-    blocking(move || differences.into_iter().filter(seen).map(change).collect()).await
-}
-
-fn change(difference: Difference) -> Result<Change, ApiError> {
-    let kind = difference.key.kind;
-    let action = match (&difference.before, &difference.after) {
-        (None, _) => Action::Created,
-        (Some(_), Some(_)) => Action::Updated,
-        (Some(_), None) => Action::Deleted,
-    };
-    Ok(Change {
-        object: difference.key,
-        action,
-        before: difference.before.map(|before| body(kind, &before)).transpose()?,
-        after: difference.after.map(|after| body(kind, &after)).transpose()?,
-    })
+    blocking(move || differences.into_iter().filter(seen).map(stored).collect()).await
 }
 
 fn number(text: &str) -> Result<u64, ApiError> {

@@ -45,8 +45,11 @@ fn add_message(message: &MessageDescriptor, comments: &Comments, schemas: &mut M
     let mut properties = Map::new();
     for field in message.fields() {
         let mut schema = field_schema(&field, comments, schemas);
-        if let (Some(text), Some(schema)) = (comment(field.path()), schema.as_object_mut()) {
-            schema.insert("description".to_owned(), json!(text));
+        let options = field.options();
+        let secret = options.get_field_by_name("debug_redact").and_then(|it| it.as_bool()) == Some(true);
+        if let Some(schema) = schema.as_object_mut() {
+            schema.extend(comment(field.path()).map(|text| ("description".to_owned(), json!(text))));
+            schema.extend(secret.then(|| ("format".to_owned(), json!("password"))));
         }
         properties.insert(field.json_name().to_owned(), schema);
     }
