@@ -16,14 +16,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_proto::kind::Key;
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::sorted::SortedMap;
 use crate::state::{Live, State, blocking};
-use crate::store::Stored;
+use crate::store::{Store, StoreError, Stored};
 pub use scope::Scope;
 pub use view::{Changed, Cursor, Delta, View};
 
@@ -33,6 +34,11 @@ const QUIET: Duration = Duration::from_millis(20);
 const AT_MOST: Duration = Duration::from_millis(250);
 /// Groups that keep a view of their own although no listener names them any more.
 const MAX_IDLE_GROUPS: usize = 256;
+
+/// Furthest that history is read back for a data plane.
+const MAX_RECALL: u64 = 10_000;
+/// A data plane waits for its welcome meanwhile.
+const RECALL_WITHIN: Duration = Duration::from_secs(5);
 
 /// Every view, at one revision.
 #[derive(Debug)]
@@ -56,20 +62,17 @@ impl Views {
 #[derive(Debug)]
 pub struct Publisher {
     live: Arc<Live>,
+    store: Arc<dyn Store>,
     views: watch::Sender<Arc<Views>>,
+    /// Held by the one that reads history, so that a thousand streams that ask for the same read it once.
+    recalling: Mutex<()>,
 }
 
-/// Scopes and views that grow from revision to revision; owned by the publishing task.
+/// Views that grow from revision to revision; owned by the publishing task.
 struct Workshop {
     state: Arc<State>,
-    shared: Published,
-    groups: HashMap<String, Published>,
-}
-
-#[derive(Clone)]
-struct Published {
-    scope: Scope,
-    view: Arc<View>,
+    shared: Arc<View>,
+    groups: HashMap<String, Arc<View>>,
 }
 
 /// What changed between two states: key, before, after.
@@ -77,10 +80,15 @@ pub type Edit = (Key, Option<Arc<Stored>>, Option<Arc<Stored>>);
 
 impl Publisher {
     /// Builds the views of the present state, and keeps them in a task until cancelled.
-    pub async fn start(live: Arc<Live>, stop: CancellationToken) -> (Arc<Self>, JoinHandle<()>) {
+    pub async fn start(
+        live: Arc<Live>,
+        store: Arc<dyn Store>,
+        stop: CancellationToken,
+    ) -> (Arc<Self>, JoinHandle<()>) {
         let state = live.get();
         let workshop = blocking(move || Workshop::open(state)).await;
-        let publisher = Arc::new(Publisher { live, views: watch::Sender::new(workshop.views()) });
+        let views = watch::Sender::new(workshop.views());
+        let publisher = Arc::new(Publisher { live, store, views, recalling: Mutex::new(()) });
         let task = tokio::spawn(Arc::clone(&publisher).run(workshop, stop));
         (publisher, task)
     }
@@ -97,6 +105,39 @@ impl Publisher {
             Ok(views) => Arc::clone(&views),
             // The sender is `self`: it cannot be gone.
             Err(_) => Arc::clone(&self.views.borrow()),
+        }
+    }
+
+    /// Sees to it that a view knows what its scope was at a cursor, if the store's history tells: a process that was
+    /// just started has seen nothing of it. Without an answer in time the view stays as it is.
+    pub async fn recall(&self, view: &Arc<View>, cursor: Cursor) {
+        let head = view.head();
+        let known = || view.root_at(cursor.revision).is_some();
+        let is_past = cursor.epoch == head.epoch && cursor.revision < head.revision;
+        if !is_past || head.revision - cursor.revision > MAX_RECALL || known() {
+            return;
+        }
+        let read = async {
+            let _turn = self.recalling.lock().await;
+            if known() {
+                return Ok(());
+            }
+            let differences = self.store.diff(cursor.revision, head.revision).await?;
+            let view = Arc::clone(view);
+            blocking(move || view.recall(cursor.revision, differences)).await;
+            Ok::<_, StoreError>(())
+        };
+        match timeout(RECALL_WITHIN, read).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::info!(%error, revision = cursor.revision, "cannot read what changed since a revision");
+            }
+            Err(_) => {
+                tracing::info!(
+                    revision = cursor.revision,
+                    "no answer in time to what changed since a revision"
+                );
+            }
         }
     }
 
@@ -121,14 +162,9 @@ impl Publisher {
 
 impl Workshop {
     fn open(state: Arc<State>) -> Self {
-        let publish = |group: Option<String>| {
-            let scope = Scope::build(group, &state);
-            let view = Arc::new(View::first(&state, &scope));
-            Published { scope, view }
-        };
-        let groups =
-            named_groups(&state).into_iter().map(|group| (group.clone(), publish(Some(group)))).collect();
-        Workshop { shared: publish(None), groups, state }
+        let first = |group: Option<String>| Arc::new(View::first(group, Arc::clone(&state)));
+        let groups = named_groups(&state).into_iter().map(|group| (group.clone(), first(Some(group))));
+        Workshop { groups: groups.collect(), shared: first(None), state }
     }
 
     fn advance(mut self, state: Arc<State>) -> Self {
@@ -143,17 +179,14 @@ impl Workshop {
         for group in &named {
             // What a group newly named holds so far is what those that nobody names hold.
             let shared = &self.shared;
-            self.groups.entry(group.clone()).or_insert_with(|| Published {
-                scope: shared.scope.clone().for_group(group.clone()),
-                view: Arc::clone(&shared.view),
-            });
+            let same = || Arc::new(shared.for_group(group.clone()));
+            self.groups.entry(group.clone()).or_insert_with(same);
         }
         if self.groups.len() > named.len() + MAX_IDLE_GROUPS {
             self.groups.retain(|group, _| named.contains(group));
         }
-        for published in self.groups.values_mut().chain([&mut self.shared]) {
-            let step = published.scope.advance(&state, &edits);
-            published.view = Arc::new(published.view.next(&state, &published.scope, step));
+        for view in self.groups.values_mut().chain([&mut self.shared]) {
+            *view = Arc::new(view.next(Arc::clone(&state), &edits));
         }
         Workshop { state, ..self }
     }
@@ -162,13 +195,13 @@ impl Workshop {
         Arc::new(Views {
             epoch: self.state.head.epoch,
             revision: self.state.head.revision,
-            shared: Arc::clone(&self.shared.view),
-            groups: self.groups.iter().map(|(group, it)| (group.clone(), Arc::clone(&it.view))).collect(),
+            shared: Arc::clone(&self.shared),
+            groups: self.groups.clone(),
         })
     }
 }
 
 /// The groups that some listener names.
 fn named_groups(state: &State) -> BTreeSet<String> {
-    scope::listeners(state).filter_map(|(_, _, group)| group).collect()
+    scope::listeners(&state.objects).filter_map(|(_, _, group)| group).collect()
 }

@@ -118,7 +118,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::new());
     let follower = tokio::spawn(Arc::clone(&live).follow(stop.clone()));
-    let (publisher, publishing) = Publisher::start(Arc::clone(&live), stop.clone()).await;
+    let (publisher, publishing) = Publisher::start(Arc::clone(&live), Arc::clone(&store), stop.clone()).await;
     let (audit, audit_writer) = AuditLog::start(Arc::clone(&store));
     let (nodes, nodes_writer) = Nodes::start(Arc::clone(&store), stop.clone());
     let streams =

@@ -26,13 +26,16 @@ use crate::store::{Change, Committed, Head, SecretId, Store, StoreError, Stored}
 /// Wait before the store is asked again after it failed.
 const RETRY: Duration = Duration::from_secs(1);
 
+/// Objects by name.
+pub type Objects = SortedMap<Key, Arc<Stored>>;
+
 /// Everything at one revision.
 #[derive(Clone, Debug)]
 pub struct State {
     /// Which revision of which history.
     pub head: Head,
     /// The objects as stored.
-    pub objects: SortedMap<Key, Arc<Stored>>,
+    pub objects: Objects,
     /// The same, compiled.
     pub engine: Engine,
 }
@@ -192,7 +195,7 @@ async fn load(store: &dyn Store, vault: &Vault) -> Result<State, StateError> {
     let mut puts = Vec::new();
     let head = store.load(&mut |stored| puts.push(Change::Put(stored))).await?;
     let empty = Head { revision: 0, ..head };
-    let empty = State { head: empty, objects: SortedMap::default(), engine: Engine::default() };
+    let empty = State { head: empty, objects: Objects::default(), engine: Engine::default() };
     advance(store, vault, Arc::new(empty), head, puts).await
 }
 
@@ -250,7 +253,7 @@ fn with_values(edit: compile::Change, values: &HashMap<Key, Secrets>) -> compile
     }
 }
 
-fn with(objects: &SortedMap<Key, Arc<Stored>>, changes: &[Change]) -> SortedMap<Key, Arc<Stored>> {
+fn with(objects: &Objects, changes: &[Change]) -> Objects {
     let mut objects = objects.clone();
     for change in changes {
         match change {

@@ -67,6 +67,15 @@ pub struct Stored {
     pub updated: Timestamp,
 }
 
+impl Stored {
+    /// An object as history has it: how often it had been changed by then, and when, is not kept.
+    pub fn past(key: Key, revision: u64, body: Bytes) -> Self {
+        let hash = ItemHash::of(&key, &body);
+        let (created, updated) = (Timestamp::UNIX_EPOCH, Timestamp::UNIX_EPOCH);
+        Stored { key, generation: 0, revision, body, hash, created, updated }
+    }
+}
+
 impl fmt::Debug for Stored {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} generation {} at revision {} ({})", self.key, self.generation, self.revision, self.hash)

@@ -15,18 +15,18 @@ use gateway_proto::wire;
 
 use super::Edit;
 use crate::sorted::SortedMap;
-use crate::state::State;
+use crate::state::Objects;
 use crate::store::Stored;
 
-/// What one group takes, at one revision.
-#[derive(Clone, Debug)]
+/// What one group takes, at one revision. A clone shares everything.
+#[derive(Clone, Debug, Default)]
 pub struct Scope {
     /// `None`: the groups that no listener names.
     group: Option<String>,
-    items: SortedMap<Key, Arc<Stored>>,
+    items: Objects,
     root: RootHash,
     /// How many references each object has from others in the scope.
-    references: HashMap<Key, u32>,
+    references: SortedMap<Key, u32>,
 }
 
 /// The kinds that are in a scope because something in it refers to them.
@@ -43,23 +43,17 @@ pub struct Touched {
 
 impl Scope {
     /// From nothing.
-    pub fn build(group: Option<String>, state: &State) -> Self {
-        let empty = Scope {
-            group,
-            items: SortedMap::default(),
-            root: RootHash::default(),
-            references: HashMap::new(),
-        };
+    pub fn build(group: Option<String>, objects: &Objects) -> Self {
+        let empty = Scope { group, ..Scope::default() };
         let mut edit = Editing { scope: empty, touched: HashMap::new() };
-        for (key, stored, group) in listeners(state) {
+        for (key, stored, group) in listeners(objects) {
             if edit.scope.takes(group.as_deref()) {
                 edit.set(key, Some(stored));
                 edit.refer(stored, 1);
             }
         }
-        let from = |kind| {
-            state.objects.range_from(&Key::new(kind, "", "")).take_while(move |(key, _)| key.kind == kind)
-        };
+        let from =
+            |kind| objects.range_from(&Key::new(kind, "", "")).take_while(move |(key, _)| key.kind == kind);
         for (key, stored) in from(Kind::Route) {
             if edit.scope.reaches(stored) {
                 edit.set(key, Some(stored));
@@ -80,10 +74,10 @@ impl Scope {
         Scope { group: Some(group), ..self }
     }
 
-    /// Follows the edits that led to `state`; returns what they did to the scope, each object once.
-    pub fn advance(&mut self, state: &State, edits: &[Edit]) -> Vec<Touched> {
+    /// Follows the edits that led to `objects`, or back to them; returns what they did to the scope, each object once.
+    pub fn advance(&mut self, objects: &Objects, edits: &[Edit]) -> Vec<Touched> {
         if edits.iter().any(|edit| self.moves_border(edit)) {
-            let next = Scope::build(self.group.clone(), state);
+            let next = Scope::build(self.group.clone(), objects);
             let mut touched = Vec::new();
             SortedMap::diff(&self.items, &next.items, |key, before, _| {
                 touched.push(Touched { key: key.clone(), before: before.map(|stored| stored.hash) });
@@ -91,7 +85,7 @@ impl Scope {
             *self = next;
             return touched;
         }
-        let scope = std::mem::replace(self, Scope::empty());
+        let scope = std::mem::take(self);
         let mut edit = Editing { scope, touched: HashMap::new() };
         let mut loose: BTreeSet<Key> = BTreeSet::new();
         for (key, before, after) in edits {
@@ -113,7 +107,7 @@ impl Scope {
             edit.set(key, taken);
         }
         for key in loose {
-            let stored = state.objects.get(&key).filter(|stored| edit.scope.needs(&key, stored));
+            let stored = objects.get(&key).filter(|stored| edit.scope.needs(&key, stored));
             edit.set(&key, stored);
         }
         let Editing { scope, touched } = edit;
@@ -125,22 +119,13 @@ impl Scope {
     }
 
     /// Everything in the scope.
-    pub const fn items(&self) -> &SortedMap<Key, Arc<Stored>> {
+    pub const fn items(&self) -> &Objects {
         &self.items
     }
 
     /// Sum of the hashes of everything in the scope.
     pub const fn root(&self) -> RootHash {
         self.root
-    }
-
-    fn empty() -> Self {
-        Scope {
-            group: None,
-            items: SortedMap::default(),
-            root: RootHash::default(),
-            references: HashMap::new(),
-        }
     }
 
     fn takes(&self, selected: Option<&str>) -> bool {
@@ -207,20 +192,20 @@ impl Editing {
     fn refer(&mut self, stored: &Stored, by: i32) -> Vec<Key> {
         let targets = references(stored);
         for target in &targets {
-            let count = self.scope.references.entry(target.clone()).or_default();
-            *count = count.saturating_add_signed(by);
-            if *count == 0 {
-                self.scope.references.remove(target);
-            }
+            let count = self.scope.references.get(target).copied().unwrap_or(0).saturating_add_signed(by);
+            match count {
+                0 => self.scope.references.remove(target),
+                count => self.scope.references.insert(target.clone(), count),
+            };
         }
         targets
     }
 }
 
 /// Every listener, and the group it is for; `None`: for all.
-pub fn listeners(state: &State) -> impl Iterator<Item = (&Key, &Arc<Stored>, Option<String>)> {
+pub fn listeners(objects: &Objects) -> impl Iterator<Item = (&Key, &Arc<Stored>, Option<String>)> {
     let first = Key::new(Kind::Listener, "", "");
-    let all = state.objects.range_from(&first).take_while(|(key, _)| key.kind == Kind::Listener);
+    let all = objects.range_from(&first).take_while(|(key, _)| key.kind == Kind::Listener);
     all.map(|(key, stored)| (key, stored, selected_group(stored)))
 }
 

@@ -10,10 +10,10 @@ use gateway_proto::wire;
 use jiff::Timestamp;
 use uuid::Uuid;
 
-use super::{Edit, Scope, View};
+use super::{Edit, View};
 use crate::sorted::SortedMap;
-use crate::state::State;
-use crate::store::{Content, Head, Stored};
+use crate::state::{Objects, State};
+use crate::store::{Content, Difference, Head, Stored};
 
 /// The one history of tests.
 pub const EPOCH: Uuid = Uuid::from_u128(7);
@@ -78,12 +78,12 @@ fn stored(resource: &Resource, revision: u64) -> Arc<Stored> {
     })
 }
 
-/// A store that grows by revisions, and one scope and view of it.
+/// A store that grows by revisions, and one view of it.
 pub struct Story {
+    /// Every state there was, by revision.
+    pub past: Vec<Arc<State>>,
     /// The present state.
-    pub state: State,
-    /// The scope.
-    pub scope: Scope,
+    pub state: Arc<State>,
     /// The view.
     pub view: Arc<View>,
 }
@@ -92,33 +92,53 @@ impl Story {
     /// The empty store at revision 0.
     pub fn begin(group: Option<&str>) -> Self {
         let head = Head { epoch: EPOCH, revision: 0, root: RootHash::default() };
-        let state = State { head, objects: SortedMap::default(), engine: Engine::default() };
-        let scope = Scope::build(group.map(str::to_owned), &state);
-        let view = Arc::new(View::first(&state, &scope));
-        Story { state, scope, view }
+        let state = Arc::new(State { head, objects: Objects::default(), engine: Engine::default() });
+        let view = Arc::new(View::first(group.map(str::to_owned), Arc::clone(&state)));
+        Story { past: vec![Arc::clone(&state)], state, view }
     }
 
     /// The next revision.
     pub fn commit(&mut self, puts: &[Resource], deletes: &[Key]) {
         let mut edits: BTreeMap<Key, Edit> = BTreeMap::new();
-        self.state.head.revision += 1;
+        let mut state = State::clone(&self.state);
+        state.head.revision += 1;
         for resource in puts {
-            let next = stored(resource, self.state.head.revision);
-            let before = self.state.objects.insert(next.key.clone(), Arc::clone(&next));
+            let next = stored(resource, state.head.revision);
+            let before = state.objects.insert(next.key.clone(), Arc::clone(&next));
             edits.insert(next.key.clone(), (next.key.clone(), before, Some(next)));
         }
         for key in deletes {
-            if let Some(before) = self.state.objects.remove(key) {
+            if let Some(before) = state.objects.remove(key) {
                 edits.insert(key.clone(), (key.clone(), Some(before), None));
             }
         }
         let edits: Vec<Edit> = edits.into_values().collect();
-        let touched = self.scope.advance(&self.state, &edits);
-        self.view = Arc::new(self.view.next(&self.state, &self.scope, touched));
+        self.state = Arc::new(state);
+        self.past.push(Arc::clone(&self.state));
+        self.view = Arc::new(self.view.next(Arc::clone(&self.state), &edits));
+    }
+
+    /// A view as after a restart: it has seen nothing of the past.
+    pub fn restarted(&self, group: Option<&str>) -> Arc<View> {
+        Arc::new(View::first(group.map(str::to_owned), Arc::clone(&self.state)))
+    }
+
+    /// What the store's history says about the way from a revision to the present.
+    pub fn differences(&self, from: u64) -> Vec<Difference> {
+        let before = &self.past[usize::try_from(from).expect("small")].objects;
+        let mut differences = Vec::new();
+        let body = |stored: Option<&Arc<Stored>>| stored.map(|stored| stored.body.clone());
+        SortedMap::diff(before, &self.state.objects, |key, before, after| {
+            let (before, after) = (body(before), body(after));
+            if before != after {
+                differences.push(Difference { key: key.clone(), before, after });
+            }
+        });
+        differences
     }
 
     /// Names in the scope, as `Kind namespace/name`.
     pub fn names(&self) -> Vec<String> {
-        self.scope.items().iter().map(|(key, _)| key.to_string()).collect()
+        self.view.items().iter().map(|(key, _)| key.to_string()).collect()
     }
 }

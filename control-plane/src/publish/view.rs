@@ -1,31 +1,31 @@
 //! What one group of data planes holds at one revision, and how it came there: enough to send everything, or the
 //! difference to an earlier revision.
 //!
-//! Invariants: immutable; the window of steps is bounded and without gaps up to this revision; content is never
-//! invented: what cannot be had from the window is sent whole.
+//! Invariants: immutable, but for what it remembers of the past; the window of steps is bounded and without gaps up to
+//! this revision; content is never invented: what cannot be had from the window or the store's history is sent whole.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use gateway_engine::Engine;
 use gateway_proto::digest::{ItemHash, RootHash};
 use gateway_proto::kind::Key;
 use gateway_proto::secret::Secrets;
 use gateway_proto::wire;
 use uuid::Uuid;
 
-use super::encode;
 use super::scope::{Scope, Touched};
-use crate::sorted::SortedMap;
-use crate::state::State;
-use crate::store::Stored;
+use super::{Edit, encode};
+use crate::state::{Objects, State};
+use crate::store::{Difference, Stored};
 
 /// Steps that are remembered, and objects that they may have touched in sum.
 const MAX_STEPS: usize = 1_024;
 const MAX_TOUCHED: usize = 200_000;
 /// Deltas to one revision that are kept for the next stream that needs the same.
 const MAX_DELTAS: usize = 64;
+/// Revisions before the window that are remembered once they were asked for.
+const MAX_RECALLED: usize = 64;
 
 /// A point in the history of one scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,12 +62,13 @@ impl Cursor {
 /// One scope at one revision.
 #[derive(Debug)]
 pub struct View {
-    head: Cursor,
-    items: SortedMap<Key, Arc<Stored>>,
-    /// Everything there is, compiled: knows the secrets of the items.
-    engine: Engine,
+    state: Arc<State>,
+    scope: Scope,
     /// Oldest first; each begins where the one before ended, the last ends here.
     window: VecDeque<Arc<Step>>,
+    /// By revision: what led from there to where the window begins, or past that. Shared by all views whose window
+    /// begins at the same revision.
+    recalled: Arc<Mutex<HashMap<u64, Arc<Step>>>>,
     deltas: Mutex<HashMap<u64, Arc<Delta>>>,
 }
 
@@ -101,54 +102,92 @@ pub struct Changed {
 
 impl View {
     /// The first of a process: without a past.
-    pub fn first(state: &State, scope: &Scope) -> Self {
-        View::new(state, scope, VecDeque::new())
+    pub fn first(group: Option<String>, state: Arc<State>) -> Self {
+        let scope = Scope::build(group, &state.objects);
+        View { state, scope, window: VecDeque::new(), recalled: Arc::default(), deltas: Mutex::default() }
     }
 
-    /// The one after this.
+    /// The one after this; `edits` lead from this one's state to the next.
     #[must_use]
-    pub fn next(&self, state: &State, scope: &Scope, touched: Vec<Touched>) -> Self {
+    pub fn next(&self, state: Arc<State>, edits: &[Edit]) -> Self {
+        let head = self.head();
+        let mut scope = self.scope.clone();
+        let touched = scope.advance(&state.objects, edits);
         let mut window = self.window.clone();
-        window.push_back(Arc::new(Step { from: self.head.revision, root_before: self.head.root, touched }));
+        window.push_back(Arc::new(Step { from: head.revision, root_before: head.root, touched }));
         let mut sum: usize = window.iter().map(|step| step.touched.len()).sum();
         while window.len() > MAX_STEPS || (sum > MAX_TOUCHED && window.len() > 1) {
             sum -= window.pop_front().map_or(0, |step| step.touched.len());
         }
-        View::new(state, scope, window)
+        let same_start = window.front().is_some_and(|first| first.from == self.begins());
+        let recalled = if same_start { Arc::clone(&self.recalled) } else { Arc::default() };
+        View { state, scope, window, recalled, deltas: Mutex::default() }
     }
 
-    fn new(state: &State, scope: &Scope, window: VecDeque<Arc<Step>>) -> Self {
-        let head = &state.head;
+    /// The same content, for a group that gets listeners of its own.
+    #[must_use]
+    pub fn for_group(&self, group: String) -> Self {
         View {
-            head: Cursor { epoch: head.epoch, revision: head.revision, root: scope.root() },
-            items: scope.items().clone(),
-            engine: state.engine.clone(),
-            window,
+            state: Arc::clone(&self.state),
+            scope: self.scope.clone().for_group(group),
+            window: self.window.clone(),
+            recalled: Arc::default(),
             deltas: Mutex::default(),
         }
     }
 
     /// Where it stands.
-    pub const fn head(&self) -> Cursor {
-        self.head
+    pub fn head(&self) -> Cursor {
+        let head = &self.state.head;
+        Cursor { epoch: head.epoch, revision: head.revision, root: self.scope.root() }
     }
 
     /// Everything in it.
-    pub const fn items(&self) -> &SortedMap<Key, Arc<Stored>> {
-        &self.items
+    pub const fn items(&self) -> &Objects {
+        self.scope.items()
+    }
+
+    /// What is in it, and why.
+    #[cfg(test)]
+    pub const fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// What the references of an item stand for.
     pub fn secrets(&self, key: &Key) -> &Secrets {
-        self.engine.secrets(key)
+        self.state.engine.secrets(key)
     }
 
-    /// Root hash of the scope at an earlier revision, if the window reaches back to it.
+    /// Root hash of the scope at an earlier revision, as far as the window reaches back or the past was recalled.
     pub fn root_at(&self, revision: u64) -> Option<RootHash> {
-        if revision == self.head.revision {
-            return Some(self.head.root);
+        if revision == self.state.head.revision {
+            return Some(self.scope.root());
         }
-        self.step_from(revision).map(|at| self.window[at].root_before)
+        self.steps_from(revision)?.next().map(|step| step.root_before)
+    }
+
+    /// Remembers what the scope was at a revision before the window, for this view and those after it. `differences`
+    /// are those of the whole store between that revision and this one.
+    pub fn recall(&self, revision: u64, differences: Vec<Difference>) {
+        let mut objects = self.state.objects.clone();
+        let mut edits: Vec<Edit> = Vec::with_capacity(differences.len());
+        for Difference { key, before, .. } in differences {
+            let past = before.map(|body| Arc::new(Stored::past(key.clone(), revision, body)));
+            let now = match &past {
+                Some(past) => objects.insert(key.clone(), Arc::clone(past)),
+                None => objects.remove(&key),
+            };
+            edits.push((key, now, past));
+        }
+        let mut scope = self.scope.clone();
+        let touched = scope.advance(&objects, &edits).into_iter();
+        let before = |key: &Key| scope.items().get(key).map(|stored| stored.hash);
+        let touched = touched.map(|it| Touched { before: before(&it.key), key: it.key }).collect();
+        let mut recalled = self.recalled.lock().unwrap_or_else(PoisonError::into_inner);
+        if recalled.len() >= MAX_RECALLED {
+            recalled.clear();
+        }
+        recalled.insert(revision, Arc::new(Step { from: revision, root_before: scope.root(), touched }));
     }
 
     /// Content of an object at an earlier revision; `None`: it was not in the scope. Only for revisions that
@@ -158,17 +197,17 @@ impl View {
             let at = delta.changes.binary_search_by(|changed| changed.key.cmp(key)).ok()?;
             Some(delta.changes[at].before)
         });
-        touched.unwrap_or_else(|| self.items.get(key).map(|stored| stored.hash))
+        touched.unwrap_or_else(|| self.items().get(key).map(|stored| stored.hash))
     }
 
-    /// What differs from an earlier revision, if the window reaches back to it.
+    /// What differs from an earlier revision, if [`View::root_at`] knows it.
     pub fn delta(&self, from: u64) -> Option<Arc<Delta>> {
-        let first = self.step_from(from)?;
+        let steps = self.steps_from(from)?;
         let mut deltas = self.deltas.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(delta) = deltas.get(&from) {
             return Some(Arc::clone(delta));
         }
-        let delta = Arc::new(self.merge(first));
+        let delta = Arc::new(self.merge(steps));
         if deltas.len() >= MAX_DELTAS {
             deltas.clear();
         }
@@ -176,18 +215,36 @@ impl View {
         Some(delta)
     }
 
-    fn step_from(&self, revision: u64) -> Option<usize> {
-        self.window.binary_search_by_key(&revision, |step| step.from).ok()
+    /// Where the window begins.
+    fn begins(&self) -> u64 {
+        self.window.front().map_or(self.state.head.revision, |step| step.from)
     }
 
-    fn merge(&self, first: usize) -> Delta {
-        let mut before: HashMap<&Key, Option<ItemHash>> = HashMap::new();
-        for touched in self.window.iter().skip(first).flat_map(|step| &step.touched) {
-            before.entry(&touched.key).or_insert(touched.before);
+    /// What led here from a revision, oldest first; at least one step.
+    fn steps_from(&self, revision: u64) -> Option<impl Iterator<Item = Arc<Step>>> {
+        let (recalled, first) = match self.window.binary_search_by_key(&revision, |step| step.from) {
+            Ok(first) => (None, first),
+            Err(_) => {
+                let recalled = self.recalled.lock().unwrap_or_else(PoisonError::into_inner);
+                (Some(Arc::clone(recalled.get(&revision)?)), 0)
+            }
+        };
+        Some(recalled.into_iter().chain(self.window.range(first..).cloned()))
+    }
+
+    fn merge(&self, steps: impl Iterator<Item = Arc<Step>>) -> Delta {
+        let mut before: HashMap<Key, Option<ItemHash>> = HashMap::new();
+        for step in steps {
+            for touched in &step.touched {
+                // The oldest counts.
+                if !before.contains_key(&touched.key) {
+                    before.insert(touched.key.clone(), touched.before);
+                }
+            }
         }
         let mut changes: Vec<Changed> = before
             .into_iter()
-            .map(|(key, before)| Changed { key: key.clone(), before, after: self.items.get(key).cloned() })
+            .map(|(key, before)| Changed { after: self.items().get(&key).cloned(), key, before })
             .filter(|changed| changed.before != changed.after.as_ref().map(|stored| stored.hash))
             .collect();
         changes.sort_by(|left, right| left.key.cmp(&right.key));

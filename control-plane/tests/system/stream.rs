@@ -86,6 +86,25 @@ async fn a_restarted_control_plane_resumes_without_sending_an_object() {
 }
 
 #[tokio::test]
+async fn a_restarted_control_plane_sends_the_difference_from_its_history() {
+    let plane = begun().await;
+    let mut node = DataPlane::connect(plane.running.stream, "one", "default", Held::default()).await;
+    node.reach(1).await;
+    let held = node.held.clone();
+    plane.admin.apply(&[labelled("a", "b", upstream("users"))]).await;
+    plane.admin.apply(&[route("more", "users")]).await;
+    plane.admin.delete("/v1/routes/users").await.expect(StatusCode::OK);
+    let plane = Plane::start_in(plane.stop().await).await;
+    let mut node = DataPlane::connect(plane.running.stream, "one", "default", held).await;
+    assert_eq!(node.mode(), Mode::Delta);
+    let delta = node.receive().await;
+    assert_eq!((delta.full, delta.upserts.len(), delta.tombstones.len()), (false, 2, 1));
+    node.take(&delta, &[]).await;
+    assert_eq!(node.held.cursor, node.welcome.head);
+    assert_eq!(node.names(), ["Listener default/public", "Route default/more", "Upstream default/users"]);
+}
+
+#[tokio::test]
 async fn data_planes_and_status_tell_what_serves_where() {
     let plane = begun().await;
     let api = &plane.admin;

@@ -68,9 +68,9 @@ fn an_object_leaves_with_the_last_that_names_it() {
 fn what_stays_outside_touches_nothing() {
     let mut story = Story::begin(None);
     story.commit(&[listener("l", None, &[])], &[]);
-    let before = story.scope.root();
+    let before = story.view.head().root;
     story.commit(&[upstream("unused", 1)], &[]);
-    assert_eq!(story.scope.root(), before);
+    assert_eq!(story.view.head().root, before);
     assert_eq!(story.view.delta(1).expect("in the window").changes.len(), 0);
 }
 
@@ -100,23 +100,31 @@ proptest! {
         group in prop_oneof![Just(None), Just(Some("edge"))],
     ) {
         let mut story = Story::begin(group);
-        let mut roots = vec![story.scope.root()];
+        let mut roots = vec![story.view.head().root];
         for edits in revisions {
             let edits: HashMap<_, _> = edits.into_iter().collect();
             let puts: Vec<_> = edits.values().flatten().cloned().collect();
             let deletes: Vec<_> = edits.iter().filter(|(_, put)| put.is_none()).map(|(key, _)| key.clone()).collect();
             story.commit(&puts, &deletes);
-            let anew = Scope::build(group.map(str::to_owned), &story.state);
-            prop_assert!(story.scope.items().iter().eq(anew.items().iter()));
-            prop_assert_eq!(story.scope.root(), anew.root());
-            prop_assert_eq!(&story.scope.references, &anew.references);
+            let anew = Scope::build(group.map(str::to_owned), &story.state.objects);
+            prop_assert!(story.view.items().iter().eq(anew.items().iter()));
+            prop_assert_eq!(story.view.head().root, anew.root());
+            prop_assert!(story.view.scope().references.iter().eq(anew.references.iter()));
             prop_assert_eq!(anew.root(), anew.items().iter().map(|(_, stored)| stored.hash).collect());
             roots.push(anew.root());
         }
-        // Every delta leads from the root it starts at to the root of the head.
+        // Every delta leads from the root it starts at to the root of the head, and what is read from history is the
+        // same as what was seen.
+        let restarted = story.restarted(group);
         for (revision, root) in roots.iter().enumerate().take(roots.len() - 1) {
-            prop_assert_eq!(story.view.root_at(revision as u64), Some(*root));
-            let delta = story.view.delta(revision as u64).expect("in the window");
+            let revision = revision as u64;
+            prop_assert_eq!(story.view.root_at(revision), Some(*root));
+            let delta = story.view.delta(revision).expect("in the window");
+            prop_assert_eq!(restarted.root_at(revision), None);
+            restarted.recall(revision, story.differences(revision));
+            prop_assert_eq!(restarted.root_at(revision), Some(*root));
+            let recalled = restarted.delta(revision).expect("recalled");
+            prop_assert_eq!(format!("{:?}", recalled.changes), format!("{:?}", delta.changes));
             let after = delta.changes.iter().fold(*root, |root, changed| {
                 let root = changed.before.map_or(root, |before| root.minus(before));
                 changed.after.as_ref().map_or(root, |after| root.plus(after.hash))

@@ -21,7 +21,7 @@ use super::Streams;
 use crate::nodes::Ticket;
 use crate::nodes::report::MAX_LISTENERS;
 use crate::publish::encode::{Frame, full_piece};
-use crate::publish::{View, Views};
+use crate::publish::{Cursor, View, Views};
 use crate::sync::session::{Acknowledged, Content, HEARTBEAT_MS, Session, Transaction};
 
 /// Time to say Hello.
@@ -94,6 +94,9 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketA
     let stop = streams.enter(&hello.node, number, from);
     let mut views = streams.publisher.watch();
     let view = Arc::clone(views.borrow_and_update().of(&hello.group));
+    if let Some(cursor) = hello.cursor.as_ref().and_then(Cursor::read) {
+        streams.publisher.recall(&view, cursor).await;
+    }
     let (session, welcome) = Session::hello(&hello, &view);
     let ticket = streams.nodes.arrive(&hello, number, from);
     tracing::info!(node = hello.node, group = hello.group, %from, mode = welcome.mode().as_str_name(), "data plane connected");
@@ -197,7 +200,10 @@ impl Talk<'_> {
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.tick().await;
         loop {
-            if self.sending.is_none() && self.small.is_empty() {
+            if self.sending.is_none() && self.small.is_empty() && !self.session.is_waiting() {
+                if let Some(held) = self.session.held() {
+                    self.streams.publisher.recall(&self.view, held).await;
+                }
                 self.sending = self.session.next(&self.view).map(|next| self.begin(next));
             }
             let wants_turn = self.sending.as_ref().is_some_and(Sending::wants_turn);

@@ -211,14 +211,14 @@ fn a_restarted_control_plane_moves_the_number_only_when_the_content_is_the_same(
     let (_, mut node) = synced(&story);
     story.commit(&[upstream("unused", 1)], &[]);
     // A view without a window, as after a restart.
-    let fresh = Arc::new(View::first(&story.state, &story.scope));
+    let fresh = story.restarted(None);
     let (mut session, welcome) = Session::hello(&node.hello(), &fresh);
     assert_eq!(welcome.mode(), Mode::Delta);
     let next = session.next(&fresh).expect("the number");
     assert!(matches!(&next.content, Content::Own(pieces) if pieces.is_empty()));
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
     story.commit(&[upstream("a", 2)], &[]);
-    let fresh = Arc::new(View::first(&story.state, &story.scope));
+    let fresh = story.restarted(None);
     assert_eq!(Session::hello(&node.hello(), &fresh).1.mode(), Mode::Full);
 }
 
