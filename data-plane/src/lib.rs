@@ -6,6 +6,7 @@ mod admin;
 mod apply;
 mod buffer;
 pub mod config;
+mod digits;
 mod proxy;
 mod relay;
 mod runtime;
@@ -114,10 +115,11 @@ pub struct Running {
 pub async fn run(config: Config) -> Result<Running, RunError> {
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let identity = identity(&config, &state_dir)?;
+    let metrics = Arc::new(Metrics::default());
     let shared = Arc::new(Shared {
         live: Arc::new(Live::new(Snapshot::default())),
-        metrics: Arc::new(Metrics::default()),
-        request_log: RequestLog::start(&config.access_log).map_err(RunError::RequestLog)?,
+        request_log: RequestLog::start(&config.access_log, &metrics).map_err(RunError::RequestLog)?,
+        metrics,
         resolver: Resolver::new(tokio::runtime::Handle::current()),
         tickets: Tickets::new(),
     });

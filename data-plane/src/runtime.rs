@@ -28,6 +28,7 @@ use crate::server::listener::{self, Bound, Door};
 use crate::server::tls::Tickets;
 use crate::snapshot::{Live, Reader};
 use crate::telemetry::metrics::Slot;
+use crate::telemetry::request_log::WorkerLog;
 use crate::telemetry::{Metrics, RequestLog, WorkerMetrics};
 use crate::upstream::Registry;
 use crate::upstream::dns::Resolver;
@@ -179,6 +180,7 @@ pub(crate) struct Worker {
     pub(crate) buffers: Rc<buffer::Pool>,
     pub(crate) wheel: Rc<Wheel>,
     pub(crate) metrics: WorkerMetrics,
+    pub(crate) log: Rc<WorkerLog>,
     pub(crate) upstreams: Registry,
     pub(crate) ids: RequestIds,
     pub(crate) date: Date,
@@ -199,12 +201,14 @@ impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, metrics: WorkerMetrics) -> Rc<Self> {
         let upstreams = Registry::new(Arc::clone(&shared.resolver));
         let reader = Reader::new(Arc::clone(&shared.live));
+        let log = shared.request_log.worker();
         Rc::new(Worker {
             shared,
             reader,
             buffers: buffer::Pool::new(),
             wheel: Wheel::new(),
             metrics,
+            log,
             upstreams,
             ids: RequestIds::new(),
             date: Date::default(),
@@ -342,6 +346,7 @@ impl Drop for Presence {
 async fn run(worker: Rc<Worker>, mut commands: mpsc::Receiver<Command>) {
     spawn_local(Rc::clone(&worker.wheel).run());
     spawn_local(sweep(Rc::clone(&worker)));
+    spawn_local(Rc::clone(&worker.log).flush());
     while let Some(command) = commands.recv().await {
         match command {
             Command::Open { name, socket } => worker.open(name, socket),

@@ -1,11 +1,11 @@
-//! A warm worker allocates nothing for a plain request, counted over the whole process.
+//! A warm worker allocates nothing for a plain request, logged or not, counted over the whole process.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::num::NonZeroUsize;
 
 use gateway_data_plane::Config;
-use gateway_data_plane::config::Source;
+use gateway_data_plane::config::{AccessLog, Source};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 
 #[global_allocator]
@@ -57,11 +57,23 @@ fn manifest(target: SocketAddr) -> String {
 
 #[test]
 fn a_plain_request_allocates_nothing_once_the_worker_is_warm() {
+    // One after the other: what is counted is the process.
+    assert_no_allocations("off");
+    assert_no_allocations("on");
+}
+
+fn assert_no_allocations(log: &str) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("gateway.yaml");
     std::fs::write(&file, manifest(target())).expect("written");
     let mut config = Config::new(Source::Manifests(file), directory.path().join("state"));
     config.workers = NonZeroUsize::new(1);
+    // Not beside the manifests: that folder is watched.
+    let log_folder = tempfile::tempdir().expect("a temporary directory");
+    let log_file = log_folder.path().join("requests.log");
+    if log == "on" {
+        config.access_log = AccessLog::File(log_file.clone());
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -85,6 +97,9 @@ fn a_plain_request_allocates_nothing_once_the_worker_is_warm() {
     let region = Region::new(ALLOCATOR);
     ask(2_000);
     let allocations = region.change().allocations;
-    assert!(allocations <= BACKGROUND, "{allocations} allocations in 2,000 requests");
+    assert!(allocations <= BACKGROUND, "{allocations} allocations in 2,000 requests, log {log}");
+    drop(client);
     runtime.block_on(running.shutdown());
+    let lines = std::fs::read_to_string(log_file).map_or(0, |text| text.lines().count());
+    assert_eq!(lines, if log == "on" { 2_200 } else { 0 });
 }

@@ -14,6 +14,7 @@ use gateway_http1::KnownField;
 
 use super::client::Asked;
 use super::heads;
+use crate::digits::{hex, push_ip};
 
 /// Longest request id that is kept.
 const MAX_ID: usize = 128;
@@ -28,7 +29,7 @@ pub(crate) struct RequestIds {
 
 impl RequestIds {
     pub(crate) fn new() -> Self {
-        RequestIds { prefix: digits(rand::random()), state: Cell::new(rand::random()) }
+        RequestIds { prefix: hex(rand::random()), state: Cell::new(rand::random()) }
     }
 
     /// Appends 32 hexadecimal digits.
@@ -40,30 +41,9 @@ impl RequestIds {
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         let mut id = [0; 32];
         id[..16].copy_from_slice(&self.prefix);
-        id[16..].copy_from_slice(&digits(mixed ^ (mixed >> 31)));
+        id[16..].copy_from_slice(&hex(mixed ^ (mixed >> 31)));
         out.push_str(std::str::from_utf8(&id).expect("hexadecimal digits"));
     }
-}
-
-/// Sixteen hexadecimal digits.
-fn digits(number: u64) -> [u8; 16] {
-    let mut digits = [0; 16];
-    digits[..8].copy_from_slice(&hex((number >> 32) as u32).to_be_bytes());
-    digits[8..].copy_from_slice(&hex(number as u32).to_be_bytes());
-    digits
-}
-
-/// Eight hexadecimal digits, one per byte, the first in the highest: all of them at once.
-const fn hex(word: u32) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    // Spread the nibbles over the bytes.
-    let mut spread = word as u64;
-    spread = (spread | spread << 16) & 0x0000_ffff_0000_ffff;
-    spread = (spread | spread << 8) & 0x00ff_00ff_00ff_00ff;
-    spread = (spread | spread << 4) & (ONES * 0x0f);
-    // Above 9 the digits go on at 'a', 39 places after '9'.
-    let letters = ((spread + ONES * 6) >> 4) & ONES;
-    spread + ONES * 0x30 + letters * 39
 }
 
 /// An id that a client sent and that is good enough to go on with: short, and nothing that could confuse a log.
@@ -163,28 +143,6 @@ fn parse_ip(text: &[u8]) -> Option<IpAddr> {
     ip.map(|ip: IpAddr| ip.to_canonical())
 }
 
-fn push_ip(ip: IpAddr, out: &mut Vec<u8>) {
-    match ip {
-        // By hand: the formatting machinery costs ten times as much, on every request.
-        IpAddr::V4(ip) => {
-            let mut text = [b'.'; "255.255.255.255".len()];
-            let mut len = 0;
-            for octet in ip.octets() {
-                for (unit, from) in [(100, 100), (10, 10), (1, 0)] {
-                    if octet >= from {
-                        text[len] = b'0' + octet / unit % 10;
-                        len += 1;
-                    }
-                }
-                // Over the last one's nothing is kept.
-                len += 1;
-            }
-            out.extend_from_slice(&text[..len - 1]);
-        }
-        IpAddr::V6(ip) => out.extend_from_slice(ip.to_string().as_bytes()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -236,13 +194,6 @@ mod tests {
         let mut other = String::new();
         RequestIds::new().next(&mut other);
         assert!(seen.insert(other), "another worker's");
-    }
-
-    #[test]
-    fn digits_are_hexadecimal() {
-        for word in [0, 1, 0x0123_4567, 0x89ab_cdef, u32::MAX, 0xa09f_10f9] {
-            assert_eq!(String::from_utf8_lossy(&hex(word).to_be_bytes()), format!("{word:08x}"));
-        }
     }
 
     #[test]

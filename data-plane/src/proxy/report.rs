@@ -114,7 +114,7 @@ pub(crate) fn finish(job: &Job<'_>, facts: Facts<'_>, bytes: (u64, u64), ledger:
         reason: ledger.reason,
         duration,
     });
-    let log = &job.worker.shared.request_log;
+    let log = &job.worker.log;
     if !log.enabled() {
         return;
     }

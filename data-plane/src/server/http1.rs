@@ -299,7 +299,7 @@ impl Connection {
             Some(given) => id.push_str(given),
             None => job.worker.ids.next(id),
         }
-        if job.worker.shared.request_log.enabled() {
+        if job.worker.log.enabled() {
             method.clear();
             method.push_str(&String::from_utf8_lossy(parsed.method_span.of(wire)));
         }

@@ -102,6 +102,7 @@ pub struct Metrics {
     config_revision: AtomicU64,
     last_apply_nanos: AtomicU64,
     config_rejected: AtomicU64,
+    request_log_dropped: AtomicU64,
     /// 0: there is no control plane to be connected to; 1: away; 2: connected.
     control_plane: AtomicU64,
     series: Mutex<Series>,
@@ -149,6 +150,11 @@ impl Metrics {
     /// So many objects, or a whole configuration, were refused.
     pub fn rejected(&self, count: u64) {
         self.config_rejected.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Lines of the request log were lost.
+    pub fn request_log_dropped(&self, lines: u64) {
+        self.request_log_dropped.fetch_add(lines, Ordering::Relaxed);
     }
 
     /// The stream to the control plane came up or went away.

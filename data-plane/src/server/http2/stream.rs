@@ -42,7 +42,7 @@ pub(super) async fn serve(worker: Rc<Worker>, door: Rc<Door>, request: Request<I
         Some(given) => exchange.id.push_str(given),
         None => worker.ids.next(&mut exchange.id),
     }
-    if worker.shared.request_log.enabled() {
+    if worker.log.enabled() {
         exchange.method.clear();
         exchange.method.push_str(parts.method.as_str());
     }

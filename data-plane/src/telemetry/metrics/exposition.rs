@@ -46,6 +46,12 @@ fn process_families(metrics: &Metrics) -> Vec<MetricFamily> {
             MetricType::COUNTER,
             vec![counter(&[], metrics.config_rejected.load(Ordering::Relaxed))],
         ),
+        family(
+            "gateway_request_log_dropped_total",
+            "Lines of the request log that were lost: its disk or reader is too slow, or fails.",
+            MetricType::COUNTER,
+            vec![counter(&[], metrics.request_log_dropped.load(Ordering::Relaxed))],
+        ),
     ];
     let control_plane = metrics.control_plane.load(Ordering::Relaxed);
     if control_plane > 0 {
