@@ -13,13 +13,22 @@ use crate::violations::Violations;
 /// Checked backends; at least one has a weight.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forward {
-    backends: Arc<[Backend]>,
-    /// Sum of the weights.
-    total: u64,
-    /// Distance between two turns, without a common divisor with `total`.
-    step: u64,
+    backends: Backends,
     /// What stands in the `Host` field to the upstream.
     pub host: HostHeader,
+}
+
+/// Who takes turns. One, as most routes have, lies inline: no other memory is read to pick it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Backends {
+    One(Backend),
+    Many {
+        list: Arc<[Backend]>,
+        /// Sum of the weights.
+        total: u64,
+        /// Distance between two turns, without a common divisor with `total`.
+        step: u64,
+    },
 }
 
 /// An upstream and its share.
@@ -84,12 +93,19 @@ impl Forward {
             return None;
         }
         let host = host.filter(|_| sound)?;
-        Some(Forward { backends: backends.into(), total, step: step(total), host })
+        let backends = match <[Backend; 1]>::try_from(backends) {
+            Ok([only]) => Backends::One(only),
+            Err(list) => Backends::Many { list: list.into(), total, step: step(total) },
+        };
+        Some(Forward { backends, host })
     }
 
     /// The upstreams and their shares, as the author wrote them.
     pub fn backends(&self) -> &[Backend] {
-        &self.backends
+        match &self.backends {
+            Backends::One(only) => std::slice::from_ref(only),
+            Backends::Many { list, .. } => list,
+        }
     }
 
     /// Whose turn it is; `counter` goes up by one from request to request (per worker, from any start). Over any
@@ -97,11 +113,12 @@ impl Forward {
     /// golden-ratio steps.
     #[inline]
     pub fn pick(&self, counter: u64) -> UpstreamSlot {
-        let (last, others) = self.backends.split_last().expect("compile refuses an empty list");
-        if others.is_empty() {
-            return last.upstream;
-        }
-        let mut place = (counter % self.total) * self.step % self.total;
+        let (list, total, step) = match &self.backends {
+            Backends::One(only) => return only.upstream,
+            Backends::Many { list, total, step } => (list, total, step),
+        };
+        let (last, others) = list.split_last().expect("compile refuses an empty list");
+        let mut place = (counter % total) * step % total;
         for backend in others {
             match place.checked_sub(u64::from(backend.weight)) {
                 Some(rest) => place = rest,
@@ -147,10 +164,11 @@ fn host_header(text: Option<&str>) -> Result<HostHeader, String> {
 impl fmt::Display for Forward {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("forward to ")?;
-        if let [only] = &*self.backends {
+        let backends = self.backends();
+        if let [only] = backends {
             return f.write_str(&only.name);
         }
-        for (index, backend) in self.backends.iter().enumerate() {
+        for (index, backend) in backends.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
             write!(f, "{comma}{} ({})", backend.name, backend.weight)?;
         }

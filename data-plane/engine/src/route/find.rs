@@ -142,7 +142,7 @@ impl Engine {
     ) -> Lookup<'e> {
         let (tables, seed) = (self.tables(listener), self.seed());
         if let Some(found) = winner(tables, seed, request) {
-            return Lookup::Found(Match { route: &found.entry.route, candidate: &found.entry.candidate });
+            return Lookup::Found(Match { route: &found.entry.route, entry: found.entry });
         }
         let allow = allowed(tables, seed, request);
         if allow.is_empty() { Lookup::NotFound } else { Lookup::MethodNotAllowed(allow) }

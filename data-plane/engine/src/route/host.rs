@@ -1,13 +1,14 @@
-//! One host pattern's paths: exact paths and prefixes by the hash of literal text, templates by a trie, regular
+//! One host pattern's paths: exact paths and prefixes by literal text (`literal.rs`), templates by a trie, regular
 //! expressions and candidates without a path condition in one slot each.
 
 use std::sync::Arc;
 
-use super::pattern::{HostLevel, PathPattern};
-use super::slot::{Candidate, Entry, PathSlot, Slot, add_to, take_from};
+use super::literal::Literals;
+use super::pattern::{HostLevel, PathPattern, Segment};
+use super::slot::{Candidate, Entry, Slot};
 use super::table::{At, Seed, Visit};
 use super::trie::Node;
-use crate::sharing::{Keyed, Map, Tally, Text};
+use crate::sharing::{Keyed, Tally, Text};
 
 /// How many candidates there are of each priority.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ pub(super) struct Depths {
 }
 
 impl Depths {
-    const LAST: usize = u64::BITS as usize - 1;
+    pub(super) const LAST: usize = u64::BITS as usize - 1;
 
     pub(super) fn add(&mut self, depth: usize) {
         let depth = depth.min(Self::LAST);
@@ -72,35 +73,87 @@ impl Depths {
 
     #[inline]
     pub(super) fn has(&self, depth: usize) -> bool {
-        self.mask >> depth.min(Self::LAST) & 1 == 1
+        Self::are_in(self.mask, depth)
+    }
+
+    /// The mask of one depth.
+    pub(super) fn bit(depth: usize) -> u64 {
+        1 << depth.min(Self::LAST)
+    }
+
+    /// Whether a mask has a depth.
+    #[inline]
+    pub(super) fn are_in(mask: u64, depth: usize) -> bool {
+        mask >> depth.min(Self::LAST) & 1 == 1
     }
 }
 
-/// The paths of one host pattern. What every lookup reads comes first and fills the first cache line.
+/// A host pattern with its paths. It lies in the table's array: two cache lines, the first with what every lookup
+/// reads, the second with the paths themselves.
 #[derive(Clone, Debug, Default)]
-#[repr(C)]
+#[repr(C, align(64))]
 pub(super) struct Host {
     hash: u64,
     name: Text,
-    /// Templates, regular expressions and candidates without a path condition, if there are any.
-    rare: Option<Arc<Rare>>,
-    prefix_depths: Depths,
-    priorities: Priorities,
-    exact: Map<PathSlot>,
-    prefixes: Map<PathSlot>,
+    /// `None`: it has one candidate, in `literals`, and never had another.
+    side: Option<Arc<Side>>,
+    /// [`Depths::mask`] of the prefixes.
+    prefix_depths: u64,
+    /// Highest priority.
+    top: i32,
+    /// `side` has something to visit.
+    has_rare: bool,
+    literals: Literals,
 }
 
-/// What most hosts have none of.
+const _: () = assert!(size_of::<Option<Host>>() == 128);
+
+/// What most lookups do not read.
 #[derive(Clone, Debug, Default)]
-struct Rare {
+struct Side {
+    priorities: Priorities,
+    prefix_depths: Depths,
     templates: Option<Arc<Node>>,
     regexes: Slot,
     any: Slot,
 }
 
-impl Rare {
-    fn is_empty(&self) -> bool {
-        self.templates.is_none() && self.regexes.is_empty() && self.any.is_empty()
+impl Side {
+    /// A host's, for changing; made when missing.
+    fn of<'s>(side: &'s mut Option<Arc<Side>>, literals: &Literals) -> &'s mut Side {
+        let make = || {
+            let mut side = Side::default();
+            literals.only().into_iter().for_each(|only| side.count(only));
+            Arc::new(side)
+        };
+        Arc::make_mut(side.get_or_insert_with(make))
+    }
+
+    fn count(&mut self, candidate: &Candidate) {
+        self.priorities.add(candidate.priority);
+        if let PathPattern::Prefix(prefix) = &candidate.path {
+            self.prefix_depths.add(segments(prefix));
+        }
+    }
+
+    fn uncount(&mut self, candidate: &Candidate) {
+        self.priorities.remove(candidate.priority);
+        if let PathPattern::Prefix(prefix) = &candidate.path {
+            self.prefix_depths.remove(segments(prefix));
+        }
+    }
+
+    fn has_rare(&self) -> bool {
+        self.templates.is_some() || !self.regexes.is_empty() || !self.any.is_empty()
+    }
+
+    fn remove_template(&mut self, seed: &Seed, segments: &[Segment], candidate: &Candidate) {
+        let Some(root) = &mut self.templates else { return };
+        let root = Arc::make_mut(root);
+        root.remove(seed, segments, candidate);
+        if root.is_empty() {
+            self.templates = None;
+        }
     }
 }
 
@@ -123,59 +176,66 @@ impl Host {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.priorities.is_empty()
+        match &self.side {
+            Some(side) => side.priorities.is_empty(),
+            None => self.literals.only().is_none(),
+        }
     }
 
     pub(super) fn add(&mut self, seed: &Seed, entry: &Entry) {
-        self.priorities.add(entry.candidate.priority);
-        match &entry.candidate.path {
-            PathPattern::Exact(path) => add_to(&mut self.exact, seed, path, entry),
-            PathPattern::Prefix(prefix) => {
-                add_to(&mut self.prefixes, seed, prefix, entry);
-                self.prefix_depths.add(segments(prefix));
-            }
-            path => {
-                let rare = Arc::make_mut(self.rare.get_or_insert_default());
-                match path {
-                    PathPattern::Template(template) => {
-                        let root = rare.templates.get_or_insert_default();
-                        Arc::make_mut(root).add(seed, &template.segments, entry);
-                    }
-                    PathPattern::Regex(_) => rare.regexes.add(entry),
-                    _ => rare.any.add(entry),
-                }
-            }
+        if self.is_empty()
+            && let Some(literals) = Literals::of(entry)
+        {
+            self.side = None;
+            self.literals = literals;
+            self.top = entry.candidate.priority;
+            self.prefix_depths = match &entry.candidate.path {
+                PathPattern::Prefix(prefix) => Depths::bit(segments(prefix)),
+                _ => 0,
+            };
+            return;
         }
+        let side = Side::of(&mut self.side, &self.literals);
+        side.count(&entry.candidate);
+        match &entry.candidate.path {
+            PathPattern::Exact(path) => self.literals.add_exact(seed, path, entry),
+            PathPattern::Prefix(prefix) => self.literals.add_prefix(seed, prefix, entry),
+            PathPattern::Template(template) => {
+                let root = side.templates.get_or_insert_default();
+                Arc::make_mut(root).add(seed, &template.segments, entry);
+            }
+            PathPattern::Regex(_) => side.regexes.add(entry),
+            PathPattern::Any => side.any.add(entry),
+        }
+        self.sum_up();
     }
 
     pub(super) fn remove(&mut self, seed: &Seed, candidate: &Candidate) {
-        self.priorities.remove(candidate.priority);
+        let side = Side::of(&mut self.side, &self.literals);
+        side.uncount(candidate);
         match &candidate.path {
-            PathPattern::Exact(path) => take_from(&mut self.exact, seed, path, candidate),
-            PathPattern::Prefix(prefix) => {
-                take_from(&mut self.prefixes, seed, prefix, candidate);
-                self.prefix_depths.remove(segments(prefix));
-            }
-            path => self.remove_rare(seed, path, candidate),
+            PathPattern::Exact(path) => self.literals.remove_exact(seed, path, candidate),
+            PathPattern::Prefix(prefix) => self.literals.remove_prefix(seed, prefix, candidate),
+            PathPattern::Template(template) => side.remove_template(seed, &template.segments, candidate),
+            PathPattern::Regex(_) => side.regexes.remove(candidate),
+            PathPattern::Any => side.any.remove(candidate),
+        }
+        self.sum_up();
+    }
+
+    /// Puts what every lookup reads of the side where it reads it.
+    fn sum_up(&mut self) {
+        if let Some(side) = &self.side {
+            self.top = side.priorities.top();
+            self.prefix_depths = side.prefix_depths.mask;
+            self.has_rare = side.has_rare();
         }
     }
 
-    fn remove_rare(&mut self, seed: &Seed, path: &PathPattern, candidate: &Candidate) {
-        let Some(rare) = self.rare.as_mut().map(Arc::make_mut) else { return };
-        match (path, &mut rare.templates) {
-            (PathPattern::Template(template), Some(root)) => {
-                let root = Arc::make_mut(root);
-                root.remove(seed, &template.segments, candidate);
-                if root.is_empty() {
-                    rare.templates = None;
-                }
-            }
-            (PathPattern::Regex(_), _) => rare.regexes.remove(candidate),
-            _ => rare.any.remove(candidate),
-        }
-        if rare.is_empty() {
-            self.rare = None;
-        }
+    /// What is neither an exact path nor a prefix.
+    #[inline]
+    fn rare(&self) -> Option<&Side> {
+        if self.has_rare { self.side.as_deref() } else { None }
     }
 
     #[inline]
@@ -186,20 +246,18 @@ impl Host {
         path: &str,
         visitor: &mut impl Visit<'t>,
     ) {
-        let at = At { level, top: self.priorities.top() };
+        let at = At { level, top: self.top };
         if !visitor.wants(at.top) {
             return;
         }
-        if let Some(found) = self.exact.look(seed, path.as_bytes()) {
-            visitor.slot(level, &found.slot);
-        }
-        if let Some(root) = self.rare.as_ref().and_then(|rare| rare.templates.as_ref()) {
+        self.literals.visit_exact(seed, &at, path, visitor);
+        if let Some(root) = self.rare().and_then(|rare| rare.templates.as_ref()) {
             root.visit(seed, path.strip_prefix('/'), &at, visitor);
         }
-        if self.prefix_depths.mask != 0 && visitor.wants(at.top) {
-            self.visit_prefixes(seed, &at, path, visitor);
+        if self.prefix_depths != 0 && visitor.wants(at.top) {
+            self.literals.visit_prefixes(seed, &at, self.prefix_depths, path, visitor);
         }
-        if let Some(rare) = &self.rare {
+        if let Some(rare) = self.rare() {
             for slot in [&rare.regexes, &rare.any] {
                 if !slot.is_empty() && visitor.wants(at.top) {
                     visitor.slot(level, slot);
@@ -208,74 +266,18 @@ impl Host {
         }
     }
 
-    /// The longest prefix first. Only depths that some prefix has are looked up, so that a long path costs no more.
-    #[inline]
-    fn visit_prefixes<'t>(&'t self, seed: &Seed, at: &At, path: &str, visitor: &mut impl Visit<'t>) {
-        // Nearly always few lengths occur; clearing room for all of them would cost more than looking them up.
-        if self.prefix_depths.mask.count_ones() <= 8 {
-            self.visit_prefixes_in::<8>(seed, at, path, visitor);
-        } else {
-            self.visit_prefixes_in::<{ Depths::LAST + 1 }>(seed, at, path, visitor);
-        }
-    }
-
-    /// With room for the ends of `N` prefixes.
-    #[inline]
-    fn visit_prefixes_in<'t, const N: usize>(
-        &'t self,
-        seed: &Seed,
-        at: &At,
-        path: &str,
-        visitor: &mut impl Visit<'t>,
-    ) {
-        let deepest = self.prefix_depths.mask.ilog2() as usize;
-        // Where the prefixes end whose depth occurs, the shortest first. That of no segments is empty.
-        let mut ends = [0_u32; N];
-        let mut found = usize::from(self.prefix_depths.has(0));
-        let mut depth = 0;
-        for (place, &byte) in path.as_bytes().iter().enumerate().skip(1) {
-            if depth == deepest {
-                break;
-            }
-            if byte == b'/' {
-                depth += 1;
-                if self.prefix_depths.has(depth) {
-                    ends[found] = place as u32;
-                    found += 1;
-                }
-            }
-        }
-        if depth < deepest && path.len() > 1 && self.prefix_depths.has(depth + 1) {
-            ends[found] = path.len() as u32;
-            found += 1;
-        }
-        for end in ends[..found].iter().rev() {
-            let prefix = &path.as_bytes()[..*end as usize];
-            if let Some(there) = self.prefixes.look(seed, prefix) {
-                visitor.slot(at.level, &there.slot);
-                if !visitor.wants(at.top) {
-                    return;
-                }
-            }
-        }
-    }
-
     /// The slot that a candidate of this path pattern is in.
     pub(super) fn slot_of(&self, seed: &Seed, path: &PathPattern) -> Option<&Slot> {
         match path {
-            PathPattern::Any => Some(&self.rare.as_ref()?.any),
-            PathPattern::Regex(_) => Some(&self.rare.as_ref()?.regexes),
-            PathPattern::Exact(text) => found(&self.exact, seed, text),
-            PathPattern::Prefix(text) => found(&self.prefixes, seed, text),
+            PathPattern::Any => Some(&self.side.as_ref()?.any),
+            PathPattern::Regex(_) => Some(&self.side.as_ref()?.regexes),
+            PathPattern::Exact(text) => self.literals.exact_slot(seed, text),
+            PathPattern::Prefix(text) => self.literals.prefix_slot(seed, text),
             PathPattern::Template(template) => {
-                self.rare.as_ref()?.templates.as_ref()?.slot_of(seed, &template.segments)
+                self.side.as_ref()?.templates.as_ref()?.slot_of(seed, &template.segments)
             }
         }
     }
-}
-
-fn found<'t>(slots: &'t Map<PathSlot>, seed: &Seed, text: &str) -> Option<&'t Slot> {
-    slots.look(seed, text.as_bytes()).map(|there| &there.slot)
 }
 
 /// How many segments a prefix (without trailing slash) has.

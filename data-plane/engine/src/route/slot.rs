@@ -5,10 +5,8 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 
 use super::condition::{Conditions, Method};
-use super::pattern::PathPattern;
-use super::table::Seed;
+use super::pattern::{MAX_PATTERN_BYTES, PathPattern};
 use super::{Fields, RequestView, Route};
-use crate::sharing::{Keyed, Map, Text, hash};
 
 /// An entry of a route's `matches`: a contender of its own.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,15 +81,24 @@ pub(crate) enum Slot {
     Many(Arc<Vec<Entry>>),
 }
 
-/// A candidate in a slot with its route, and what most often decides without looking at it.
+/// A candidate in a slot with its route, and what a request most often needs to know of the candidate, so that it is
+/// not looked at.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
     pub(super) candidate: Arc<Candidate>,
     pub(super) route: Arc<Route>,
     pub(super) priority: i32,
+    /// Length of the prefix it matches by, [`NO_PREFIX`] if it matches otherwise.
+    prefix: u16,
+    /// It cuts parameters out of the path.
+    pub(super) is_template: bool,
     /// It asks for nothing beyond its slot.
     plain: bool,
 }
+
+/// Longer than any prefix.
+const NO_PREFIX: u16 = u16::MAX;
+const _: () = assert!(MAX_PATTERN_BYTES < NO_PREFIX as usize);
 
 impl Entry {
     pub(crate) fn new(candidate: &Arc<Candidate>, route: &Arc<Route>) -> Self {
@@ -99,8 +106,20 @@ impl Entry {
             candidate: Arc::clone(candidate),
             route: Arc::clone(route),
             priority: candidate.priority,
+            prefix: match &candidate.path {
+                PathPattern::Any => 0,
+                PathPattern::Prefix(prefix) => prefix.len() as u16,
+                PathPattern::Exact(_) | PathPattern::Template(_) | PathPattern::Regex(_) => NO_PREFIX,
+            },
+            is_template: matches!(candidate.path, PathPattern::Template(_)),
             plain: candidate.count == 0 && !matches!(candidate.path, PathPattern::Regex(_)),
         }
+    }
+
+    /// Length of the prefix it matches by, `None` if it matches otherwise.
+    #[inline]
+    pub(super) fn prefix(&self) -> Option<usize> {
+        (self.prefix != NO_PREFIX).then_some(usize::from(self.prefix))
     }
 }
 
@@ -171,49 +190,5 @@ impl Slot {
             .iter()
             .take_while(|entry| floor.is_none_or(|floor| entry.priority > floor))
             .find(|entry| entry.plain || entry.candidate.matches(request))
-    }
-}
-
-/// A slot under an exact path or a prefix. It fills a cache line, so that finding it costs one miss.
-#[derive(Clone, Debug)]
-#[repr(align(64))]
-pub(super) struct PathSlot {
-    hash: u64,
-    pattern: Text,
-    pub(super) slot: Slot,
-}
-
-const _: () = assert!(size_of::<Option<PathSlot>>() == 64);
-
-impl Keyed for PathSlot {
-    type Key = [u8];
-
-    #[inline]
-    fn hash(&self) -> u64 {
-        self.hash
-    }
-    #[inline]
-    fn key(&self) -> &[u8] {
-        self.pattern.bytes()
-    }
-}
-
-/// Puts a candidate into the slot of a pattern.
-pub(super) fn add_to(slots: &mut Map<PathSlot>, seed: &Seed, pattern: &str, entry: &Entry) {
-    let pattern = pattern.as_bytes();
-    let hash = hash(seed, pattern);
-    let make = || PathSlot { hash, pattern: pattern.into(), slot: Slot::default() };
-    slots.get_mut_or_insert(hash, pattern, make).slot.add(entry);
-}
-
-/// The slot of a pattern loses a candidate, and the map the slot with its last one.
-pub(super) fn take_from(slots: &mut Map<PathSlot>, seed: &Seed, pattern: &str, candidate: &Candidate) {
-    let pattern = pattern.as_bytes();
-    let hash = hash(seed, pattern);
-    if let Some(there) = slots.get_mut(hash, pattern) {
-        there.slot.remove(candidate);
-        if there.slot.is_empty() {
-            slots.remove(hash, pattern);
-        }
     }
 }

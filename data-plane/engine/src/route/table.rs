@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::host::{Depths, Host, Priorities};
 use super::pattern::{HostLevel, HostPattern, PathPattern};
 use super::slot::{Candidate, Entry, Slot};
-use crate::sharing::{Map, Shared, hash};
+use crate::sharing::{Map, hash};
 
 /// Seed of the table's hashes.
 pub(crate) type Seed = foldhash::fast::RandomState;
@@ -40,8 +40,8 @@ fn labels(host: &str) -> usize {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     priorities: Priorities,
-    exact: Map<Shared<Host>>,
-    suffixes: Map<Shared<Host>>,
+    exact: Map<Host>,
+    suffixes: Map<Host>,
     suffix_depths: Depths,
     any: Option<Arc<Host>>,
 }
@@ -68,8 +68,8 @@ impl Table {
             }
         };
         let hash = hash(seed, name.as_bytes());
-        let make = || Arc::new(Host::new(hash, name)).into();
-        hosts.get_mut_or_insert(hash, name.as_bytes(), make).make_mut().add(seed, entry);
+        let make = || Host::new(hash, name);
+        hosts.get_mut_or_insert(hash, name.as_bytes(), make).add(seed, entry);
     }
 
     /// Takes a candidate out again.
@@ -94,7 +94,6 @@ impl Table {
         };
         let hash = hash(seed, name.as_bytes());
         if let Some(there) = hosts.get_mut(hash, name.as_bytes()) {
-            let there = there.make_mut();
             there.remove(seed, candidate);
             if there.is_empty() {
                 hosts.remove(hash, name.as_bytes());

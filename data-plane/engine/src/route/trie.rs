@@ -12,11 +12,75 @@ use crate::sharing::{Keyed, Map, Shared, Text, hash};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Node {
     literals: Map<Shared<Literal>>,
-    param: Option<Arc<Node>>,
+    param: Param,
     /// Templates that end here with `{*x}`, if there are any.
     rest: Option<Arc<Slot>>,
     /// Templates that end here.
     here: Slot,
+}
+
+/// What a step by `{x}` leads to. Most often it is the last one: what ends there lies inline.
+#[derive(Clone, Debug)]
+enum Param {
+    /// Templates that end there; empty: there is no such step.
+    Last(Slot),
+    Node(Arc<Node>),
+}
+
+impl Default for Param {
+    fn default() -> Self {
+        Param::Last(Slot::Empty)
+    }
+}
+
+impl Param {
+    fn is_empty(&self) -> bool {
+        matches!(self, Param::Last(Slot::Empty))
+    }
+
+    fn add(&mut self, seed: &Seed, segments: &[Segment], entry: &Entry) {
+        match (self, segments) {
+            (Param::Last(slot), []) => slot.add(entry),
+            (Param::Node(node), _) => Arc::make_mut(node).add(seed, segments, entry),
+            (this @ Param::Last(_), _) => {
+                let mut node = Node::default();
+                if let Param::Last(here) = std::mem::take(this) {
+                    node.here = here;
+                }
+                node.add(seed, segments, entry);
+                *this = Param::Node(Arc::new(node));
+            }
+        }
+    }
+
+    fn remove(&mut self, seed: &Seed, segments: &[Segment], candidate: &Candidate) {
+        match self {
+            Param::Last(slot) if segments.is_empty() => slot.remove(candidate),
+            Param::Last(_) => {}
+            Param::Node(node) => {
+                let node = Arc::make_mut(node);
+                node.remove(seed, segments, candidate);
+                if node.is_empty() {
+                    *self = Param::default();
+                }
+            }
+        }
+    }
+
+    fn slot_of(&self, seed: &Seed, segments: &[Segment]) -> Option<&Slot> {
+        match self {
+            Param::Last(slot) => segments.is_empty().then_some(slot),
+            Param::Node(node) => node.slot_of(seed, segments),
+        }
+    }
+
+    fn visit<'t>(&'t self, seed: &Seed, rest: Option<&str>, at: &At, visitor: &mut impl Visit<'t>) {
+        match self {
+            Param::Last(slot) if rest.is_none() => visitor.slot(at.level, slot),
+            Param::Last(_) => {}
+            Param::Node(node) => node.visit(seed, rest, at, visitor),
+        }
+    }
 }
 
 /// A step by a literal segment.
@@ -40,16 +104,14 @@ impl Keyed for Literal {
 
 impl Node {
     pub(super) fn is_empty(&self) -> bool {
-        self.literals.is_empty() && self.param.is_none() && self.rest.is_none() && self.here.is_empty()
+        self.literals.is_empty() && self.param.is_empty() && self.rest.is_none() && self.here.is_empty()
     }
 
     pub(super) fn add(&mut self, seed: &Seed, segments: &[Segment], entry: &Entry) {
         match segments {
             [] => self.here.add(entry),
             [Segment::Rest(_), ..] => Arc::make_mut(self.rest.get_or_insert_default()).add(entry),
-            [Segment::Param(_), after @ ..] => {
-                Arc::make_mut(self.param.get_or_insert_default()).add(seed, after, entry);
-            }
+            [Segment::Param(_), after @ ..] => self.param.add(seed, after, entry),
             [Segment::Literal(label), after @ ..] => {
                 let hash = hash(seed, label.as_bytes());
                 let label = label.as_bytes();
@@ -71,15 +133,7 @@ impl Node {
                     }
                 }
             }
-            [Segment::Param(_), after @ ..] => {
-                if let Some(param) = &mut self.param {
-                    let param = Arc::make_mut(param);
-                    param.remove(seed, after, candidate);
-                    if param.is_empty() {
-                        self.param = None;
-                    }
-                }
-            }
+            [Segment::Param(_), after @ ..] => self.param.remove(seed, after, candidate),
             [Segment::Literal(label), after @ ..] => {
                 let hash = hash(seed, label.as_bytes());
                 if let Some(child) = self.literals.get_mut(hash, label.as_bytes()) {
@@ -98,7 +152,7 @@ impl Node {
         match segments {
             [] => Some(&self.here),
             [Segment::Rest(_), ..] => self.rest.as_deref(),
-            [Segment::Param(_), after @ ..] => self.param.as_ref()?.slot_of(seed, after),
+            [Segment::Param(_), after @ ..] => self.param.slot_of(seed, after),
             [Segment::Literal(label), after @ ..] => {
                 self.literals.look(seed, label.as_bytes())?.node.slot_of(seed, after)
             }
@@ -127,9 +181,7 @@ impl Node {
         if piece.is_empty() {
             return;
         }
-        if let Some(param) = &self.param {
-            param.visit(seed, after, at, visitor);
-        }
+        self.param.visit(seed, after, at, visitor);
         if let Some(rest) = &self.rest {
             visitor.slot(at.level, rest);
         }

@@ -1,16 +1,11 @@
-//! Map: a persistent hash map in shards of about 64 values. The caller brings the hash, so that one computed hash
-//! serves several maps. A shard is one array with open addressing that holds the values themselves: a lookup touches
-//! the directory and the value. What is large, or is held elsewhere too, is put in as [`Shared`]. Growing doubles the
-//! shards and moves every value: rare, and amortised over the insertions.
+//! Map: a persistent hash map. The caller brings the hash, so that one computed hash serves several maps. A single value
+//! lies in the map itself, more of them in [`Shards`]. What is large, or is held elsewhere too, is put in as [`Shared`].
 
 use std::hash::Hash;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Average number of values in a shard before the shards double.
-const SHARD_LOAD: usize = 64;
-/// Places of the smallest shard.
-const SMALLEST: usize = 4;
+use super::Shards;
 
 /// What a [`Map`] holds: it knows its hash and its key.
 pub(crate) trait Keyed {
@@ -70,149 +65,16 @@ impl<T: Keyed> Keyed for Shared<T> {
     }
 }
 
-/// A power of two many places, at most three quarters of them taken; a value lies at the place named by the low bits
-/// of its hash or, up to the next empty one, behind it.
-#[derive(Debug)]
-pub(crate) struct Shard<V> {
-    places: Arc<[Option<V>]>,
-    taken: usize,
-}
-
 /// A persistent hash map.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) enum Map<V> {
     /// Nothing in it.
     #[default]
     Empty,
-    /// One value and no array: most hosts have few paths, and every step of a lookup counts.
+    /// One value and no array: common, and every step of a lookup counts.
     One(V),
-    /// One shard and no directory.
-    Few(Shard<V>),
-    /// A power of two many shards; a value lies in the one named by the low bits of the upper half of its hash.
-    Many(Directory<V>),
-}
-
-/// The shards of a large map.
-#[derive(Debug)]
-pub(crate) struct Directory<V> {
-    shards: Box<[Shard<V>]>,
-    len: usize,
-}
-
-impl<V> Clone for Shard<V> {
-    fn clone(&self) -> Self {
-        Shard { places: Arc::clone(&self.places), taken: self.taken }
-    }
-}
-
-impl<V> Clone for Directory<V> {
-    fn clone(&self) -> Self {
-        Directory { shards: self.shards.clone(), len: self.len }
-    }
-}
-
-impl<V: Clone> Clone for Map<V> {
-    fn clone(&self) -> Self {
-        match self {
-            Map::Empty => Map::Empty,
-            Map::One(value) => Map::One(value.clone()),
-            Map::Few(shard) => Map::Few(shard.clone()),
-            Map::Many(directory) => Map::Many(directory.clone()),
-        }
-    }
-}
-
-impl<V: Keyed + Clone> Shard<V> {
-    fn empty(places: usize) -> Self {
-        Shard { places: std::iter::repeat_with(|| None).take(places).collect(), taken: 0 }
-    }
-
-    /// Where a key is.
-    #[inline]
-    fn find(&self, hash: u64, key: &V::Key) -> Option<usize> {
-        let mask = self.places.len() - 1;
-        let mut at = hash as usize & mask;
-        while let Some(value) = &self.places[at] {
-            if value.hash() == hash && value.key() == key {
-                return Some(at);
-            }
-            at = (at + 1) & mask;
-        }
-        None
-    }
-
-    #[inline]
-    fn get(&self, hash: u64, key: &V::Key) -> Option<&V> {
-        self.places[self.find(hash, key)?].as_ref()
-    }
-
-    fn get_mut(&mut self, hash: u64, key: &V::Key) -> Option<&mut V> {
-        let at = self.find(hash, key)?;
-        Arc::make_mut(&mut self.places)[at].as_mut()
-    }
-
-    /// Puts in a value whose key is not there.
-    fn add(&mut self, value: V) {
-        if (self.taken + 1) * 4 > self.places.len() * 3 {
-            let mut larger = Self::empty(self.places.len() * 2);
-            let places = Arc::make_mut(&mut larger.places);
-            match Arc::get_mut(&mut self.places) {
-                Some(own) => own.iter_mut().filter_map(Option::take).for_each(|value| place(places, value)),
-                None => self.places.iter().flatten().for_each(|value| place(places, value.clone())),
-            }
-            self.places = larger.places;
-        }
-        place(Arc::make_mut(&mut self.places), value);
-        self.taken += 1;
-    }
-
-    fn remove(&mut self, hash: u64, key: &V::Key) -> Option<V> {
-        let at = self.find(hash, key)?;
-        let places = Arc::make_mut(&mut self.places);
-        let gone = places[at].take();
-        // What lies behind it may have been pushed on by it: put it in again, up to the next empty place.
-        let mask = places.len() - 1;
-        let mut next = (at + 1) & mask;
-        while let Some(value) = places[next].take() {
-            place(places, value);
-            next = (next + 1) & mask;
-        }
-        self.taken -= 1;
-        gone
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &V> {
-        self.places.iter().flatten()
-    }
-}
-
-/// Puts a value into the first empty place from its own.
-fn place<V: Keyed>(places: &mut [Option<V>], value: V) {
-    let mask = places.len() - 1;
-    let mut at = value.hash() as usize & mask;
-    while places[at].is_some() {
-        at = (at + 1) & mask;
-    }
-    places[at] = Some(value);
-}
-
-impl<V: Keyed + Clone> Directory<V> {
-    #[inline]
-    fn place(&self, hash: u64) -> usize {
-        (hash >> 32) as usize & (self.shards.len() - 1)
-    }
-
-    /// The same values in twice as many shards.
-    fn doubled(shards: &[Shard<V>], len: usize) -> Self {
-        let count = shards.len() * 2;
-        let empty = std::iter::repeat_with(|| Shard::empty(SHARD_LOAD)).take(count).collect();
-        let mut larger = Directory { shards: empty, len };
-        for value in shards.iter().flat_map(Shard::iter) {
-            let at = larger.place(value.hash());
-            larger.shards[at].add(value.clone());
-        }
-        larger
-    }
+    /// What was more than one once.
+    More(Shards<V>),
 }
 
 impl<V: Keyed + Clone> Map<V> {
@@ -227,8 +89,7 @@ impl<V: Keyed + Clone> Map<V> {
         match self {
             Map::Empty => 0,
             Map::One(_) => 1,
-            Map::Few(shard) => shard.taken,
-            Map::Many(directory) => directory.len,
+            Map::More(shards) => shards.len(),
         }
     }
 
@@ -238,8 +99,7 @@ impl<V: Keyed + Clone> Map<V> {
         match self {
             Map::Empty => None,
             Map::One(value) => (value.hash() == hash && value.key() == key).then_some(value),
-            Map::Few(shard) => shard.get(hash, key),
-            Map::Many(directory) => directory.shards[directory.place(hash)].get(hash, key),
+            Map::More(shards) => shards.get(hash, key),
         }
     }
 
@@ -249,19 +109,18 @@ impl<V: Keyed + Clone> Map<V> {
         match self {
             Map::Empty => None,
             Map::One(value) => (value.key() == key).then_some(value),
-            Map::Few(_) | Map::Many(_) => self.get(super::hash(seed, key), key),
+            Map::More(shards) => shards.get(super::hash(seed, key), key),
         }
     }
 
     /// Every value, in no order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &V> {
-        let (one, shards) = match self {
-            Map::Empty => (None, &[][..]),
-            Map::One(value) => (Some(value), &[][..]),
-            Map::Few(shard) => (None, std::slice::from_ref(shard)),
-            Map::Many(directory) => (None, &directory.shards[..]),
+        let (one, more) = match self {
+            Map::Empty => (None, None),
+            Map::One(value) => (Some(value), None),
+            Map::More(shards) => (None, Some(shards)),
         };
-        one.into_iter().chain(shards.iter().flat_map(Shard::iter))
+        one.into_iter().chain(more.into_iter().flat_map(Shards::iter))
     }
 
     /// The value under a key for changing. The change must keep key and hash.
@@ -269,11 +128,7 @@ impl<V: Keyed + Clone> Map<V> {
         match self {
             Map::Empty => None,
             Map::One(value) => (value.hash() == hash && value.key() == key).then_some(value),
-            Map::Few(shard) => shard.get_mut(hash, key),
-            Map::Many(directory) => {
-                let at = directory.place(hash);
-                directory.shards[at].get_mut(hash, key)
-            }
+            Map::More(shards) => shards.get_mut(hash, key),
         }
     }
 
@@ -298,53 +153,38 @@ impl<V: Keyed + Clone> Map<V> {
 
     /// Puts in a value whose key is not there.
     fn add(&mut self, value: V) {
-        match self {
+        match std::mem::take(self) {
             Map::Empty => *self = Map::One(value),
-            Map::One(_) => {
-                let mut shard = Shard::empty(SMALLEST);
-                if let Map::One(first) = std::mem::take(self) {
-                    shard.add(first);
-                }
-                shard.add(value);
-                *self = Map::Few(shard);
+            Map::One(first) => {
+                let mut shards = Shards::Empty;
+                shards.add(first);
+                shards.add(value);
+                *self = Map::More(shards);
             }
-            Map::Few(shard) if shard.taken < SHARD_LOAD => shard.add(value),
-            Map::Few(shard) => {
-                *self = Map::Many(Directory::doubled(std::slice::from_ref(shard), shard.taken));
-                self.add(value);
-            }
-            Map::Many(directory) => {
-                if directory.len >= directory.shards.len() * SHARD_LOAD {
-                    *directory = Directory::doubled(&directory.shards, directory.len);
-                }
-                let at = directory.place(value.hash());
-                directory.shards[at].add(value);
-                directory.len += 1;
+            Map::More(mut shards) => {
+                shards.add(value);
+                *self = Map::More(shards);
             }
         }
     }
 
     /// Takes a value out.
     pub(crate) fn remove(&mut self, hash: u64, key: &V::Key) -> Option<V> {
-        let gone = match self {
+        match self {
             Map::Empty => None,
             Map::One(value) if value.hash() == hash && value.key() == key => match std::mem::take(self) {
                 Map::One(value) => Some(value),
                 _ => None,
             },
             Map::One(_) => None,
-            Map::Few(shard) => shard.remove(hash, key),
-            Map::Many(directory) => {
-                let at = directory.place(hash);
-                let gone = directory.shards[at].remove(hash, key);
-                directory.len -= usize::from(gone.is_some());
+            Map::More(shards) => {
+                let gone = shards.remove(hash, key);
+                if shards.is_empty() {
+                    *self = Map::Empty;
+                }
                 gone
             }
-        };
-        if let Map::Few(Shard { taken: 0, .. }) | Map::Many(Directory { len: 0, .. }) = self {
-            *self = Map::Empty;
         }
-        gone
     }
 }
 
