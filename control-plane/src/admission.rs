@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
 use crate::document;
-use crate::secrets::{self, Vault};
+use crate::secrets::{self, Rewrapped, SecretError, Vault};
 use crate::state::{Live, State, blocking};
 use crate::store::{AuditRecord, Commit, CommitError, Head, Store, StoreError};
 use crate::telemetry::Metrics;
@@ -144,14 +144,19 @@ impl Admission {
             audit: Some(intent.audit.clone()),
         };
         let begun = Instant::now();
-        let committed = self.store.commit(commit).await.map_err(|error| match error {
+        let committed = self.store.commit(commit).await;
+        if matches!(committed, Err(CommitError::Resealed)) {
+            self.follow_master().await.map_err(|error| Missed::Refused(error.into()))?;
+            return Err(Missed::Moved(base.head.revision));
+        }
+        let committed = committed.map_err(|error| match error {
             CommitError::Moved { head } => {
                 self.metrics.commit_conflicts.inc();
                 Missed::Moved(head.revision)
             }
             CommitError::Store(error) => Missed::Refused(Refusal::Store(error)),
             // Both say that the plan was not made from the state it was made from.
-            defect @ (CommitError::Precondition { .. } | CommitError::Refused(_)) => {
+            defect @ (CommitError::Precondition { .. } | CommitError::Refused(_) | CommitError::Resealed) => {
                 Missed::Refused(Refusal::Store(StoreError::Broken(defect.to_string())))
             }
         })?;
@@ -182,6 +187,22 @@ impl Admission {
         };
         let (state, vault) = (Arc::clone(base), Arc::clone(&self.vault));
         blocking(move || Plan::make(&state, &batch, &vault)).await
+    }
+
+    /// Seals everything with the first of the master keys that this process was given.
+    ///
+    /// # Errors
+    /// As `secrets::rewrap`.
+    pub async fn rewrap(&self) -> Result<Rewrapped, SecretError> {
+        secrets::rewrap(&self.vault, &*self.store).await
+    }
+
+    /// Another replica has named another master key.
+    async fn follow_master(&self) -> Result<(), SecretError> {
+        match self.store.master().await? {
+            Some(record) => self.vault.follow(&record),
+            None => Ok(()),
+        }
     }
 
     async fn rollback(&self, base: &State, to: u64) -> Result<Batch, Refusal> {

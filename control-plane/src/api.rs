@@ -17,6 +17,7 @@ mod problem;
 mod redact;
 mod resources;
 mod revisions;
+mod secrets;
 pub mod server;
 mod tokens;
 mod watch;
@@ -130,6 +131,7 @@ fn routes() -> Vec<Route> {
         read("/v1/tokens", ADMIN, get(tokens::list)),
         write("POST", "/v1/tokens", ADMIN, "token.create", post(tokens::create)),
         write("DELETE", "/v1/tokens/{name}", ADMIN, "token.delete", delete(tokens::delete)),
+        write("POST", "/v1/secrets/rewrap", ADMIN, "secrets.rewrap", post(secrets::rewrap)),
         read("/v1/audit", ADMIN, get(audit::list)),
         read("/v1/watch", VIEWER, get(watch::watch)),
         read("/livez", Public, get(health::live)),

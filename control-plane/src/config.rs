@@ -131,8 +131,8 @@ struct Args {
     /// $XDG_STATE_HOME/gateway/gateway-control-plane]
     #[arg(long, env = "GATEWAY_STATE_DIR", hide_env_values = true, value_name = "DIR")]
     state_dir: Option<PathBuf>,
-    /// File with the key that seals secrets in the store, 32 bytes or 64 hex digits; PostgreSQL needs one, the same for
-    /// every replica [file: masterKeyFile] [default on SQLite: master-key in the state directory, made when missing]
+    /// File with the key that seals secrets in the store, 64 hex digits; to replace it, the new key in the first line
+    /// and the old one below, then `gatewayctl secrets rewrap`. PostgreSQL needs one, the same for every replica [file: masterKeyFile] [default on SQLite: master-key in the state directory, made when missing]
     #[arg(long, env = "GATEWAY_MASTER_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     master_key_file: Option<PathBuf>,
     /// File whose content is made an admin token at each start: the way back in [file: adminTokenFile]

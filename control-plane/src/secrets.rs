@@ -4,14 +4,17 @@
 //! does not open.
 //!
 //! A reference also carries an HMAC, which tells without opening anything whether a value is the stored one. Its key
-//! is random, made with the store and sealed like a data key: another master key will not change a single body.
+//! is random, made with the store and sealed like a data key: another master key does not change a single body, and
+//! replacing it ([`rewrap`]) encrypts data keys anew and nothing else.
 //! Invariant: what leaves this module is sealed, or in a buffer that is wiped when it is dropped.
 
 mod master;
+mod rewrap;
 
 use std::collections::HashMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -22,8 +25,9 @@ use rand::RngExt as _;
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-use crate::store::{MasterRecord, SecretId, SecretRecord, Store, StoreError};
-pub use master::{MasterKey, MasterKeyError, check, open};
+use crate::store::{MasterId, MasterRecord, SecretId, SecretRecord, Store, StoreError};
+pub use master::{MasterKey, MasterKeyError, MasterKeys, check, open};
+pub use rewrap::{Rewrapped, rewrap};
 
 const NONCE: usize = 12;
 /// What AES-GCM adds to what it encrypts.
@@ -83,45 +87,73 @@ pub enum SecretError {
         /// What is wrong.
         why: &'static str,
     },
+    /// The store's secrets are now sealed with a master key that this process was not given.
+    #[error(
+        "the store's secrets are now sealed with another master key (id {}), which this replica was not given: add it to its --master-key-file",
+        master::hex(.0)
+    )]
+    UnknownMaster(MasterId),
 }
 
 /// Seals and opens.
 pub struct Vault {
-    master: [u8; 8],
-    /// Encrypts data keys.
-    wrap: Aes256Gcm,
+    /// What encrypts data keys, by the master key it comes from, in the order of the file.
+    wraps: Vec<(MasterId, Aes256Gcm)>,
+    /// Which of them seals: the one that the store names.
+    sealing: AtomicUsize,
     tags: Zeroizing<[u8; 32]>,
 }
 
 impl fmt::Debug for Vault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Vault({})", master::hex(&self.master))
+        write!(f, "Vault({})", master::hex(&self.sealing().0))
     }
 }
 
 impl Vault {
     /// For a store that has none: with what it has to keep.
-    pub fn create(key: &MasterKey) -> (Self, MasterRecord) {
-        let tags = Zeroizing::new(rand::rng().random());
-        let vault = Vault { master: key.id(), wrap: key.wrap(), tags };
-        let tag_key = seal(&vault.wrap, &vault.tag_key_place(), &*vault.tags);
-        let record = MasterRecord { id: vault.master, tag_key };
+    pub fn create(keys: &MasterKeys) -> (Self, MasterRecord) {
+        let vault = Vault::with(keys, Zeroizing::new(rand::rng().random()));
+        let record = vault.record(vault.first());
         (vault, record)
     }
 
-    /// For a store that has one; `None`: it was made with another master key.
-    pub fn unlock(key: &MasterKey, record: &MasterRecord) -> Option<Self> {
-        let mut vault = Vault { master: key.id(), wrap: key.wrap(), tags: Zeroizing::default() };
-        if record.id != vault.master {
-            return None;
-        }
-        let tags = unseal(&vault.wrap, &vault.tag_key_place(), &record.tag_key)?;
+    /// For a store that has one; `None`: it is sealed with a master key that is not among these.
+    pub fn unlock(keys: &MasterKeys, record: &MasterRecord) -> Option<Self> {
+        let mut vault = Vault::with(keys, Zeroizing::default());
+        vault.follow(record).ok()?;
+        let tags = unseal(&vault.sealing().1, &tag_key_place(record.id), &record.tag_key)?;
         vault.tags = Zeroizing::new(tags.as_slice().try_into().ok()?);
         Some(vault)
     }
 
-    fn tag_key_place(&self) -> Vec<u8> {
-        [b"tag key\0", &self.master[..]].concat()
+    fn with(keys: &MasterKeys, tags: Zeroizing<[u8; 32]>) -> Self {
+        let wraps = keys.iter().map(|key| (key.id(), key.wrap())).collect();
+        Vault { wraps, sealing: AtomicUsize::new(0), tags }
+    }
+
+    fn first(&self) -> &(MasterId, Aes256Gcm) {
+        &self.wraps[0]
+    }
+
+    fn sealing(&self) -> &(MasterId, Aes256Gcm) {
+        &self.wraps[self.sealing.load(Ordering::Relaxed)]
+    }
+
+    /// What the store keeps of a master key.
+    fn record(&self, (id, wrap): &(MasterId, Aes256Gcm)) -> MasterRecord {
+        MasterRecord { id: *id, tag_key: seal(wrap, &tag_key_place(*id), &*self.tags) }
+    }
+
+    /// Seals with the master key that the store names from now on.
+    ///
+    /// # Errors
+    /// [`SecretError::UnknownMaster`]
+    pub fn follow(&self, record: &MasterRecord) -> Result<(), SecretError> {
+        let at = self.wraps.iter().position(|(id, _)| *id == record.id);
+        let at = at.ok_or(SecretError::UnknownMaster(record.id))?;
+        self.sealing.store(at, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Tells a value of a secret from any other.
@@ -138,9 +170,10 @@ impl Vault {
     pub fn seal(&self, id: SecretId, value: &str) -> SecretRecord {
         let data_key: Zeroizing<[u8; 32]> = Zeroizing::new(rand::rng().random());
         let cipher = Aes256Gcm::new_from_slice(&*data_key).expect("32 bytes");
+        let (master, wrap) = self.sealing();
         SecretRecord {
-            master: self.master,
-            data_key: seal(&self.wrap, &place("data key", &id), &*data_key),
+            master: *master,
+            data_key: seal(wrap, &place("data key", &id), &*data_key),
             value: seal(&cipher, &place("value", &id), value.as_bytes()),
             id,
         }
@@ -151,16 +184,28 @@ impl Vault {
     /// # Errors
     /// [`SecretError::Damaged`].
     pub fn open(&self, record: &SecretRecord) -> Result<Zeroizing<String>, SecretError> {
+        let data_key = self.data_key(record)?;
         let open = || {
-            let data_key = unseal(&self.wrap, &place("data key", &record.id), &record.data_key)?;
             let cipher = Aes256Gcm::new_from_slice(&data_key).ok()?;
             let mut value = unseal(&cipher, &place("value", &record.id), &record.value)?;
             String::from_utf8(std::mem::take(&mut *value)).ok().map(Zeroizing::new)
         };
-        if record.master != self.master {
-            return Err(damaged(&record.id, "it was sealed with another master key"));
-        }
-        open().ok_or_else(|| damaged(&record.id, "its seal is broken"))
+        open().ok_or_else(|| broken_seal(&record.id))
+    }
+
+    fn data_key(&self, record: &SecretRecord) -> Result<Zeroizing<Vec<u8>>, SecretError> {
+        let known = self.wraps.iter().find(|(id, _)| *id == record.master);
+        let (_, wrap) = known
+            .ok_or_else(|| damaged(&record.id, "it was sealed with a master key that is not at hand"))?;
+        unseal(wrap, &place("data key", &record.id), &record.data_key).ok_or_else(|| broken_seal(&record.id))
+    }
+
+    /// The same value under the first master key.
+    fn rewrapped(&self, record: SecretRecord) -> Result<SecretRecord, SecretError> {
+        let data_key = self.data_key(&record)?;
+        let (master, wrap) = self.first();
+        let data_key = seal(wrap, &place("data key", &record.id), &data_key);
+        Ok(SecretRecord { master: *master, data_key, ..record })
     }
 
     /// The values behind the references of objects as they are stored; objects without secrets are not in it.
@@ -206,8 +251,21 @@ pub fn references(resource: &mut Resource) -> Result<Vec<SecretId>, SecretError>
     .collect()
 }
 
+/// A master key's id as people see it.
+pub fn shown(id: MasterId) -> String {
+    master::hex(&id)
+}
+
 fn damaged(id: &SecretId, why: &'static str) -> SecretError {
     SecretError::Damaged { key: id.key.clone(), field: id.field.clone(), why }
+}
+
+fn broken_seal(id: &SecretId) -> SecretError {
+    damaged(id, "its seal is broken")
+}
+
+fn tag_key_place(id: MasterId) -> Vec<u8> {
+    [b"tag key\0", &id[..]].concat()
 }
 
 /// What a seal is bound to.

@@ -33,7 +33,7 @@ use uuid::Uuid;
 pub use commit::{Commit, Committed, Content, Precondition, Write};
 pub use error::{CommitError, StoreError, TokenError};
 pub use record::{
-    AuditEntry, AuditRecord, MasterRecord, Node, NodeSeen, Page, PageRequest, Revision, SecretId,
+    AuditEntry, AuditRecord, MasterId, MasterRecord, Node, NodeSeen, Page, PageRequest, Revision, SecretId,
     SecretRecord, TokenRecord, Tokens,
 };
 
@@ -214,6 +214,30 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// # Errors
     /// When the database does not answer.
     async fn create_master(&self, record: MasterRecord) -> Result<MasterRecord, StoreError>;
+
+    /// Names another master key for what is sealed from now on. A commit whose values are sealed with any other
+    /// fails with [`CommitError::Resealed`], also one that is under way.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn replace_master(&self, record: MasterRecord) -> Result<(), StoreError>;
+
+    /// At most `limit` of the sealed values whose data keys are encrypted with another master key than that, in any
+    /// order.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn secrets_of_other_masters(
+        &self,
+        master: MasterId,
+        limit: u32,
+    ) -> Result<Vec<SecretRecord>, StoreError>;
+
+    /// Replaces the data keys of sealed values, all or none; the values stay.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn put_data_keys(&self, secrets: Vec<SecretRecord>) -> Result<(), StoreError>;
 
     /// All admin tokens, by name.
     ///

@@ -95,6 +95,9 @@ pub(crate) enum Command {
     /// Manage admin tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Manage how secrets are sealed in the store
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Write every object of every namespace as YAML
     Dump,
     /// Check a server and token and save them as a context
@@ -359,6 +362,12 @@ pub(crate) struct StatusArgs {
     /// Namespace
     #[arg(short, long, value_name = "NS", default_value = gateway_proto::DEFAULT_NAMESPACE, value_parser = name)]
     pub(crate) namespace: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum SecretsCommand {
+    /// Seal every secret with the first key of the control plane's --master-key-file, so that the keys below it can go
+    Rewrap,
 }
 
 #[derive(Debug, Subcommand)]

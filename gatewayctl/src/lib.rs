@@ -23,6 +23,7 @@ mod output;
 mod report;
 mod rollout;
 mod route;
+mod secrets;
 mod spans;
 mod status;
 mod token;
@@ -85,6 +86,7 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Nodes(args) => nodes::run(args, &connect()?, output).await,
         Command::Status(args) => status::run(args, &connect()?, output).await,
         Command::Token(command) => token::run(command, &connect()?, output).await,
+        Command::Secrets(command) => secrets::run(command, &connect()?, output).await,
         Command::Dump => dump::run(&connect()?, output).await,
         Command::Login(args) => context::login(args, &cli.connection, output).await,
         Command::Context(ContextCommand::List) => context::list(output),

@@ -69,6 +69,16 @@ pub struct Prune {
     pub max_delete: Option<u32>,
 }
 
+/// Answer to a rewrap of secrets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RewrapResponse {
+    /// Id of the master key that every secret is sealed with now.
+    pub master: String,
+    /// How many secrets were sealed with another one before.
+    pub data_keys: u64,
+}
+
 /// Answer to an apply, a write of one object or a rollback.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

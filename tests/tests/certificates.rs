@@ -122,7 +122,8 @@ async fn the_life_of_a_certificate(mut stack: Stack) -> anyhow::Result<()> {
     what_is_shown_is_masked_and_may_be_applied_again(&stack, &[&old, &new]).await?;
     restarts_change_nothing(&mut stack, &old).await?;
     nothing_holds_a_key(&stack, &[&old, &new]).await?;
-    another_master_key_is_refused(&mut stack).await
+    another_master_key_is_refused(&mut stack).await?;
+    the_master_key_is_replaced(&mut stack, &old).await
 }
 
 async fn what_is_shown_is_masked_and_may_be_applied_again(
@@ -240,6 +241,30 @@ async fn another_master_key_is_refused(stack: &mut Stack) -> anyhow::Result<()> 
     })
     .await?;
     stack.start_control_plane().await
+}
+
+async fn the_master_key_is_replaced(stack: &mut Stack, pair: &Pair) -> anyhow::Result<()> {
+    let (file, new) = (stack.master_key(), "cd".repeat(32));
+    let old = std::fs::read_to_string(&file)?;
+    stack.kill_control_plane().await?;
+    std::fs::write(&file, format!("{new}\n{old}\n"))?;
+    stack.start_control_plane().await?;
+    let done = stack.gatewayctl(&["secrets", "rewrap"]).await?;
+    let said = [done.stdout, done.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(done.status.success() && said.contains("sealed with master key"), "{said}");
+    let audit = stack.admin().get("/v1/audit").await?;
+    assert_eq!(audit["items"][0]["action"], "secrets.rewrap", "{audit}");
+
+    // The new key alone does from here on, for what was sealed before too.
+    stack.kill_control_plane().await?;
+    std::fs::write(&file, &new)?;
+    stack.start_control_plane().await?;
+    let fresh = stack.start_data_plane(stack.stream_address())?;
+    served_with(pair, &[stack.listener(fresh, "default/secure").await?]).await?;
+    let same = stack.admin().apply(&[document(pair)]).await;
+    assert!(same.is_ok(), "{same:?}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]

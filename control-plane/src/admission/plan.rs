@@ -120,6 +120,8 @@ impl From<SecretError> for Refusal {
         Refusal::Store(match error {
             SecretError::Store(error) => error,
             damaged @ SecretError::Damaged { .. } => StoreError::Broken(damaged.to_string()),
+            // Somebody has to give this replica the key.
+            unknown @ SecretError::UnknownMaster(_) => StoreError::Unavailable(unknown.to_string()),
         })
     }
 }

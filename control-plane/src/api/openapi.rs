@@ -36,6 +36,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| build().to_string());
     admin::CreateToken,
     admin::Token,
     admin::TokenList,
+    admin::RewrapResponse,
     admin::AuditList,
     admin::WatchEvent,
     admin::Problem,

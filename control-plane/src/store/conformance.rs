@@ -64,7 +64,9 @@ cases! {
     secrets:
         a_sealed_value_is_kept_beside_the_revision_that_brought_it,
         a_commit_that_does_not_happen_leaves_no_sealed_value,
-        of_two_master_keys_the_first_stays;
+        of_two_master_keys_the_first_stays,
+        a_commit_under_another_master_key_than_the_named_one_is_refused,
+        data_keys_are_replaced_and_values_stay;
     watching:
         the_watch_wakes_for_commits_of_any_handle,
         the_token_watch_wakes_for_changes_of_any_handle,

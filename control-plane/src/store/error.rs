@@ -64,6 +64,9 @@ pub enum CommitError {
     /// The commit is empty or names an object twice: a defect of the caller.
     #[error("refused to commit: {0}")]
     Refused(String),
+    /// Its secrets are sealed with a master key that the store does not name any more.
+    #[error("the store's secrets are sealed with another master key now")]
+    Resealed,
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -125,24 +125,27 @@ pub struct SecretId {
     pub revision: u64,
 }
 
+/// Tells master keys apart.
+pub type MasterId = [u8; 8];
+
 /// A secret as it is kept: sealed. What is in it, `secrets.rs` knows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretRecord {
     /// Which value.
     pub id: SecretId,
     /// Which master key it is sealed with.
-    pub master: [u8; 8],
+    pub master: MasterId,
     /// The key of this value, sealed with the master key.
     pub data_key: Vec<u8>,
     /// The value, sealed with its key.
     pub value: Vec<u8>,
 }
 
-/// Which master key a store was made with.
+/// Which master key a store is sealed with.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MasterRecord {
     /// Tells it from others.
-    pub id: [u8; 8],
+    pub id: MasterId,
     /// The key of the tags, sealed with it.
     pub tag_key: Vec<u8>,
 }

@@ -173,6 +173,12 @@ pub(super) fn operation(method: &str, path: &str) -> Option<Operation> {
         ("GET", "/v1/audit") => {
             read("listAudit", "Who did what, newest first.", &[LIMIT, CURSOR], "AuditList")
         }
+        ("POST", "/v1/secrets/rewrap") => read(
+            "rewrapSecrets",
+            "Seals every secret with the first key of --master-key-file.",
+            &[],
+            "RewrapResponse",
+        ),
         ("GET", "/v1/watch") => Operation {
             response: Some(("text/event-stream", Body::Named("WatchEvent"))),
             ..read("watch", "Events of revisions and data planes as they happen.", &[], "WatchEvent")

@@ -61,3 +61,41 @@ pub(super) async fn of_two_master_keys_the_first_stays(url: String) {
     assert_eq!(two.create_master(record(2)).await.expect("answers"), record(1));
     assert_eq!(two.master().await.expect("answers"), Some(record(1)));
 }
+
+pub(super) async fn a_commit_under_another_master_key_than_the_named_one_is_refused(url: String) {
+    let (one, two) = (store(&url).await, store(&url).await);
+    let master = |content| MasterRecord { id: [content; 8], tag_key: vec![content; 60] };
+    one.create_master(master(1)).await.expect("answers");
+    commit_on_head(&*one, vec![put_with("a", vec![record(id("a", 1), 1)])]).await;
+    two.replace_master(master(2)).await.expect("answers");
+    assert_eq!(one.master().await.expect("answers"), Some(master(2)));
+
+    let head = one.head().await.expect("answers");
+    let old = vec![put_with("b", vec![record(id("b", 2), 1)])];
+    let refused = commit(&*one, head, old).await.expect_err("sealed with the old key");
+    assert!(matches!(refused, CommitError::Resealed), "{refused}");
+    assert_eq!(found(&*one, &[id("b", 2)]).await, []);
+    commit_on_head(&*one, vec![put("c", "without a secret")]).await;
+    commit_on_head(&*one, vec![put_with("b", vec![record(id("b", 3), 2)])]).await;
+}
+
+pub(super) async fn data_keys_are_replaced_and_values_stay(url: String) {
+    let store = store(&url).await;
+    let records: Vec<_> = ["a", "b", "c"].iter().zip(1..).map(|(name, at)| record(id(name, 1), at)).collect();
+    let writes = records.iter().map(|it| put_with(&it.id.key.name, vec![it.clone()])).collect();
+    commit_on_head(&*store, writes).await;
+    let others = async |limit| {
+        let mut others = store.secrets_of_other_masters([3; 8], limit).await.expect("answers");
+        others.sort_by(|one, other| one.id.cmp(&other.id));
+        others
+    };
+    assert_eq!(others(10).await, records[..2]);
+    assert_eq!(others(1).await.len(), 1);
+
+    let rewrapped = |it: &SecretRecord| SecretRecord { master: [3; 8], data_key: vec![9], ..it.clone() };
+    let rewrapped: Vec<_> = records[..2].iter().map(rewrapped).collect();
+    store.put_data_keys(rewrapped.clone()).await.expect("answers");
+    assert_eq!(others(10).await, []);
+    let expected = [rewrapped, records[2..].to_vec()].concat();
+    assert_eq!(found(&*store, &[id("a", 1), id("b", 1), id("c", 1)]).await, expected);
+}

@@ -26,6 +26,9 @@ pub(super) const NODES: &str = "SELECT node, replica, \
 pub(super) const FORGET_NODES: &str =
     "DELETE FROM nodes WHERE seen_us < (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $1";
 
+/// The named master key; nobody names another before the transaction ends.
+pub(super) const HOLD_MASTER: &str = "SELECT id FROM master FOR SHARE";
+
 /// Of a JSON list of [kind, namespace, name, field, revision].
 pub(super) const SECRETS: &str = "SELECT s.kind, s.namespace, s.name, s.field, s.revision, s.master, s.data_key, s.value \
     FROM json_array_elements($1::json) w JOIN secrets s ON s.kind = w ->> 0 AND s.namespace = w ->> 1 \

@@ -16,9 +16,9 @@ use super::{Connection, Database, Pool, dialect, objects, records, secrets};
 use crate::store::plan::{self, Plan, text_without_nul};
 use crate::store::watching::Watching;
 use crate::store::{
-    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Difference, Head, MasterRecord,
-    Node, NodeSeen, Page, PageRequest, Revision, SecretId, SecretRecord, Store, StoreError, TokenError,
-    TokenRecord, Tokens, Touched, Visit, failure,
+    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Difference, Head, MasterId,
+    MasterRecord, Node, NodeSeen, Page, PageRequest, Revision, SecretId, SecretRecord, Store, StoreError,
+    TokenError, TokenRecord, Tokens, Touched, Visit, failure,
 };
 
 /// For reads of a few rows; longer than the time to wait for a connection.
@@ -84,6 +84,9 @@ impl Handle {
         let existing: HashMap<_, _> = dialect::existing(&mut transaction, &keys).await?;
         drop(keys);
         let plan = plan::plan(commit, &existing, now())?;
+        if !secrets::are_current(&mut transaction, &plan.secrets).await? {
+            return Err(PrepareError::Failed(CommitError::Resealed));
+        }
         write_plan(&mut transaction, &plan, audit).await?;
         Ok((transaction, plan))
     }
@@ -273,6 +276,31 @@ impl Store for Handle {
             let kept = secrets::create_master(&mut transaction, &record).await?;
             confirm(transaction).await?;
             Ok(kept)
+        })
+        .await
+    }
+
+    async fn replace_master(&self, record: MasterRecord) -> Result<()> {
+        within(LONG, async {
+            let mut transaction = self.write().await?;
+            secrets::replace_master(&mut transaction, &record).await?;
+            confirm(transaction).await
+        })
+        .await
+    }
+
+    async fn secrets_of_other_masters(&self, master: MasterId, limit: u32) -> Result<Vec<SecretRecord>> {
+        within(LONG, async {
+            secrets::of_other_masters(&mut *self.readers.acquire().await?, master, limit).await
+        })
+        .await
+    }
+
+    async fn put_data_keys(&self, secrets: Vec<SecretRecord>) -> Result<()> {
+        within(LONG, async {
+            let mut transaction = self.write().await?;
+            secrets::put_data_keys(&mut transaction, &secrets).await?;
+            confirm(transaction).await
         })
         .await
     }

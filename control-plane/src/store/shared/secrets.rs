@@ -5,7 +5,7 @@ use sqlx::Row as _;
 
 use super::objects::{broken, key, number, signed};
 use super::{Connection, Row, dialect};
-use crate::store::{MasterRecord, SecretId, SecretRecord, StoreError};
+use crate::store::{MasterId, MasterRecord, SecretId, SecretRecord, StoreError};
 
 type Result<T> = std::result::Result<T, StoreError>;
 
@@ -32,6 +32,57 @@ pub(super) async fn insert(
             .execute(&mut *connection)
             .await?;
     }
+    Ok(())
+}
+
+/// Whether values are sealed with the master key that is named, which stays so until the transaction ends.
+pub(super) async fn are_current(
+    connection: &mut Connection,
+    secrets: &[SecretRecord],
+) -> std::result::Result<bool, sqlx::Error> {
+    if secrets.is_empty() {
+        return Ok(true);
+    }
+    let row = sqlx::query(dialect::HOLD_MASTER).fetch_optional(connection).await?;
+    let named = row.map(|row| row.try_get::<Vec<u8>, _>("id")).transpose()?;
+    Ok(named.is_none_or(|named| secrets.iter().all(|secret| secret.master.as_slice() == named)))
+}
+
+/// Values whose data keys are encrypted with another master key.
+pub(super) async fn of_other_masters(
+    connection: &mut Connection,
+    master: MasterId,
+    limit: u32,
+) -> Result<Vec<SecretRecord>> {
+    const SQL: &str = "SELECT kind, namespace, name, field, revision, master, data_key, value FROM secrets \
+         WHERE master <> $1 LIMIT $2";
+    let rows = sqlx::query(SQL).bind(master.as_slice()).bind(i64::from(limit)).fetch_all(connection).await?;
+    rows.iter().map(secret).collect()
+}
+
+/// Replaces data keys.
+pub(super) async fn put_data_keys(connection: &mut Connection, secrets: &[SecretRecord]) -> Result<()> {
+    const SQL: &str = "UPDATE secrets SET master = $1, data_key = $2 \
+         WHERE kind = $3 AND namespace = $4 AND name = $5 AND field = $6 AND revision = $7";
+    for SecretRecord { id, master, data_key, .. } in secrets {
+        sqlx::query(SQL)
+            .bind(master.as_slice())
+            .bind(data_key.as_slice())
+            .bind(id.key.kind.as_str())
+            .bind(&*id.key.namespace)
+            .bind(&*id.key.name)
+            .bind(&*id.field)
+            .bind(signed(id.revision))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// Names another master key.
+pub(super) async fn replace_master(connection: &mut Connection, record: &MasterRecord) -> Result<()> {
+    const SQL: &str = "UPDATE master SET id = $1, tag_key = $2 WHERE id <> $1";
+    sqlx::query(SQL).bind(record.id.as_slice()).bind(record.tag_key.as_slice()).execute(connection).await?;
     Ok(())
 }
 

@@ -25,6 +25,9 @@ pub(super) const NODES: &str = "SELECT node, replica, \
 pub(super) const FORGET_NODES: &str =
     "DELETE FROM nodes WHERE seen_us < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - $1";
 
+/// The named master key; a writer is alone anyway.
+pub(super) const HOLD_MASTER: &str = "SELECT id FROM master";
+
 /// Of a JSON list of [kind, namespace, name, field, revision].
 pub(super) const SECRETS: &str = "SELECT s.kind, s.namespace, s.name, s.field, s.revision, s.master, s.data_key, s.value \
     FROM json_each($1) w CROSS JOIN secrets s WHERE s.kind = w.value ->> 0 AND s.namespace = w.value ->> 1 \

@@ -1,0 +1,139 @@
+//! The way from one master key to the next. Every replica is given a file with the new key above the old one; then the
+//! store is told which seals from now on, and every data key is encrypted anew, page by page. Values and bodies stay as
+//! they are. It may break off anywhere and be run again; once it has ended, the old key can be taken out of the files.
+//!
+//! The store takes no value that is sealed with another key than the one it names, so that a replica that has not heard
+//! of the change leaves nothing behind that the old key would be needed for.
+
+use super::{SecretError, Vault};
+use crate::store::{MasterId, Store};
+
+/// Data keys of one page.
+const PAGE: u32 = 500;
+
+/// What a rewrap came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rewrapped {
+    /// The master key that everything is sealed with now.
+    pub master: MasterId,
+    /// How many data keys were encrypted anew.
+    pub data_keys: u64,
+}
+
+/// Seals everything with the first of the vault's master keys.
+///
+/// # Errors
+/// [`SecretError`]: the store fails, or a value is sealed with a master key that is not at hand.
+pub async fn rewrap(vault: &Vault, store: &dyn Store) -> Result<Rewrapped, SecretError> {
+    let record = vault.record(vault.first());
+    let master = record.id;
+    store.replace_master(record.clone()).await?;
+    vault.follow(&record)?;
+    let mut data_keys = 0;
+    loop {
+        let page = store.secrets_of_other_masters(master, PAGE).await?;
+        if page.is_empty() {
+            return Ok(Rewrapped { master, data_keys });
+        }
+        let page = page.into_iter().map(|it| vault.rewrapped(it)).collect::<Result<Vec<_>, _>>()?;
+        data_keys += page.len() as u64;
+        store.put_data_keys(page).await?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use gateway_proto::admin::Role;
+    use gateway_proto::kind::{Key, Kind, Resource};
+    use gateway_proto::wire;
+
+    use super::super::{MasterKey, MasterKeys, SecretId};
+    use super::*;
+    use crate::store::{self, Commit, CommitError, Precondition, SecretRecord, Write};
+
+    fn id(name: &str, revision: u64) -> SecretId {
+        SecretId { key: Key::new(Kind::Certificate, "default", name), field: "spec.key".into(), revision }
+    }
+
+    fn write(record: SecretRecord) -> Write {
+        let metadata = wire::Metadata { name: record.id.key.name.clone(), ..Default::default() };
+        let object = wire::Certificate { metadata: Some(metadata), ..Default::default() };
+        Write::put(Resource::from(object), Precondition::Any).with_secrets(vec![record])
+    }
+
+    async fn commit(store: &dyn Store, record: SecretRecord) -> Result<u64, CommitError> {
+        let base = store.head().await.expect("answers");
+        let writes = vec![write(record)];
+        let commit = Commit { base, author: "ann".into(), message: String::new(), writes, audit: None };
+        store.commit(commit).await.map(|committed| committed.head.revision)
+    }
+
+    async fn value(store: &dyn Store, vault: &Vault, id: &SecretId) -> Result<String, SecretError> {
+        let record = store.secrets(vec![id.clone()]).await?.pop().expect("it is there");
+        Ok(vault.open(&record)?.to_string())
+    }
+
+    #[tokio::test]
+    async fn after_a_rewrap_the_old_key_is_needed_for_nothing_and_takes_nothing() {
+        let directory = tempfile::TempDir::new().expect("a folder");
+        let url = format!("sqlite://{}", directory.path().join("gateway.db").display());
+        let (_, token) = crate::auth::new_token("admin", Role::Admin, Vec::new(), None);
+        let store: Arc<dyn Store> = store::open(&url, &token).await.expect("opens").store;
+        let text = || super::super::master::hex(&rand::random::<[u8; 32]>());
+        let (old, new) = (text(), text());
+        let keys = |lines: &[&str]| MasterKeys::parse(lines.join("\n").as_bytes()).expect("keys");
+
+        let (replica, record) = Vault::create(&keys(&[&old]));
+        store.create_master(record.clone()).await.expect("answers");
+        let count = u64::from(PAGE) + 3;
+        for revision in 1..=count {
+            let id = id(&format!("c{revision}"), revision);
+            commit(&*store, replica.seal(id, "before")).await.expect("stored");
+        }
+
+        let vault = Vault::unlock(&keys(&[&new, &old]), &record).expect("the old key is among them");
+        let tag = vault.tag(&id("c1", 1).key, "spec.key", "before");
+        // Until then the old key seals, so that replicas without the new one can open everything.
+        assert_eq!(vault.seal(id("x", 1), "x").master, record.id);
+        let done = rewrap(&vault, &*store).await.expect("both keys are at hand");
+        assert_eq!(done, Rewrapped { master: keys(&[&new]).first().id(), data_keys: count });
+        let again = rewrap(&vault, &*store).await.expect("nothing is left");
+        assert_eq!(again, Rewrapped { data_keys: 0, ..done });
+
+        // A replica that knows only the old key is refused, and told why.
+        let late = commit(&*store, replica.seal(id("late", count + 1), "late")).await;
+        assert!(matches!(late, Err(CommitError::Resealed)), "{late:?}");
+        let named = store.master().await.expect("answers").expect("there is one");
+        assert!(matches!(replica.follow(&named), Err(SecretError::UnknownMaster(id)) if id == done.master));
+        commit(&*store, vault.seal(id("new", count + 1), "after")).await.expect("stored");
+
+        let only_new = Vault::unlock(&keys(&[&new]), &named).expect("the new key alone does");
+        for (name, revision, expected) in
+            [("c1", 1, "before"), (&format!("c{count}"), count, "before"), ("new", count + 1, "after")]
+        {
+            assert_eq!(value(&*store, &only_new, &id(name, revision)).await.expect("opens"), expected);
+        }
+        assert_eq!(only_new.tag(&id("c1", 1).key, "spec.key", "before"), tag, "equal content stays equal");
+        assert!(Vault::unlock(&keys(&[&old]), &named).is_none());
+        assert!(value(&*store, &replica, &id("c1", 1)).await.is_err(), "the old key opens nothing");
+        store.close().await;
+    }
+
+    #[test]
+    fn a_file_holds_keys_line_by_line() {
+        let digits = |byte: u8| super::super::master::hex(&[byte; 32]);
+        let text = format!("# since May\n{}\n\n  {} \r\n", digits(1), digits(2));
+        let ids: Vec<_> =
+            MasterKeys::parse(text.as_bytes()).expect("two").iter().map(MasterKey::id).collect();
+        let of = |byte| MasterKeys::parse(digits(byte).as_bytes()).expect("one").first().id();
+        assert_eq!(ids, [of(1), of(2)]);
+        let (one, long) = (digits(1), format!("{}00", digits(1)));
+        let broken = format!("{one}\nsecret");
+        for none in ["", "# nothing", "0123", &one[1..], &long, &broken, &one.replace('0', "x")] {
+            assert!(MasterKeys::parse(none.as_bytes()).is_none(), "{none}");
+        }
+        assert!(MasterKeys::parse(b"0123456789abcdef0123456789abcdef").is_none(), "any 32 bytes are no key");
+    }
+}
