@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=gateway");
-    let files = ["meta", "listener", "upstream", "route", "policy", "certificate", "sync"]
+    let files = ["meta", "listener", "upstream", "route", "policy", "certificate", "identity", "sync"]
         .map(|name| format!("gateway/v1/{name}.proto"));
 
     let mut compiler = protox::Compiler::new(["."])?;
@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Messages with secrets of their own: `secret.rs` prints them without.
-const SECRETIVE: [&str; 2] = ["CertificateSpec", "SecretValue"];
+const SECRETIVE: [&str; 3] = ["CertificateSpec", "TokenIssuerSpec", "SecretValue"];
 
 const SYNC: [&str; 24] = [
     "Cursor",

@@ -158,6 +158,8 @@ const fn of_kind(kind: Kind) -> &'static [&'static str] {
         Kind::Upstream => &["TARGETS"],
         Kind::Policy => &["GLOBAL", "POLICIES"],
         Kind::Certificate => &[],
+        Kind::Consumer => &["GROUPS", "POLICIES"],
+        Kind::TokenIssuer => &["ISSUER", "AUDIENCES", "ALGORITHMS", "KEYS"],
     }
 }
 
@@ -176,6 +178,8 @@ fn row(kind: Kind, object: &Value, args: &GetArgs, columns: Columns) -> Vec<Stri
         }
         Kind::Policy => row.extend([spec["global"].as_bool().unwrap_or(false).to_string(), policies(spec)]),
         Kind::Certificate => {}
+        Kind::Consumer => row.extend([few(list(&spec["groups"]).map(scalar)), policies(spec)]),
+        Kind::TokenIssuer => row.extend(token_issuer(spec)),
     }
     if columns == Columns::Many {
         for field in ["revision", "generation", "updatedAt"] {
@@ -216,6 +220,16 @@ fn route(spec: &Value) -> [String; 3] {
         )
     };
     [or_any(hosts), or_any(matches), action]
+}
+
+fn token_issuer(spec: &Value) -> [String; 4] {
+    let keys = if spec.get("secret").is_some() { "secret" } else { "jwks" };
+    [
+        text(spec, "/issuer").to_owned(),
+        or_any(few(list(&spec["audiences"]).map(scalar))),
+        few(list(&spec["algorithms"]).map(scalar)),
+        keys.to_owned(),
+    ]
 }
 
 fn or_any(text: String) -> String {

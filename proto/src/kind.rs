@@ -99,6 +99,8 @@ kinds! {
     Upstream "upstreams",
     Policy "policies",
     Certificate "certificates",
+    Consumer "consumers",
+    TokenIssuer "tokenissuers",
 }
 
 impl Kind {

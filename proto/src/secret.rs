@@ -24,9 +24,15 @@ impl Resource {
                 let spec = it.spec.as_mut();
                 spec.map(|spec| ("spec.key".to_owned(), &mut spec.key)).into_iter().collect()
             }
-            Resource::Listener(_) | Resource::Route(_) | Resource::Upstream(_) | Resource::Policy(_) => {
-                Vec::new()
+            Resource::TokenIssuer(it) => {
+                let spec = it.spec.as_mut();
+                spec.map(|spec| ("spec.secret".to_owned(), &mut spec.secret)).into_iter().collect()
             }
+            Resource::Listener(_)
+            | Resource::Route(_)
+            | Resource::Upstream(_)
+            | Resource::Policy(_)
+            | Resource::Consumer(_) => Vec::new(),
         }
     }
 
@@ -141,6 +147,22 @@ pub fn without_keys(text: &str) -> Cow<'_, str> {
     }
     told.push_str(rest);
     Cow::Owned(told)
+}
+
+impl fmt::Debug for wire::TokenIssuerSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wire::TokenIssuerSpec { issuer, audiences, algorithms, jwks, secret: _, leeway, consumer_claim } =
+            self;
+        f.debug_struct("TokenIssuerSpec")
+            .field("issuer", issuer)
+            .field("audiences", audiences)
+            .field("algorithms", algorithms)
+            .field("jwks", jwks)
+            .field("secret", &MASK)
+            .field("leeway", leeway)
+            .field("consumer_claim", consumer_claim)
+            .finish()
+    }
 }
 
 impl fmt::Debug for wire::CertificateSpec {

@@ -11,6 +11,7 @@ pub mod https;
 pub mod process;
 pub mod services;
 pub mod stack;
+pub mod tokens;
 pub mod upstream;
 pub mod wait;
 

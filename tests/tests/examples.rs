@@ -7,6 +7,7 @@ use gateway_tests::client::Http;
 use gateway_tests::https::{Https, Pair};
 use gateway_tests::process::program;
 use gateway_tests::stack::Stack;
+use gateway_tests::tokens::Accounts;
 use gateway_tests::upstream::{Seen, Upstream};
 
 /// Host and path of a request, and the status and text of its answer.
@@ -35,6 +36,8 @@ const EXPECTED: &[(&str, &[Expectation])] = &[
     ("canary.yaml", &[("any", "/cart", 200, "shop.internal")]),
     ("policies.yaml", &[("any", "/shop/cart", 200, "/v2/cart"), ("any", "/", 404, "no_route")]),
     ("redirect.yaml", &[("any", "/old/page?q=1", 301, ""), ("www.example.com", "/x", 308, "")]),
+    // With tokens: has a test of its own.
+    ("jwt.yaml", &[("any", "/health", 200, "ok"), ("any", "/shop/cart", 401, "unauthorized")]),
     ("groups.yaml", &[]),
     // Over TLS: has a test of its own.
     ("https.yaml", &[]),
@@ -60,6 +63,9 @@ fn every_example_is_expected_here() {
 /// The certificate of `https.yaml`.
 static PAIR: LazyLock<Pair> = LazyLock::new(|| Pair::new().expect("there is randomness"));
 
+/// The issuer of `jwt.yaml`.
+static ACCOUNTS: LazyLock<Accounts> = LazyLock::new(|| Accounts::new("https://accounts.example.com"));
+
 async fn apply(stack: &Stack, backend: &str, file: &Path) -> anyhow::Result<()> {
     let output = tokio::process::Command::new(program("gatewayctl")?)
         .args(["apply", "--wait", "-f"])
@@ -68,6 +74,7 @@ async fn apply(stack: &Stack, backend: &str, file: &Path) -> anyhow::Result<()> 
         .env("GATEWAY_TOKEN", stack.token())
         .env("PORT", "0")
         .env("BACKEND", backend)
+        .env("JWKS", ACCOUNTS.jwks())
         .env("TLS_CERT", &PAIR.cert)
         .env("TLS_KEY", &PAIR.key)
         .output()
@@ -118,6 +125,36 @@ async fn the_policies_example_does_what_its_comments_say() -> anyhow::Result<()>
     assert_eq!(seen.headers.get("x-client").map(String::as_str), Some("127.0.0.1"));
     assert_eq!(seen.headers.get("x-route").map(String::as_str), Some("default/shop"));
     assert!(!seen.headers.contains_key("x-internal"), "{seen:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_jwt_example_tells_the_upstream_who_asks() -> anyhow::Result<()> {
+    let backend = Upstream::start("backend").await?;
+    let stack = Stack::new().start().await?;
+    apply(&stack, &backend.address().to_string(), &examples().join("jwt.yaml")).await?;
+    let address = stack.listener(0, "default/public").await?;
+    let ask = |token: String| {
+        let request = http::Request::get(format!("http://{address}/shop/cart"))
+            .header("authorization", format!("Bearer {token}"))
+            .header("x-consumer-username", "root");
+        async { Http::default().send(request.body(http_body_util::Full::default())?).await }
+    };
+    let answer = ask(ACCOUNTS.token("alice", "shop-api", 60)).await?;
+    assert_eq!((answer.status().as_u16(), &answer.headers()["x-tier"]), (200, &"gold".parse()?));
+    let seen = Seen::parse(answer.body())?;
+    for (name, expected) in
+        [("x-consumer-username", "alice"), ("x-consumer-groups", "gold"), ("x-subject", "alice")]
+    {
+        assert_eq!(seen.headers.get(name).map(String::as_str), Some(expected), "{seen:?}");
+    }
+    assert_eq!(ask(ACCOUNTS.token("nobody", "shop-api", 60)).await?.status(), 403);
+    for token in [ACCOUNTS.token("alice", "other", 60), ACCOUNTS.token("alice", "shop-api", -60)] {
+        let answer = ask(token).await?;
+        assert_eq!(answer.status(), 401);
+        let challenge = "Bearer realm=\"gateway\", error=\"invalid_token\"";
+        assert_eq!(answer.headers()["www-authenticate"], challenge);
+    }
     Ok(())
 }
 

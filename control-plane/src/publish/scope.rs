@@ -1,5 +1,6 @@
 //! Which objects a group of data planes takes: the listeners without `dataPlanes` or naming it, the routes that are
-//! reached through those, the upstreams, policies and certificates that any of these refer to, and global policies.
+//! reached through those, every consumer (whoever asks may ask anywhere), the upstreams, policies, certificates and token
+//! issuers that any of these refer to, and global policies.
 //! Secrets go where their objects go, and nowhere else.
 //!
 //! A change of a route or of what is referred to costs what it touches, by counting references; only a listener that comes
@@ -12,6 +13,8 @@ use gateway_proto::DEFAULT_NAMESPACE;
 use gateway_proto::digest::{ItemHash, RootHash};
 use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::wire;
+use gateway_proto::wire::auth_method::Method;
+use gateway_proto::wire::policy_entry::Policy;
 
 use super::Edit;
 use crate::sorted::SortedMap;
@@ -29,8 +32,9 @@ pub struct Scope {
     references: SortedMap<Key, u32>,
 }
 
-/// The kinds that are in a scope because something in it refers to them.
-const REFERRED_TO: [Kind; 3] = [Kind::Upstream, Kind::Policy, Kind::Certificate];
+/// The kinds that are in a scope because something in it refers to them. In the order of their keys; what refers to
+/// another of them (a policy to token issuers) comes first.
+const REFERRED_TO: [Kind; 4] = [Kind::Upstream, Kind::Policy, Kind::Certificate, Kind::TokenIssuer];
 
 /// An object that came into the scope, changed or left it: what it was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,9 +64,14 @@ impl Scope {
                 edit.refer(stored, 1);
             }
         }
+        for (key, stored) in from(Kind::Consumer) {
+            edit.set(key, Some(stored));
+            edit.refer(stored, 1);
+        }
         for (key, stored) in REFERRED_TO.into_iter().flat_map(from) {
             if edit.scope.needs(key, stored) {
                 edit.set(key, Some(stored));
+                edit.refer(stored, 1);
             }
         }
         edit.scope
@@ -99,6 +108,7 @@ impl Scope {
             let taken = after.as_ref().filter(|after| match key.kind {
                 // Its membership did not change, or the border would have moved.
                 Kind::Listener => edit.scope.items.get(key).is_some(),
+                Kind::Consumer => true,
                 _ => edit.scope.reaches(after),
             });
             if let Some(after) = taken {
@@ -106,9 +116,16 @@ impl Scope {
             }
             edit.set(key, taken);
         }
-        for key in loose {
-            let stored = objects.get(&key).filter(|stored| edit.scope.needs(&key, stored));
-            edit.set(&key, stored);
+        while let Some(key) = loose.pop_first() {
+            let before = edit.scope.items.get(&key).cloned();
+            let after = objects.get(&key).filter(|stored| edit.scope.needs(&key, stored));
+            if before.as_ref() == after {
+                continue;
+            }
+            let targets = before.into_iter().flat_map(|before| edit.refer(&before, -1));
+            loose.extend(targets.collect::<Vec<_>>());
+            loose.extend(after.map(|after| edit.refer(after, 1)).unwrap_or_default());
+            edit.set(&key, after);
         }
         let Editing { scope, touched } = edit;
         *self = scope;
@@ -214,13 +231,14 @@ fn selected_group(listener: &Stored) -> Option<String> {
     listener.spec?.data_planes.map(|selector| selector.group).filter(|group| !group.is_empty())
 }
 
-/// What a listener or route names.
+/// What an object names.
 fn references(stored: &Stored) -> Vec<Key> {
     let (metadata, policies, own) = match decode(stored) {
         Some(Resource::Listener(it)) => {
             let spec = it.spec.unwrap_or_default();
             let certificates = spec.tls.unwrap_or_default().certificates.into_iter();
-            (it.metadata, spec.policy_refs, certificates.map(|name| (Kind::Certificate, name)).collect())
+            let own = certificates.map(|name| (Kind::Certificate, name)).chain(issuers(spec.policies));
+            (it.metadata, spec.policy_refs, own.collect())
         }
         Some(Resource::Route(it)) => {
             let spec = it.spec.unwrap_or_default();
@@ -229,8 +247,12 @@ fn references(stored: &Stored) -> Vec<Key> {
                 _ => Vec::new(),
             };
             let upstreams = backends.into_iter().map(|backend| (Kind::Upstream, backend.upstream));
-            (it.metadata, spec.policy_refs, upstreams.collect::<Vec<_>>())
+            (it.metadata, spec.policy_refs, upstreams.chain(issuers(spec.policies)).collect::<Vec<_>>())
         }
+        Some(Resource::Policy(it)) => {
+            (it.metadata, Vec::new(), issuers(it.spec.unwrap_or_default().policies).collect())
+        }
+        Some(Resource::Consumer(it)) => (it.metadata, it.spec.unwrap_or_default().policy_refs, Vec::new()),
         _ => return Vec::new(),
     };
     let namespace = namespace(metadata.as_ref());
@@ -238,6 +260,19 @@ fn references(stored: &Stored) -> Vec<Key> {
     // Of the same namespace, always.
     let own = own.iter().map(|(kind, name)| Key::new(*kind, namespace.as_str(), name.as_str()));
     policies.chain(own).collect()
+}
+
+/// The token issuers that policies name.
+fn issuers(policies: Vec<wire::PolicyEntry>) -> impl Iterator<Item = (Kind, String)> {
+    let methods = policies.into_iter().flat_map(|entry| match entry.policy {
+        Some(Policy::Auth(auth)) => [auth.any, auth.all].concat(),
+        _ => Vec::new(),
+    });
+    let issuers = methods.flat_map(|method| match method.method {
+        Some(Method::Jwt(jwt)) => jwt.issuers,
+        None => Vec::new(),
+    });
+    issuers.map(|name| (Kind::TokenIssuer, name))
 }
 
 /// What is stored was compiled, so that it decodes; anything else is in no scope.

@@ -59,6 +59,29 @@ pub fn policy(name: &str, global: bool) -> Resource {
     wire::Policy { metadata: metadata(name), spec: Some(spec), ..Default::default() }.into()
 }
 
+/// A policy that asks for tokens of these issuers.
+pub fn guard(name: &str, issuers: &[&str]) -> Resource {
+    let issuers = issuers.iter().map(ToString::to_string).collect();
+    let method = wire::AuthMethod { method: Some(wire::auth_method::Method::Jwt(wire::JwtAuth { issuers })) };
+    let auth = wire::Auth { any: vec![method], ..Default::default() };
+    let entry = wire::PolicyEntry { policy: Some(wire::policy_entry::Policy::Auth(auth)) };
+    let spec = wire::PolicySpec { global: false, policies: vec![entry] };
+    wire::Policy { metadata: metadata(name), spec: Some(spec), ..Default::default() }.into()
+}
+
+/// A token issuer; different texts are different contents.
+pub fn token_issuer(name: &str, issuer: &str) -> Resource {
+    let spec = wire::TokenIssuerSpec { issuer: issuer.into(), ..Default::default() };
+    wire::TokenIssuer { metadata: metadata(name), spec: Some(spec), ..Default::default() }.into()
+}
+
+/// A consumer.
+pub fn consumer(name: &str, policies: &[&str]) -> Resource {
+    let policy_refs = policies.iter().map(ToString::to_string).collect();
+    let spec = wire::ConsumerSpec { policy_refs, ..Default::default() };
+    wire::Consumer { metadata: metadata(name), spec: Some(spec), ..Default::default() }.into()
+}
+
 /// The key of a name.
 pub fn key(kind: Kind, name: &str) -> Key {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));

@@ -25,6 +25,17 @@ pub use object::{MAX_ANNOTATION_BYTES, MAX_LABEL_NAME, MAX_LABEL_VALUE, MAX_LABE
 
 use draft::Draft;
 
+/// The order of references: what refers comes after what it refers to.
+const ORDER: [Kind; Kind::ALL.len()] = [
+    Kind::TokenIssuer,
+    Kind::Policy,
+    Kind::Certificate,
+    Kind::Consumer,
+    Kind::Listener,
+    Kind::Upstream,
+    Kind::Route,
+];
+
 /// One change of a batch.
 #[derive(Clone, Debug)]
 pub enum Change {
@@ -93,8 +104,7 @@ pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<
     let deleted: Vec<Key> =
         batch.iter().filter(|(_, content)| content.is_none()).map(|(key, _)| key.clone()).collect();
     draft.delete(&deleted);
-    // In the order of references: policies and certificates, then listeners and upstreams, then routes.
-    for kind in [Kind::Policy, Kind::Certificate, Kind::Listener, Kind::Upstream, Kind::Route] {
+    for kind in ORDER {
         // Sorted by kind first: those of one lie together.
         let from = batch.partition_point(|(key, _)| key.kind < kind);
         for (key, content) in batch[from..].iter_mut().take_while(|(key, _)| key.kind == kind) {

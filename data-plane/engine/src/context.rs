@@ -8,6 +8,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::policy::{AuthResult, AuthScheme};
+
 /// The scheme the client spoke to us.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Scheme {
@@ -64,6 +66,9 @@ pub struct Ctx<'a> {
     pub matched_prefix: Option<usize>,
     /// Time since the request's first byte.
     pub elapsed: Duration,
+    /// Seconds since 1970 by the proxy's clock; 0 where no policy in force asks, see
+    /// [`Chain::asks_the_time`](crate::policy::chain::Chain::asks_the_time).
+    pub now: u64,
     /// What the response pass will need.
     pub notes: &'a mut Notes,
 }
@@ -82,12 +87,26 @@ pub struct Notes {
     captured: Vec<(u32, u32)>,
     bytes: Vec<u8>,
     cors: CorsNote,
+    identity: Identity,
     /// First captured value of each level's response templates.
     first: [Option<Captured>; LEVELS],
 }
 
-/// Levels that policies come from: global, namespace, listener, route.
-const LEVELS: usize = 4;
+/// Levels that policies come from: global, namespace, listener, route, consumer.
+const LEVELS: usize = 5;
+
+/// Who asks, as far as `auth` found out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Identity {
+    /// `namespace/name` of the consumer.
+    pub(crate) consumer: Option<Captured>,
+    /// The verified payload of a token.
+    pub(crate) claims: Option<Captured>,
+    /// What became of each way to say who one is, by [`AuthScheme`].
+    pub(crate) results: [Option<AuthResult>; AuthScheme::ALL.len()],
+    /// The request was refused for it.
+    pub(crate) refused: bool,
+}
 
 /// What the request was in the eyes of `cors`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,6 +151,7 @@ impl Notes {
         self.captured.clear();
         self.bytes.clear();
         self.cors = CorsNote::Other;
+        self.identity = Identity::default();
         self.first = [None; LEVELS];
     }
 
@@ -165,6 +185,21 @@ impl Notes {
     /// Sets where they begin.
     pub(crate) fn set_first(&mut self, level: usize, captured: Option<Captured>) {
         self.first[level] = captured;
+    }
+
+    /// Who asks.
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// The same, to be filled in.
+    pub(crate) fn identity_mut(&mut self) -> &mut Identity {
+        &mut self.identity
+    }
+
+    /// What became of each way to say who one is that was tried, for the metrics.
+    pub fn auth_results(&self) -> impl Iterator<Item = (AuthScheme, AuthResult)> {
+        AuthScheme::ALL.into_iter().zip(self.identity.results).filter_map(|(scheme, it)| Some((scheme, it?)))
     }
 
     /// What `cors` noted.

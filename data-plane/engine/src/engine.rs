@@ -12,6 +12,7 @@ use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::secret::Secrets;
 
 use crate::compile::object::{Checked, Name, Object, PolicyObject};
+use crate::identity::{Consumer, Directory, TokenIssuer};
 use crate::listener::Listener;
 use crate::policy::PolicySet;
 use crate::policy::chain::Levels;
@@ -36,6 +37,9 @@ pub(crate) struct State {
     pub(crate) listeners: Slab<Listener>,
     pub(crate) upstreams: Slab<Upstream>,
     pub(crate) routes: Slab<Route>,
+    pub(crate) issuers: Slab<TokenIssuer>,
+    /// By `namespace/name`.
+    pub(crate) consumers: Map<Shared<Consumer>>,
     /// Candidates of routes that name listeners, by listener slot.
     pub(crate) named: Vec<Arc<Table>>,
     /// Candidates of routes that name no listener, by namespace: what listeners outside `default` see.
@@ -220,13 +224,15 @@ impl Engine {
             namespace: if same { global } else { self.globals(route.namespace()) },
             listener: &listener.policies,
             route: route.policies(),
+            directory: Directory::of(self),
         }
     }
 
     /// What the levels say about requests through a listener that no route takes (404, 405).
     pub fn levels_without_route<'e>(&'e self, listener: &'e Listener) -> Levels<'e> {
         let global = self.globals(DEFAULT_NAMESPACE);
-        Levels { global, namespace: global, listener: &listener.policies, route: &NOTHING }
+        let directory = Directory::of(self);
+        Levels { global, namespace: global, listener: &listener.policies, route: &NOTHING, directory }
     }
 
     #[inline]

@@ -7,6 +7,7 @@ pub mod compile;
 pub mod context;
 pub mod engine;
 pub mod head;
+pub mod identity;
 pub mod listener;
 pub mod manifest;
 pub mod path;

@@ -138,7 +138,8 @@ pub(crate) fn check(
         Some(text) => out.ok(&at.field("address"), address(text)),
     };
     let port = port(spec.port, &at.field("port"), out);
-    let inline = PolicySet::compile(&spec.policies, &at.field("policies"), out, policy::Scope::SHARED);
+    let scope = policy::Scope::shared(references);
+    let inline = PolicySet::compile(&spec.policies, &at.field("policies"), out, scope);
     Listener {
         name,
         slot,

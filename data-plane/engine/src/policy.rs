@@ -9,12 +9,14 @@ use std::sync::Arc;
 use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::wire;
 
+use crate::compile::reference::References;
 use crate::context::Ctx;
 use crate::head::Head;
 use crate::reject::Reason;
 use crate::template;
 use crate::violations::Violations;
 
+mod auth;
 pub mod chain;
 mod cors;
 mod header_edits;
@@ -26,6 +28,9 @@ mod rewrite;
 
 pub(crate) use header_edits::{editable_name, field_value};
 
+pub use auth::{AuthResult, AuthScheme};
+
+use auth::Auth;
 use cors::Cors;
 use ip_filter::IpFilter;
 use request_headers::RequestHeaders;
@@ -40,14 +45,21 @@ pub struct Scope<'a> {
     pub params: Option<&'a [&'a str]>,
     /// A request can come here by a prefix match; false only on a route that has none.
     pub by_prefix: bool,
+    /// What names of other objects lead to; `None`: to nothing.
+    pub(crate) references: Option<&'a References<'a>>,
 }
 
 impl Scope<'_> {
-    /// Listeners and Policy objects: many routes inherit from them.
-    pub const SHARED: Scope<'static> = Scope { params: None, by_prefix: true };
+    /// What stands by itself, shared by many routes.
+    pub const SHARED: Scope<'static> = Scope { params: None, by_prefix: true, references: None };
 }
 
 impl<'a> Scope<'a> {
+    /// Listeners, consumers and Policy objects: many routes inherit from them.
+    pub(crate) const fn shared(references: &'a References<'a>) -> Self {
+        Scope { references: Some(references), ..Scope::SHARED }
+    }
+
     /// What templates may read.
     pub const fn variables(self) -> template::Scope<'a> {
         template::Scope { params: self.params }
@@ -114,11 +126,14 @@ pub enum Level {
     Listener,
     /// The route.
     Route,
+    /// The consumer, from the moment `auth` found out who it is.
+    Consumer,
 }
 
 impl Level {
     /// From far to near.
-    pub const ALL: [Level; 4] = [Level::Global, Level::Namespace, Level::Listener, Level::Route];
+    pub const ALL: [Level; 5] =
+        [Level::Global, Level::Namespace, Level::Listener, Level::Route, Level::Consumer];
 }
 
 /// A set of kinds: bit n is the n-th line of `policies!`.
@@ -196,6 +211,7 @@ policies! {
     RequestLimits   "requestLimits"
     IpFilter        "ipFilter"
     Cors            "cors"
+    Auth            "auth"
     Rewrite         "rewrite"
     RequestHeaders  "requestHeaders"
     ResponseHeaders "responseHeaders"
@@ -338,6 +354,18 @@ impl PolicySet {
         }
         set.policies.sort_by_key(Policy::kind);
         (set, clashes)
+    }
+
+    /// What it says that another set does not say.
+    pub(crate) fn without(&self, other: &PolicySet) -> PolicySet {
+        let named = self.named & !other.named;
+        let policies = self.policies.iter().filter(|policy| named & policy.kind().bit() != 0).cloned();
+        PolicySet {
+            named,
+            disabled: self.disabled & named,
+            policies: policies.collect(),
+            origins: self.origins.iter().filter(|(kind, _)| named & kind.bit() != 0).cloned().collect(),
+        }
     }
 
     /// It says nothing.

@@ -8,6 +8,8 @@
 pub enum Reason {
     /// The request is malformed.
     BadRequest,
+    /// Who asks is not known.
+    Unauthorized,
     /// A policy refuses this client.
     Forbidden,
     /// No route matches.
@@ -50,8 +52,9 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for tables of metric cells and for documentation. [`Reason::index`] is its place here.
-    pub const ALL: [Reason; 20] = [
+    pub const ALL: [Reason; 21] = [
         Reason::BadRequest,
+        Reason::Unauthorized,
         Reason::Forbidden,
         Reason::NoRoute,
         Reason::MethodNotAllowed,
@@ -82,6 +85,7 @@ impl Reason {
     const fn facts(self) -> (u16, &'static str, &'static str) {
         match self {
             Reason::BadRequest => (400, "bad_request", "malformed request"),
+            Reason::Unauthorized => (401, "unauthorized", "who asks is not known"),
             Reason::Forbidden => (403, "forbidden", "not allowed"),
             Reason::NoRoute => (404, "no_route", "no route matches this request"),
             Reason::MethodNotAllowed => (405, "method_not_allowed", "no route takes this method here"),

@@ -8,6 +8,7 @@
 
 use crate::context::{Captured, Ctx};
 use crate::head::Head;
+use crate::identity::claims;
 use crate::policy::header_name;
 
 mod encode;
@@ -55,6 +56,8 @@ enum Variable {
     ClientIp,
     RouteName,
     ListenerName,
+    ConsumerName,
+    Claim(Box<str>),
     /// Response side only.
     Latency,
     /// Response side only: a fact of the request, by its place in [`Captures`].
@@ -82,7 +85,8 @@ enum Side {
 }
 
 const ALLOWED: &str = "request.id, request.header.NAME, request.method, request.path, request.query, \
-                       request.host, request.scheme, path.NAME, client.ip, route.name, listener.name";
+                       request.host, request.scheme, path.NAME, client.ip, route.name, listener.name, \
+                       consumer.name, claim.NAME";
 
 impl Template {
     /// Parses a text of the request side.
@@ -235,10 +239,14 @@ impl Variable {
             "client.ip" => Variable::ClientIp,
             "route.name" => Variable::RouteName,
             "listener.name" => Variable::ListenerName,
+            "consumer.name" => Variable::ConsumerName,
             "latency" if side == Side::Response => Variable::Latency,
             _ => {
                 if let Some(header) = name.strip_prefix("request.header.") {
                     return Ok(Variable::Header(header_name(header)?.into()));
+                }
+                if let Some(claim) = name.strip_prefix("claim.").filter(|claim| !claim.is_empty()) {
+                    return Ok(Variable::Claim(claim.into()));
                 }
                 match name.strip_prefix("path.") {
                     Some(param) if !param.is_empty() => Variable::Param(known_param(param, scope)?.into()),
@@ -268,6 +276,17 @@ impl Variable {
             (Variable::ClientIp, _) => encode::display(ctx.client_ip, out),
             (Variable::RouteName, _) => out.extend_from_slice(ctx.route.as_bytes()),
             (Variable::ListenerName, _) => out.extend_from_slice(ctx.listener.as_bytes()),
+            (Variable::ConsumerName, _) => {
+                let consumer = ctx.notes.identity().consumer;
+                out.extend_from_slice(consumer.map_or(b"", |name| ctx.notes.get(name)));
+            }
+            (Variable::Claim(name), _) => {
+                let start = out.len();
+                if let Some(payload) = ctx.notes.identity().claims {
+                    claims::write(ctx.notes.get(payload), name, out);
+                }
+                encode::neutralise(&mut out[start..]);
+            }
             (Variable::Latency, _) => encode::millis(ctx.elapsed, out),
             (Variable::Param(name), _) => encode::decoded(ctx.param(name).unwrap_or_default(), out),
             (Variable::Noted(place), Source::Notes(first)) => {

@@ -13,12 +13,17 @@ pub(crate) struct Date {
 impl Date {
     /// Lends the current date in the form that HTTP prescribes.
     pub(crate) fn with<T>(&self, lend: impl FnOnce(&[u8]) -> T) -> T {
-        let second = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        let second = now();
         if self.second.replace(second) != second || self.text.borrow().is_empty() {
             *self.text.borrow_mut() = format(second);
         }
         lend(self.text.borrow().as_bytes())
     }
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use super::client::Asked;
 use super::heads::{self, Hop};
 use super::identity::{self, Origin};
-use super::{Exchange, Job};
+use super::{Exchange, Job, date};
 use crate::runtime::Worker;
 use crate::server::listener::View;
 use crate::upstream::Picked;
@@ -180,12 +180,15 @@ fn pass(
         params: &params,
         matched_prefix: found.matched_prefix(),
         elapsed: Duration::ZERO,
+        now: if course.chain.asks_the_time() { date::now() } else { 0 },
         notes,
     };
     let head = Head::new(wire, request);
     let mut scene = Scene { ctx, head, response, scratch, body, to_target, target };
     if !course.chain.is_empty() {
-        match course.chain.request(&mut scene.ctx, &mut scene.head) {
+        let flow = course.chain.request(&mut scene.ctx, &mut scene.head);
+        scene.ctx.notes.auth_results().for_each(|(scheme, result)| job.worker.metrics.auth(scheme, result));
+        match flow {
             Flow::Continue => {}
             Flow::Reject(reason) => return Plan::Refuse(reason),
             Flow::Respond(status) => {
@@ -321,6 +324,7 @@ impl<'v> Course<'v> {
             params: &[],
             matched_prefix: None,
             elapsed,
+            now: 0,
             notes,
         }
     }

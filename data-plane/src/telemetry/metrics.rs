@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use gateway_engine::policy::{AuthResult, AuthScheme};
 use gateway_engine::reject::Reason;
 
 use cells::{Cell, ListenerCells, Outcome, RouteCells, RouteLocal, Slots, UpstreamCells, UpstreamLocal};
@@ -123,6 +124,7 @@ struct ProcessCells {
     in_flight: Cell,
     received: Cell,
     sent: Cell,
+    auth: [[Cell; AuthResult::ALL.len()]; AuthScheme::ALL.len()],
 }
 
 impl Metrics {
@@ -240,6 +242,11 @@ impl WorkerMetrics {
     /// A TLS handshake on a listener is over.
     pub fn handshake(&self, listener: Slot<'_>, result: Handshake) {
         self.listener(listener, |cells| cells.handshakes[result as usize].add(1));
+    }
+
+    /// A way to say who one is was tried.
+    pub fn auth(&self, scheme: AuthScheme, result: AuthResult) {
+        self.process.auth[scheme as usize][result as usize].add(1);
     }
 
     /// Bytes of requests received from and of responses sent to clients, heads and bodies.

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::publish::testing::{Story, key, listener, policy, route, upstream};
+use crate::publish::testing::{Story, consumer, guard, key, listener, policy, route, token_issuer, upstream};
 
 #[test]
 fn a_group_takes_its_listeners_and_only_what_those_reach() {
@@ -74,6 +74,37 @@ fn what_stays_outside_touches_nothing() {
     assert_eq!(story.view.delta(1).expect("in the window").changes.len(), 0);
 }
 
+#[test]
+fn consumers_are_everywhere_and_issuers_where_a_policy_that_is_there_names_them() {
+    let mut story = Story::begin(Some("edge"));
+    let issuers = ["a", "b", "c", "d"].map(|name| token_issuer(name, "x"));
+    story.commit(&issuers, &[]);
+    story.commit(
+        &[
+            listener("l", None, &["seen"]),
+            guard("seen", &["a"]),
+            guard("unused", &["b"]),
+            guard("shop/own", &["c"]),
+            token_issuer("shop/c", "x"),
+            consumer("alice", &["gold"]),
+            policy("gold", false),
+        ],
+        &[],
+    );
+    let with = |issuers: &[&str]| -> Vec<String> {
+        let mut names = vec!["Listener default/l", "Policy default/gold", "Policy default/seen"];
+        names.push("Consumer default/alice");
+        names.extend(issuers);
+        names.into_iter().map(str::to_owned).collect()
+    };
+    assert_eq!(story.names(), with(&["TokenIssuer default/a"]));
+    story.commit(&[guard("seen", &["b", "d"])], &[]);
+    assert_eq!(story.names(), with(&["TokenIssuer default/b", "TokenIssuer default/d"]));
+    story.commit(&[listener("l", None, &["gold"])], &[]);
+    let rest = ["Listener default/l", "Policy default/gold", "Consumer default/alice"];
+    assert_eq!(story.names(), rest);
+}
+
 fn object() -> impl Strategy<Value = (Key, Option<Resource>)> {
     let name = || prop_oneof![Just("a"), Just("b"), Just("shop/a"), Just("shop/b")];
     let group = || prop_oneof![Just(None), Just(Some("edge")), Just(Some("shop"))];
@@ -86,6 +117,12 @@ fn object() -> impl Strategy<Value = (Key, Option<Resource>)> {
             (key(Kind::Route, name), route(name, &listeners, upstream, &refs))
         }),
         (name(), 1..4_u32).prop_map(|(name, content)| (key(Kind::Upstream, name), upstream(name, content))),
+        (name(), name()).prop_map(|(name, issuer)| {
+            let issuer = issuer.rsplit('/').next().expect("a name");
+            (key(Kind::Policy, name), guard(name, &[issuer]))
+        }),
+        (name(), "[xy]").prop_map(|(name, text)| (key(Kind::TokenIssuer, name), token_issuer(name, &text))),
+        (name(), listeners()).prop_map(|(name, refs)| (key(Kind::Consumer, name), consumer(name, &refs))),
         (name(), any::<bool>()).prop_map(|(name, global)| (key(Kind::Policy, name), policy(name, global))),
     ];
     (kinds, proptest::bool::weighted(0.75)).prop_map(|((key, resource), put)| (key, put.then_some(resource)))

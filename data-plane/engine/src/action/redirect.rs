@@ -277,7 +277,7 @@ mod tests {
             let found = compiled(&Spec::Redirect(spec), Scope::SHARED).expect_err(expected);
             assert!(found.len() == 1 && found[0].starts_with(expected), "{expected}: {found:?}");
         }
-        let scope = Scope { params: None, by_prefix: false };
+        let scope = Scope { params: None, by_prefix: false, references: None };
         let spec = redirect(|r| r.to = Some(To::Prefix("/x".to_owned())));
         let found = compiled(&Spec::Redirect(spec), scope).expect_err("no prefix to replace");
         assert!(found[0].starts_with("spec.redirect.prefix: conflict"), "{found:?}");

@@ -15,8 +15,10 @@ use super::reference::References;
 use super::{Changed, level};
 use crate::certificate;
 use crate::engine::{Engine, Referrers, State};
+use crate::identity::{Consumer, IssuerSlot, consumer, issuer};
 use crate::listener::{self, Listener, ListenerSlot};
 use crate::policy::{self, PolicySet};
+use crate::route::table::Seed;
 use crate::route::{self, Route, RouteSlot};
 use crate::sharing::{Map, hash};
 use crate::upstream::{self, UpstreamSlot};
@@ -64,6 +66,10 @@ impl Draft {
                 Checked::Upstream(upstream) => self.state.upstreams.free(upstream.slot.0),
                 Checked::Policy(policy) => self.former_policies.push(Arc::clone(policy)),
                 Checked::Certificate(_) => {}
+                Checked::Consumer(consumer) => {
+                    self.state.consumers.remove(consumer.hash, &*consumer.name);
+                }
+                Checked::TokenIssuer(slot, _) => self.state.issuers.free(slot.0),
                 Checked::Route(route) => {
                     self.state.unroute(route);
                     self.state.routes.free(route.slot.0);
@@ -93,7 +99,9 @@ impl Draft {
         }
         secrets.fill(&mut resource);
         let mut references = References::of(&self.state, &name.key.namespace);
-        let checked = check(&resource, (name.key.qualified().into(), slot), &mut references, &mut out);
+        let qualified: Arc<str> = name.key.qualified().into();
+        let seed = &self.state.seed;
+        let checked = check(&resource, (qualified, slot), seed, &mut references, &mut out);
         let references = references.into_names();
         if let Some(checked) = checked {
             self.put(Object { name, body, secrets, references, checked }, former.as_deref());
@@ -107,7 +115,8 @@ impl Draft {
             Kind::Listener => self.state.listeners.reserve(),
             Kind::Upstream => self.state.upstreams.reserve(),
             Kind::Route => self.state.routes.reserve(),
-            Kind::Policy | Kind::Certificate => 0,
+            Kind::TokenIssuer => self.state.issuers.reserve(),
+            Kind::Policy | Kind::Certificate | Kind::Consumer => 0,
         }
     }
 
@@ -122,7 +131,11 @@ impl Draft {
             (Checked::Policy(_), Some(Checked::Policy(former))) => {
                 self.former_policies.push(Arc::clone(former));
             }
-            (Checked::Policy(_) | Checked::Certificate(_), _) => {}
+            (Checked::Consumer(consumer), _) => {
+                state.consumers.insert(Arc::clone(consumer).into());
+            }
+            (Checked::TokenIssuer(slot, Some(issuer)), _) => state.issuers.set(slot.0, Arc::clone(issuer)),
+            (Checked::Policy(_) | Checked::Certificate(_) | Checked::TokenIssuer(_, None), _) => {}
             (Checked::Route(route), former) => {
                 if let Some(Checked::Route(former)) = former {
                     state.unroute(former);
@@ -212,6 +225,13 @@ impl Draft {
                 self.state.routes.set(route.slot.0, Arc::clone(&route));
                 Checked::Route(route)
             }
+            (Checked::Consumer(consumer), Resource::Consumer(wire)) => {
+                let refs = wire.spec.as_ref().map_or(&[][..], |spec| &spec.policy_refs);
+                let policies = join_for_consumer(&consumer.inline, refs, &mut references, &mut out);
+                let consumer = Arc::new(Consumer { policies, ..Consumer::clone(consumer) });
+                self.state.consumers.insert(Arc::clone(&consumer).into());
+                Checked::Consumer(consumer)
+            }
             // Nothing else refers to policies or certificates.
             _ => return Vec::new(),
         };
@@ -269,10 +289,27 @@ fn blame(policy: Key, fault: &Violation) -> Violation {
     }
 }
 
+/// A consumer's level: nothing in it may have to be decided before it is known.
+fn join_for_consumer(
+    inline: &PolicySet,
+    refs: &[String],
+    references: &mut References<'_>,
+    out: &mut Violations,
+) -> PolicySet {
+    let root = FieldPath::root();
+    let spec = root.field("spec");
+    let at = spec.field("policyRefs");
+    let policies = level::join(inline, refs, &at, references, out);
+    let referred = policies.without(inline);
+    consumer::refuse_early(&referred, &at, out);
+    policies
+}
+
 /// Checks one object. `None` only with a violation noted.
 fn check(
     resource: &Resource,
     (name, slot): (Arc<str>, u32),
+    seed: &Seed,
     references: &mut References<'_>,
     out: &mut Violations,
 ) -> Option<Checked> {
@@ -292,12 +329,30 @@ fn check(
         }
         Resource::Policy(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
-            let set = PolicySet::compile(&spec.policies, &at.field("policies"), out, policy::Scope::SHARED);
+            let scope = policy::Scope::shared(references);
+            let set = PolicySet::compile(&spec.policies, &at.field("policies"), out, scope);
             Some(Checked::Policy(Arc::new(PolicyObject::new(name, spec.global, set))))
         }
         Resource::Certificate(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
             Some(Checked::Certificate(certificate::check(name, &spec, &at, out).map(Arc::new)))
+        }
+        Resource::Consumer(wire) => {
+            let spec = wire.spec.clone().unwrap_or_default();
+            let hash = hash(seed, &*name);
+            let mut consumer = consumer::check((name, hash), &spec, &at, out);
+            let policies_at = at.field("policies");
+            consumer.inline =
+                PolicySet::compile(&spec.policies, &policies_at, out, policy::Scope::shared(references));
+            consumer::refuse_early(&consumer.inline, &policies_at, out);
+            consumer.policies = join_for_consumer(&consumer.inline, &spec.policy_refs, references, out);
+            Some(Checked::Consumer(Arc::new(consumer)))
+        }
+        Resource::TokenIssuer(wire) => {
+            let spec = wire.spec.clone().unwrap_or_default();
+            let slot = IssuerSlot(slot);
+            let issuer = issuer::check((name, slot), &spec, &at, out).map(Arc::new);
+            Some(Checked::TokenIssuer(slot, issuer))
         }
         Resource::Route(wire) => {
             let nothing = wire::RouteSpec::default();

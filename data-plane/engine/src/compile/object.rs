@@ -9,6 +9,7 @@ use gateway_proto::secret::Secrets;
 use gateway_proto::{API_VERSION, wire};
 
 use crate::certificate::Certificate;
+use crate::identity::{Consumer, IssuerSlot, TokenIssuer};
 use crate::listener::Listener;
 use crate::policy::PolicySet;
 use crate::route::Route;
@@ -83,16 +84,20 @@ pub(crate) enum Checked {
     Policy(Arc<PolicyObject>),
     /// `None`: it is faulty, and the draft that holds it will not become an engine.
     Certificate(Option<Arc<Certificate>>),
+    Consumer(Arc<Consumer>),
+    /// As with certificates; the number is there in any case, for what refers to it.
+    TokenIssuer(IssuerSlot, Option<Arc<TokenIssuer>>),
 }
 
 impl Checked {
-    /// The number of the object among its kind; policies and certificates have none.
+    /// The number of the object among its kind; policies, certificates and consumers have none.
     pub(super) fn slot(&self) -> u32 {
         match self {
             Checked::Listener(listener) => listener.slot.0,
             Checked::Upstream(upstream) => upstream.slot.0,
             Checked::Route(route) => route.slot.0,
-            Checked::Policy(_) | Checked::Certificate(_) => 0,
+            Checked::TokenIssuer(slot, _) => slot.0,
+            Checked::Policy(_) | Checked::Certificate(_) | Checked::Consumer(_) => 0,
         }
     }
 }
@@ -124,6 +129,8 @@ pub(super) fn check_metadata(resource: &Resource, out: &mut Violations) {
         Resource::Upstream(it) => (&it.api_version, &it.kind),
         Resource::Policy(it) => (&it.api_version, &it.kind),
         Resource::Certificate(it) => (&it.api_version, &it.kind),
+        Resource::Consumer(it) => (&it.api_version, &it.kind),
+        Resource::TokenIssuer(it) => (&it.api_version, &it.kind),
     };
     if !api_version.is_empty() && api_version != API_VERSION {
         let message = format!("unknown apiVersion {api_version:?}, expected {API_VERSION:?}");

@@ -1,6 +1,8 @@
-//! References between objects: `name` is in the same namespace, `namespace/name` anywhere (not for upstreams and
-//! certificates).
+//! References between objects: `name` is in the same namespace, `namespace/name` anywhere (not for upstreams,
+//! certificates and token issuers).
 
+use std::cell::RefCell;
+use std::fmt;
 use std::sync::Arc;
 
 use gateway_proto::field::{FieldPath, ViolationCode};
@@ -8,6 +10,7 @@ use gateway_proto::kind::{Key, Kind};
 
 use super::object::{Checked, Name, Object};
 use crate::engine::State;
+use crate::identity::IssuerSlot;
 use crate::upstream::UpstreamSlot;
 use crate::value;
 use crate::violations::Violations;
@@ -16,18 +19,18 @@ use crate::violations::Violations;
 pub(crate) struct References<'s> {
     state: &'s State,
     namespace: &'s str,
-    found: Vec<Arc<Name>>,
+    found: RefCell<Vec<Arc<Name>>>,
 }
 
 impl<'s> References<'s> {
     /// Of an object in this namespace.
     pub(crate) fn of(state: &'s State, namespace: &'s str) -> Self {
-        References { state, namespace, found: Vec::new() }
+        References { state, namespace, found: RefCell::default() }
     }
 
     /// The object that a text refers to; `None` after a violation.
     pub(crate) fn resolve(
-        &mut self,
+        &self,
         kind: Kind,
         text: &str,
         at: &FieldPath<'_>,
@@ -42,7 +45,7 @@ impl<'s> References<'s> {
     }
 
     /// The upstream of a name in the same namespace, or why there is none.
-    pub(crate) fn upstream(&mut self, text: &str) -> Result<UpstreamSlot, String> {
+    pub(crate) fn upstream(&self, text: &str) -> Result<UpstreamSlot, String> {
         let key = self.key(Kind::Upstream, text)?;
         match self.find(&key).as_deref() {
             Some(Object { checked: Checked::Upstream(upstream), .. }) => Ok(upstream.slot),
@@ -50,10 +53,19 @@ impl<'s> References<'s> {
         }
     }
 
-    fn find(&mut self, key: &Key) -> Option<Arc<Object>> {
+    /// The token issuer of a name in the same namespace; `None` after a violation.
+    pub(crate) fn issuer(&self, text: &str, at: &FieldPath<'_>, out: &mut Violations) -> Option<IssuerSlot> {
+        match &self.resolve(Kind::TokenIssuer, text, at, out)?.checked {
+            Checked::TokenIssuer(slot, _) => Some(*slot),
+            _ => None,
+        }
+    }
+
+    fn find(&self, key: &Key) -> Option<Arc<Object>> {
         let object = self.state.object(key)?;
-        if !self.found.iter().any(|name| name.key == *key) {
-            self.found.push(Arc::clone(&object.name));
+        let mut found = self.found.borrow_mut();
+        if !found.iter().any(|name| name.key == *key) {
+            found.push(Arc::clone(&object.name));
         }
         Some(Arc::clone(object))
     }
@@ -61,7 +73,7 @@ impl<'s> References<'s> {
     /// The key that a text stands for.
     fn key(&self, kind: Kind, text: &str) -> Result<Key, String> {
         let (namespace, name) = text.split_once('/').unwrap_or((self.namespace, text));
-        if matches!(kind, Kind::Upstream | Kind::Certificate) && text.contains('/') {
+        if matches!(kind, Kind::Upstream | Kind::Certificate | Kind::TokenIssuer) && text.contains('/') {
             return Err(format!(
                 "invalid reference {text:?}, {} are referred to within their own namespace",
                 kind.plural()
@@ -75,7 +87,13 @@ impl<'s> References<'s> {
 
     /// All that were found, each once.
     pub(super) fn into_names(self) -> Box<[Arc<Name>]> {
-        self.found.into()
+        self.found.into_inner().into()
+    }
+}
+
+impl fmt::Debug for References<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("References").field("namespace", &self.namespace).finish_non_exhaustive()
     }
 }
 

@@ -54,6 +54,13 @@ pub(super) fn about(engine: &Engine, keys: &BTreeSet<&Key>) -> Vec<Violation> {
                     out.push(&FieldPath::root().field("spec"), ViolationCode::NoEffect, message);
                 }
             }
+            Checked::TokenIssuer(..) => {
+                if engine.state.referrers(key).next().is_none() {
+                    let message = "no auth policy names it";
+                    out.push(&FieldPath::root().field("spec"), ViolationCode::NoEffect, message);
+                }
+            }
+            Checked::Consumer(_) => {}
             Checked::Listener(listener) => unused_certificates(listener, &mut out),
         }
         warnings.extend(out.into_vec());

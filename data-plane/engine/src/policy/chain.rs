@@ -1,15 +1,16 @@
 //! Chain: the policies of one request, from the levels it passes through. The closest level that says something
 //! about a policy wins; header edits add up from far to near. Levels are never joined per listener and route: a
-//! chain is four references and a mask, made per request on the stack.
+//! chain is five references and two masks, made per request on the stack.
 //!
 //! Order of calls: [`Chain::begin`] (implied by [`Chain::request`]), request hooks in `policies!` order until one does
 //! not continue, then, whatever happened, response hooks in the reverse order over the response that is going out.
 
 use std::ptr;
 
-use super::{Flow, Kind, Level, Mask, Policy, PolicySet, phase};
+use super::{Flow, Kind, Level, Mask, Policy, PolicySet, auth, phase};
 use crate::context::Ctx;
 use crate::head::Head;
+use crate::identity::Directory;
 
 const NOTING: Mask = Kind::in_phase(phase::NOTE);
 const REQUEST: Mask = Kind::in_phase(phase::REQUEST);
@@ -26,6 +27,8 @@ pub struct Levels<'a> {
     pub listener: &'a PolicySet,
     /// The route's.
     pub route: &'a PolicySet,
+    /// Where `auth` looks up who asks.
+    pub directory: Directory<'a>,
 }
 
 /// A policy in force and where it comes from.
@@ -45,6 +48,9 @@ pub struct Chain<'a> {
     levels: [&'a PolicySet; Level::ALL.len()],
     /// Kinds that some level sets. One that a closer level removes still has its bit.
     set: Mask,
+    /// Kinds that some level says something about.
+    named: Mask,
+    directory: Directory<'a>,
 }
 
 static NOTHING: PolicySet = PolicySet::EMPTY;
@@ -53,14 +59,29 @@ impl<'a> Chain<'a> {
     /// Joins the levels.
     pub fn new(levels: Levels<'a>) -> Self {
         let namespace = if ptr::eq(levels.namespace, levels.global) { &NOTHING } else { levels.namespace };
-        let levels = [levels.global, namespace, levels.listener, levels.route];
-        let set = levels.iter().fold(0, |set, level| set | (level.named & !level.disabled));
-        Chain { levels, set }
+        let directory = levels.directory;
+        let levels = [levels.global, namespace, levels.listener, levels.route, &NOTHING];
+        let mut chain = Chain { levels, set: 0, named: 0, directory };
+        for level in &chain.levels {
+            chain.set |= level.named & !level.disabled;
+            chain.named |= level.named;
+        }
+        chain
+    }
+
+    /// A policy in force compares times with the clock: [`Ctx::now`] has to be right.
+    pub fn asks_the_time(&self) -> bool {
+        self.set & Kind::Auth.bit() != 0
     }
 
     /// There is nothing to do for this request.
     pub fn is_empty(&self) -> bool {
-        self.set == 0
+        self.set == 0 && !self.guards_identity()
+    }
+
+    /// Some level says something about `auth`, so that clients' own fields of identity are removed.
+    fn guards_identity(&self) -> bool {
+        self.named & Kind::Auth.bit() != 0
     }
 
     /// Notes what the response pass will need. [`Chain::request`] does it first; a request that is rejected before
@@ -71,18 +92,47 @@ impl<'a> Chain<'a> {
     }
 
     /// Runs the request hooks in order until one does not continue.
-    pub fn request(&self, ctx: &mut Ctx<'_>, head: &mut Head<'_>) -> Flow {
+    /// `auth` brings the consumer's own level in.
+    pub fn request(&mut self, ctx: &mut Ctx<'_>, head: &mut Head<'_>) -> Flow {
         self.begin(ctx, head);
+        if self.guards_identity() {
+            auth::remove_claims_of_identity(head);
+        }
         let mut todo = self.set & REQUEST;
         while let Some(kind) = take_first(&mut todo) {
             for (_, policy) in self.in_force(kind) {
-                match policy.request(ctx, head) {
-                    Flow::Continue => {}
-                    stop => return stop,
+                let flow = match policy {
+                    Policy::Auth(auth) => match auth.identify(self.directory, ctx, head) {
+                        Ok(Some(consumer)) => {
+                            todo |= self.join(&consumer.policies, ctx, head);
+                            Flow::Continue
+                        }
+                        Ok(None) => Flow::Continue,
+                        Err(reason) => Flow::Reject(reason),
+                    },
+                    other => other.request(ctx, head),
+                };
+                if flow != Flow::Continue {
+                    return flow;
                 }
             }
         }
         Flow::Continue
+    }
+
+    /// Makes what a consumer says the closest level; which request hooks that adds. Those of its kinds whose turn is
+    /// over (`ipFilter`) run now.
+    fn join(&mut self, consumer: &'a PolicySet, ctx: &mut Ctx<'_>, head: &Head<'_>) -> Mask {
+        let active = consumer.named & !consumer.disabled;
+        self.levels[Level::Consumer as usize] = consumer;
+        self.set |= active;
+        self.named |= consumer.named;
+        self.each(active & NOTING, |level, policy| {
+            if level == Level::Consumer {
+                policy.note(level, ctx, head);
+            }
+        });
+        active & REQUEST
     }
 
     /// Runs the response hooks over the response that is going out, in reverse order.

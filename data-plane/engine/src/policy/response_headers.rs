@@ -121,6 +121,6 @@ mod tests {
         assert!(
             found[0].starts_with("spec.policies[0].responseHeaders.remove[0]: invalid: \"content-length\"")
         );
-        assert!(found[1].ends_with("listener.name, latency"), "{}", found[1]);
+        assert!(found[1].ends_with("consumer.name, claim.NAME, latency"), "{}", found[1]);
     }
 }

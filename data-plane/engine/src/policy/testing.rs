@@ -11,7 +11,11 @@ use super::chain::{Chain, Levels};
 use super::{Flow, PolicySet, Scope};
 use crate::context::{Ctx, Notes, Param, Scheme};
 use crate::head::{Head, HeadParts, RequestLine};
+use crate::identity::Directory;
 use crate::violations::Violations;
+
+/// When it is in tests, in seconds since 1970.
+pub(crate) const NOW: u64 = 1_800_000_000;
 
 /// A request to `example.com` and the upstream's answer.
 pub(crate) struct Message {
@@ -102,18 +106,25 @@ impl Message {
             params: &params,
             matched_prefix: self.matched_prefix,
             elapsed: Duration::from_micros(12_345),
+            now: NOW,
             notes,
         })
     }
 
     /// Through a route's policies and back. A request that was stopped is answered with an empty head.
     pub(crate) fn run(&self, route: &PolicySet) -> Ran {
+        self.run_knowing(route, Directory::EMPTY)
+    }
+
+    /// The same where some are known.
+    pub(crate) fn run_knowing(&self, route: &PolicySet, directory: Directory<'_>) -> Ran {
         let none = PolicySet::EMPTY;
-        self.run_chain(&Chain::new(Levels { global: &none, namespace: &none, listener: &none, route }))
+        let levels = Levels { global: &none, namespace: &none, listener: &none, route, directory };
+        self.run_chain(Chain::new(levels))
     }
 
     /// As [`Message::run`], through any chain.
-    pub(crate) fn run_chain(&self, chain: &Chain<'_>) -> Ran {
+    pub(crate) fn run_chain(&self, mut chain: Chain<'_>) -> Ran {
         let (mut notes, mut parts) = (Notes::new(), self.parts());
         let mut head = Head::new(b"", &mut parts);
         let flow = self.with_ctx(&mut notes, |ctx| chain.request(ctx, &mut head));
@@ -122,7 +133,9 @@ impl Message {
         // The buffer of the request is used for something else by now.
         let mut parts = HeadParts::new();
         let mut head = Head::new(b"", &mut parts);
-        if flow == Flow::Continue {
+        if let Flow::Reject(reason) = flow {
+            head.set_status(reason.status());
+        } else if flow == Flow::Continue {
             for (name, value) in &self.answer {
                 head.add(name, value.as_bytes());
             }

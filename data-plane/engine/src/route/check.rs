@@ -50,6 +50,7 @@ pub(crate) fn check(
     let scope = policy::Scope {
         params: Some(&params),
         by_prefix: candidates.iter().any(|candidate| by_prefix(&candidate.path)),
+        references: Some(references),
     };
     let mut upstream = |name: &str| references.upstream(name);
     let action = Action::compile(spec.action.as_ref(), at, out, scope, &mut upstream);

@@ -274,6 +274,7 @@ fn shown(applied: Applied<'_>, listener: &Listener, route: &str) -> AppliedPolic
         (_, Some(policy)) if global => format!("global Policy {policy}"),
         (Level::Listener, Some(policy)) => format!("Policy {policy} of Listener {}", listener.name),
         (Level::Listener, None) => format!("Listener {}", listener.name),
+        // Nobody asks here, so that no consumer's policies are among them.
         (_, Some(policy)) => format!("Policy {policy} of Route {route}"),
         (_, None) => format!("Route {route}"),
     };

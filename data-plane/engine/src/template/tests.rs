@@ -51,7 +51,16 @@ fn control_bytes_of_values_become_spaces() {
 
 #[test]
 fn unknown_variables_are_answered_with_those_that_exist() {
-    for bad in ["${nope}", "${}", "${path.}", "${NAME}", "${latency}", "${request.id }", "${consumer.name}"] {
+    for bad in [
+        "${nope}",
+        "${}",
+        "${path.}",
+        "${NAME}",
+        "${latency}",
+        "${request.id }",
+        "${consumer.id}",
+        "${claim.}",
+    ] {
         let message = Template::compile(bad, Scope::SHARED).expect_err(bad);
         assert!(
             message.starts_with("unknown variable") && message.contains("request.id, "),

@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use gateway_engine::policy::{AuthResult, AuthScheme};
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::cells::{BUCKETS_US, HistogramTotal, Outcome, RouteCells, UpstreamCells};
-use super::{Handshake, Metrics, Series};
+use super::{Handshake, Metrics, ProcessCells, Series};
 
 /// Everything, as text. Families without a series are left out.
 pub(super) fn render(metrics: &Metrics) -> String {
@@ -72,6 +73,7 @@ fn worker_families(series: &Series, families: &mut Vec<MetricFamily>) {
         received = received.wrapping_add(worker.received.get());
         sent = sent.wrapping_add(worker.sent.get());
     }
+    families.push(auth_family(&series.workers));
     let mut connections = BTreeMap::<&str, u64>::new();
     let mut handshakes = BTreeMap::<(&str, &str), u64>::new();
     for cells in &series.listeners {
@@ -111,6 +113,25 @@ fn worker_families(series: &Series, families: &mut Vec<MetricFamily>) {
         MetricType::COUNTER,
         vec![counter(&[("direction", "received")], received), counter(&[("direction", "sent")], sent)],
     ));
+}
+
+fn auth_family(workers: &[Arc<ProcessCells>]) -> MetricFamily {
+    let mut counters = Vec::new();
+    for scheme in AuthScheme::ALL {
+        for result in AuthResult::ALL {
+            let cells = workers.iter().map(|worker| worker.auth[scheme as usize][result as usize].get());
+            let count = cells.fold(0, u64::wrapping_add);
+            if count > 0 {
+                counters.push(counter(&[("scheme", scheme.name()), ("result", result.name())], count));
+            }
+        }
+    }
+    family(
+        "gateway_auth_total",
+        "Ways to say who one is that requests were asked for, by what became of it.",
+        MetricType::COUNTER,
+        counters,
+    )
 }
 
 fn route_families(routes: &[Arc<RouteCells>], families: &mut Vec<MetricFamily>) {

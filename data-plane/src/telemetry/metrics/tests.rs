@@ -141,6 +141,18 @@ fn handshakes_are_counted_by_listener_and_result() {
 }
 
 #[test]
+fn ways_to_say_who_one_is_are_counted_by_scheme_and_result() {
+    let metrics = Arc::new(Metrics::default());
+    let (one, two) = (metrics.worker(), metrics.worker());
+    for (worker, result) in [(&one, AuthResult::Ok), (&two, AuthResult::Ok), (&one, AuthResult::Expired)] {
+        worker.auth(AuthScheme::Jwt, result);
+    }
+    let text = metrics.render();
+    let count = |result| line(&text, &format!(r#"gateway_auth_total{{scheme="jwt",result="{result}"}}"#));
+    assert_eq!((count("ok"), count("expired"), count("missing")), (Some("2"), Some("1"), None));
+}
+
+#[test]
 fn the_control_plane_gauge_is_there_only_with_a_control_plane() {
     let metrics = Metrics::default();
     assert_eq!(line(&metrics.render(), "gateway_control_plane_connected"), None);

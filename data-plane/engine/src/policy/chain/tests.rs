@@ -10,6 +10,7 @@ use super::super::Scope;
 use super::super::testing::{Message, compiled};
 use super::*;
 use crate::context::Notes;
+use crate::identity::Directory;
 use crate::reject::Reason;
 
 fn set(entries: Vec<Entry>) -> PolicySet {
@@ -46,7 +47,7 @@ fn chain<'a>(
     listener: &'a PolicySet,
     route: &'a PolicySet,
 ) -> Chain<'a> {
-    Chain::new(Levels { global, namespace, listener, route })
+    Chain::new(Levels { global, namespace, listener, route, directory: Directory::EMPTY })
 }
 
 const NONE: &PolicySet = &PolicySet::EMPTY;
@@ -64,7 +65,7 @@ fn the_closest_level_replaces_the_farther_ones() {
         (chain(NONE, NONE, &tight, &wide), Flow::Continue),
         (chain(NONE, NONE, &wide, &tight), refused),
     ] {
-        assert_eq!(message.run_chain(&levels).flow, expected, "{:?}", levels.applied().collect::<Vec<_>>());
+        assert_eq!(message.run_chain(levels).flow, expected, "{:?}", levels.applied().collect::<Vec<_>>());
     }
 }
 
@@ -73,9 +74,9 @@ fn disabled_removes_what_is_farther_until_a_closer_level_sets_it_again() {
     let tight = set(vec![uri(1)]);
     let off = set(vec![Entry::RequestLimits(wire::RequestLimits { disabled: true, ..Default::default() })]);
     let message = Message::request("GET", "/long");
-    assert_eq!(message.run_chain(&chain(&tight, NONE, &off, NONE)).flow, Flow::Continue);
-    assert_eq!(message.run_chain(&chain(&tight, NONE, NONE, &off)).flow, Flow::Continue);
-    assert_eq!(message.run_chain(&chain(NONE, &off, NONE, &tight)).flow, Flow::Reject(Reason::UriTooLong));
+    assert_eq!(message.run_chain(chain(&tight, NONE, &off, NONE)).flow, Flow::Continue);
+    assert_eq!(message.run_chain(chain(&tight, NONE, NONE, &off)).flow, Flow::Continue);
+    assert_eq!(message.run_chain(chain(NONE, &off, NONE, &tight)).flow, Flow::Reject(Reason::UriTooLong));
     assert!(chain(NONE, NONE, NONE, &off).is_empty());
 }
 
@@ -92,7 +93,7 @@ fn headers_add_up_from_far_to_near_and_disabled_cuts_off_what_is_behind() {
         (chain(&a, &b, &c, &off), &[]),
         (chain(&a, &a, NONE, &d), &["x: a", "x: d"]),
     ] {
-        let ran = message.run_chain(&levels);
+        let ran = message.run_chain(levels);
         assert_eq!(ran.request, expected);
         assert_eq!(ran.response, expected);
     }
@@ -109,7 +110,7 @@ fn each_levels_response_templates_read_their_own_notes() {
         level("b", "${latency}"),
         level("c", "${request.method}${request.host}"),
     );
-    let ran = Message::request("PUT", "/p").run_chain(&chain(&a, &b, NONE, &c));
+    let ran = Message::request("PUT", "/p").run_chain(chain(&a, &b, NONE, &c));
     assert_eq!(ran.response, ["a: /p", "b: 12.345ms", "c: PUTexample.com"]);
 }
 
@@ -152,7 +153,7 @@ fn a_preflight_is_answered_after_the_filters_and_before_what_follows() {
 #[test]
 fn notes_of_the_last_request_are_forgotten() {
     let route = set(vec![cors()]);
-    let chain = chain(NONE, NONE, NONE, &route);
+    let mut chain = chain(NONE, NONE, NONE, &route);
     let mut notes = Notes::new();
     for (message, allowed) in [
         (Message::request("GET", "/").with("origin", "https://a.example"), true),

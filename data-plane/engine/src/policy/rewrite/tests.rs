@@ -125,7 +125,7 @@ fn bad_values_are_refused_with_their_places() {
 
 #[test]
 fn a_route_is_held_to_its_own_matches() {
-    let scope = Scope { params: Some(&["id"]), by_prefix: false };
+    let scope = Scope { params: Some(&["id"]), by_prefix: false, references: None };
     assert!(compiled(&[path("/x/${path.id}")], scope).1.is_empty());
     let found = compiled(&[path("/x/${path.uid}")], scope).1;
     assert!(

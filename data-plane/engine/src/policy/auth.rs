@@ -1,0 +1,307 @@
+//! auth: who asks. Each way to say it is tried in the order written; the result goes into the notes (for variables and
+//! metrics) and to the upstream, in fields that a client cannot forge: those it sends itself are removed, also where
+//! `disabled` lets everybody pass. A refusal says with `WWW-Authenticate` what would be believed (RFC 9110 §11.6.1).
+//!
+//! Invariant: without an identity that convinced the request goes no further; there is no way around [`Auth::identify`].
+
+use gateway_proto::field::{FieldPath, ViolationCode};
+use gateway_proto::wire;
+use gateway_proto::wire::auth_method;
+
+use super::{Flow, Hooks, Level, Scope, phase};
+use crate::context::Ctx;
+use crate::head::Head;
+use crate::identity::{Consumer, Directory};
+use crate::reject::Reason;
+use crate::violations::Violations;
+
+mod jwt;
+
+use jwt::Jwt;
+
+/// Most ways of one policy.
+const MAX_METHODS: usize = 16;
+
+/// A way to say who one is, as a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AuthScheme {
+    /// A JSON Web Token.
+    Jwt,
+}
+
+impl AuthScheme {
+    /// Every scheme, in the order of their numbers.
+    pub const ALL: [AuthScheme; 1] = [AuthScheme::Jwt];
+
+    /// As a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AuthScheme::Jwt => "jwt",
+        }
+    }
+
+    /// What a refusal asks for.
+    const fn challenge(self) -> &'static str {
+        match self {
+            AuthScheme::Jwt => "Bearer realm=\"gateway\"",
+        }
+    }
+}
+
+/// What became of one way, as a metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AuthResult {
+    /// It convinced.
+    Ok,
+    /// The request has nothing of the kind.
+    Missing,
+    /// It does not have the form.
+    Malformed,
+    /// It has the form and is not right.
+    Invalid,
+    /// It was right once.
+    Expired,
+    /// It is right, but leads to no consumer where it has to, or to another one than what else convinced.
+    NoConsumer,
+}
+
+impl AuthResult {
+    /// Every result, in the order of their numbers.
+    pub const ALL: [AuthResult; 6] = [
+        AuthResult::Ok,
+        AuthResult::Missing,
+        AuthResult::Malformed,
+        AuthResult::Invalid,
+        AuthResult::Expired,
+        AuthResult::NoConsumer,
+    ];
+
+    /// As a label.
+    pub const fn name(self) -> &'static str {
+        match self {
+            AuthResult::Ok => "ok",
+            AuthResult::Missing => "missing",
+            AuthResult::Malformed => "malformed",
+            AuthResult::Invalid => "invalid",
+            AuthResult::Expired => "expired",
+            AuthResult::NoConsumer => "no_consumer",
+        }
+    }
+}
+
+/// Compiled `auth`.
+#[derive(Debug)]
+pub(super) struct Auth {
+    /// All of them must convince; else one is enough.
+    all: bool,
+    methods: Box<[Method]>,
+}
+
+#[derive(Debug)]
+enum Method {
+    Jwt(Jwt),
+}
+
+impl Method {
+    const fn scheme(&self) -> AuthScheme {
+        match self {
+            Method::Jwt(_) => AuthScheme::Jwt,
+        }
+    }
+}
+
+/// Somebody who convinced.
+#[derive(Clone, Copy, Debug)]
+struct Proven<'a> {
+    consumer: Option<&'a Consumer>,
+    /// `namespace/name` of what convinced.
+    credential: &'a str,
+}
+
+impl Auth {
+    /// Finds out who asks; the consumer, if it is one.
+    pub(super) fn identify<'a>(
+        &self,
+        directory: Directory<'a>,
+        ctx: &mut Ctx<'_>,
+        head: &mut Head<'_>,
+    ) -> Result<Option<&'a Consumer>, Reason> {
+        let mut proven: Option<Proven<'a>> = None;
+        let mut refused = None;
+        for method in &self.methods {
+            let found = match method {
+                Method::Jwt(jwt) => jwt.identify(directory, ctx, head),
+            };
+            let found = found.and_then(|found| join(proven, found));
+            let result = found.as_ref().err().copied().unwrap_or(AuthResult::Ok);
+            note(ctx, method.scheme(), result);
+            match found {
+                Ok(found) => proven = Some(found),
+                Err(result) => refused = Some(worse(refused, result)),
+            }
+            if found.is_ok() != self.all {
+                break;
+            }
+        }
+        match (proven, refused) {
+            (Some(proven), refused) if !self.all || refused.is_none() => {
+                introduce(proven, ctx, head);
+                Ok(proven.consumer)
+            }
+            (_, Some(AuthResult::NoConsumer)) => Err(Reason::Forbidden),
+            _ => {
+                ctx.notes.identity_mut().refused = true;
+                Err(Reason::Unauthorized)
+            }
+        }
+    }
+}
+
+/// What is known after one more way convinced. Two that lead to different consumers lead to none.
+fn join<'a>(known: Option<Proven<'a>>, found: Proven<'a>) -> Result<Proven<'a>, AuthResult> {
+    let Some(known) = known else { return Ok(found) };
+    match (known.consumer, found.consumer) {
+        (Some(one), Some(other)) if one.name != other.name => Err(AuthResult::NoConsumer),
+        (None, Some(_)) => Ok(found),
+        _ => Ok(known),
+    }
+}
+
+/// Of several refusals that of somebody who is known to nobody's consumer is told.
+fn worse(one: Option<AuthResult>, other: AuthResult) -> AuthResult {
+    if one == Some(AuthResult::NoConsumer) { AuthResult::NoConsumer } else { other }
+}
+
+/// Of several tries of one scheme the best counts, then the first that was something.
+fn note(ctx: &mut Ctx<'_>, scheme: AuthScheme, result: AuthResult) {
+    let noted = &mut ctx.notes.identity_mut().results[scheme as usize];
+    if matches!(noted, None | Some(AuthResult::Missing)) || result == AuthResult::Ok {
+        *noted = Some(result);
+    }
+}
+
+const CONSUMER_ID: &str = "x-consumer-id";
+const CONSUMER_USERNAME: &str = "x-consumer-username";
+const CONSUMER_GROUPS: &str = "x-consumer-groups";
+const CREDENTIAL: &str = "x-credential-identifier";
+
+/// Tells the upstream, under the names that Kong made known.
+fn introduce(proven: Proven<'_>, ctx: &mut Ctx<'_>, head: &mut Head<'_>) {
+    if let Some(consumer) = proven.consumer {
+        let name = ctx.notes.capture(consumer.name.as_bytes());
+        ctx.notes.identity_mut().consumer = Some(name);
+        head.add(CONSUMER_ID, consumer.name.as_bytes());
+        head.add(CONSUMER_USERNAME, consumer.short_name().as_bytes());
+        if !consumer.groups.is_empty() {
+            head.add(CONSUMER_GROUPS, consumer.groups.as_bytes());
+        }
+    }
+    head.add(CREDENTIAL, proven.credential.as_bytes());
+}
+
+/// Removes what only [`introduce`] may say. Upstreams that read fields as variables (CGI, RFC 3875 §4.1.18) cannot
+/// tell `_` from `-`, so that neither gets through.
+pub(super) fn remove_claims_of_identity(head: &mut Head<'_>) {
+    head.remove_where(|name, _| {
+        let begins = |with: &[u8]| {
+            name.len() >= with.len()
+                && name.iter().zip(with).all(|(byte, with)| match byte {
+                    b'_' => *with == b'-',
+                    byte => byte.to_ascii_lowercase() == *with,
+                })
+        };
+        matches!(name.first(), Some(b'x' | b'X'))
+            && (begins(b"x-consumer-") || (name.len() == CREDENTIAL.len() && begins(CREDENTIAL.as_bytes())))
+    });
+}
+
+impl Hooks for Auth {
+    type Spec = wire::Auth;
+    const PHASES: u8 = phase::REQUEST | phase::RESPONSE;
+
+    fn is_disabled(spec: &Self::Spec) -> bool {
+        spec.disabled
+    }
+
+    fn disabled() -> Self::Spec {
+        wire::Auth { disabled: true, ..Default::default() }
+    }
+
+    fn compile(
+        spec: &Self::Spec,
+        at: &FieldPath<'_>,
+        out: &mut Violations,
+        scope: Scope<'_>,
+    ) -> Option<Self> {
+        let (all, list, at_list) = match (spec.any.is_empty(), spec.all.is_empty()) {
+            (true, true) => {
+                out.push(at, ViolationCode::Required, "name ways to say who one is: any or all");
+                return None;
+            }
+            (false, false) => {
+                out.push(at, ViolationCode::Conflict, "any and all exclude each other, drop one");
+                return None;
+            }
+            (false, true) => (false, &spec.any, at.field("any")),
+            (true, false) => (true, &spec.all, at.field("all")),
+        };
+        if list.len() > MAX_METHODS {
+            let message = format!("{} ways are too many, at most {MAX_METHODS} are allowed", list.len());
+            out.push(&at_list, ViolationCode::OutOfRange, message);
+            return None;
+        }
+        let methods: Vec<Option<Method>> = list
+            .iter()
+            .enumerate()
+            .map(|(index, method)| compile_method(method, &at_list.index(index), out, scope))
+            .collect();
+        let methods = methods.into_iter().collect::<Option<Vec<_>>>()?;
+        Some(Auth { all, methods: methods.into() })
+    }
+
+    /// The chain asks [`Auth::identify`]; whoever comes here did not.
+    fn request(&self, _: &mut Ctx<'_>, _: &mut Head<'_>) -> Flow {
+        Flow::Reject(Reason::Unauthorized)
+    }
+
+    fn response(&self, _: Level, ctx: &mut Ctx<'_>, head: &mut Head<'_>) {
+        let identity = ctx.notes.identity();
+        if !identity.refused {
+            return;
+        }
+        for scheme in AuthScheme::ALL {
+            let Some(method) = self.methods.iter().find(|method| method.scheme() == scheme) else { continue };
+            let mut challenge = head.take_scratch();
+            challenge.extend_from_slice(method.scheme().challenge().as_bytes());
+            // RFC 6750 §3: no error code for a request without credentials.
+            let wrong = !matches!(identity.results[scheme as usize], None | Some(AuthResult::Missing));
+            if wrong && scheme == AuthScheme::Jwt {
+                challenge.extend_from_slice(b", error=\"invalid_token\"");
+            }
+            head.add("www-authenticate", &challenge);
+            head.return_scratch(challenge);
+        }
+    }
+}
+
+fn compile_method(
+    method: &wire::AuthMethod,
+    at: &FieldPath<'_>,
+    out: &mut Violations,
+    scope: Scope<'_>,
+) -> Option<Method> {
+    match &method.method {
+        None => {
+            out.push(at, ViolationCode::Required, "name one way: jwt");
+            None
+        }
+        Some(auth_method::Method::Jwt(spec)) => {
+            Jwt::compile(spec, &at.field("jwt"), out, scope).map(Method::Jwt)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
