@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Messages with secrets of their own: `secret.rs` prints them without.
 const SECRETIVE: [&str; 3] = ["CertificateSpec", "TokenIssuerSpec", "SecretValue"];
 
-const SYNC: [&str; 24] = [
+const SYNC: [&str; 26] = [
     "Cursor",
     "ObjectRef",
     "DataPlaneMessage",
@@ -57,6 +57,8 @@ const SYNC: [&str; 24] = [
     "Endpoint",
     "EndpointState",
     "Drain",
+    "Compare",
+    "Buckets",
     "SyncMode.Value",
     "AckOutcome.Value",
     "EndpointState.Value",

@@ -61,6 +61,11 @@ impl<K: Ord + Clone, V: Clone> SortedMap<K, V> {
         Some(value)
     }
 
+    /// How many entries there are. Costs a look at every page.
+    pub fn count(&self) -> usize {
+        self.pages.iter().map(|page| page.len()).sum()
+    }
+
     /// Every entry, ascending.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.pages.iter().flat_map(|page| page.iter()).map(|(key, value)| (key, value))
@@ -202,6 +207,7 @@ mod tests {
             apply(&mut map, &mut model, &second);
             for (map, model) in [(&old, &old_model), (&map, &model)] {
                 prop_assert!(map.iter().eq(model.iter()));
+                prop_assert_eq!(map.count(), model.len());
                 prop_assert!(map.range_from(&from).eq(model.range(from..)));
                 prop_assert_eq!(map.get(&from), model.get(&from));
             }

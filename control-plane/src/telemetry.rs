@@ -23,7 +23,7 @@ pub struct Metrics {
     pub commit_conflicts: IntCounter,
     /// Open streams.
     pub streams: IntGauge,
-    /// Transactions begun, by mode: `full`, `delta`.
+    /// Transactions begun, by mode: `full`, `buckets`, `delta`.
     pub pushes: IntCounterVec,
     /// Bytes of messages handed to streams.
     pub bytes: IntCounter,

@@ -5,8 +5,9 @@
 //! fault may pass by itself, by [`Applier::retry`].
 //!
 //! Invariants: within an epoch the revision never goes down; everything new is bound before the swap, and nothing old
-//! is closed before it; the root hash in the cursor is that of what is held.
+//! is closed before it. What is held and what becomes of it is `held.rs`; this file gives it time, sockets and workers.
 
+mod held;
 mod quarantine;
 mod sockets;
 mod state;
@@ -18,14 +19,16 @@ use std::time::{Duration, Instant};
 
 use gateway_engine::compile::{Change, Changed, Compiled};
 use gateway_engine::engine::Engine;
-use gateway_proto::digest::{ItemHash, RootHash};
+use gateway_proto::buckets::{BucketSet, Buckets};
 use gateway_proto::field::Violation;
 use gateway_proto::kind::{Key, Kind};
+use gateway_proto::wire;
 use tokio::sync::watch;
 
 use crate::runtime::{Shared, Workers};
 use crate::snapshot::Snapshot;
-use quarantine::{Quarantined, Refused, quarantine};
+use held::{Built, Held};
+use quarantine::Refused;
 use sockets::Sockets;
 use tidy::Tidy;
 
@@ -47,15 +50,20 @@ pub(crate) struct Update {
     pub(crate) changes: Vec<Change>,
     /// Objects that could not even be read: reported with the others.
     pub(crate) unreadable: Vec<Reject>,
+    /// Removed objects of kinds that this version does not know.
+    pub(crate) gone: Vec<wire::ObjectRef>,
     /// What to do about violations.
     pub(crate) on_violation: OnViolation,
 }
 
 /// What an update says about objects that it does not name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Scope {
     /// They stay.
+    #[default]
     Delta,
+    /// Those in these buckets go.
+    Buckets(Box<BucketSet>),
     /// They go.
     Full,
 }
@@ -127,10 +135,7 @@ pub(crate) struct Applier {
     shared: Arc<Shared>,
     workers: Arc<Workers>,
     sockets: Sockets,
-    engine: Engine,
-    cursor: Cursor,
-    parked: BTreeMap<Key, Refused>,
-    unreadable: Vec<Reject>,
+    held: Held,
     state: watch::Sender<State>,
     tidy: Tidy,
 }
@@ -147,37 +152,36 @@ impl Applier {
             shared,
             sockets: Sockets::new(group, workers.count()),
             workers,
-            engine: Engine::default(),
-            cursor: Cursor::default(),
-            parked: BTreeMap::new(),
-            unreadable: Vec::new(),
+            held: Held::default(),
             state,
             tidy: Tidy::default(),
         }
     }
 
-    /// What is held.
+    /// Where what is held stands.
     pub(crate) const fn cursor(&self) -> &Cursor {
-        &self.cursor
+        self.held.cursor()
     }
 
     /// What serves: cheap to clone.
     pub(crate) const fn engine(&self) -> &Engine {
-        &self.engine
+        self.held.engine()
     }
 
-    /// What is done without, and why.
+    /// What is done without, and why; what concerns one object stands together.
     pub(crate) fn rejects(&self) -> Vec<Reject> {
-        let of = |refused: &Refused| {
-            let hash = upserted(&refused.change);
-            refused.violations.iter().map(|violation| Reject::of(violation, hash)).collect::<Vec<_>>()
-        };
-        self.parked.values().flat_map(of).chain(self.unreadable.iter().cloned()).collect()
+        self.held.rejects()
     }
 
-    /// The parked changes: what was refused and, where an old copy serves on, the hash of that.
-    pub(crate) fn parked(&self) -> impl Iterator<Item = (&Change, Option<ItemHash>)> {
-        self.parked.iter().map(|(key, refused)| (&refused.change, held(&self.engine, key)))
+    /// The parked changes.
+    pub(crate) fn parked(&self) -> impl Iterator<Item = &Change> {
+        self.held.parked().map(|(_, change)| change)
+    }
+
+    /// The sums of what is held, for a comparison.
+    pub(crate) async fn buckets(&self) -> Buckets {
+        let held = self.held.clone();
+        blocking(move || held.buckets()).await
     }
 
     /// Addresses that listeners are bound to, by `namespace/name`.
@@ -187,7 +191,7 @@ impl Applier {
 
     /// Whether [`Applier::retry`] has anything to try.
     pub(crate) fn has_retryable(&self) -> bool {
-        self.parked.values().any(is_retryable)
+        self.held.has_retryable()
     }
 
     /// Makes a change.
@@ -196,26 +200,23 @@ impl Applier {
     /// [`ApplyError`]: none of it was made.
     pub(crate) async fn apply(&mut self, update: Update) -> Result<Applied, ApplyError> {
         let begun = Instant::now();
-        if update.epoch == self.cursor.epoch && update.revision < self.cursor.revision {
-            return Err(ApplyError::Backwards { held: self.cursor.revision, offered: update.revision });
-        }
+        self.held.check_order(&update)?;
         let before = self.rejects();
-        let waiting: BTreeSet<Key> = self.parked.keys().cloned().collect();
+        let waiting: BTreeSet<Key> = self.held.parked().map(|(key, _)| key.clone()).collect();
         let named: BTreeSet<Key> = update.changes.iter().map(Change::key).collect();
-        let built = self.build(update.scope, update.changes, update.on_violation).await?;
-        if update.epoch != self.cursor.epoch {
-            self.check_shrink(&built.compiled.engine)?;
-        }
+        let unreadable = self.held.unreadable_after(&update);
+        let Update { scope, epoch, revision, changes, on_violation, .. } = update;
+        let candidates = self.candidates(scope, changes, unreadable.clone()).await;
+        let built = self.build(candidates, on_violation).await?;
+        self.held.check_shrink(&epoch, &built.compiled.engine)?;
         let released = waiting.iter().any(|key| !named.contains(key) && !built.refused.contains_key(key));
-        self.unreadable = update.unreadable;
-        self.cursor = Cursor { epoch: update.epoch, revision: update.revision, root: built.root };
-        self.parked = built.refused;
-        let changed = self.switch(built.compiled).await;
+        let changed = self.held.take(built, unreadable, epoch, revision);
+        self.switch(!changed.removed.is_empty()).await;
         let refused: Vec<Reject> =
             self.rejects().into_iter().filter(|reject| !before.contains(reject)).collect();
         self.shared.metrics.rejected(refused.len() as u64);
         let took = begun.elapsed();
-        self.shared.metrics.applied(self.cursor.revision, took);
+        self.shared.metrics.applied(revision, took);
         self.publish();
         Ok(Applied { changed, refused, took, released })
     }
@@ -233,33 +234,33 @@ impl Applier {
         }
         let update = Update {
             scope: Scope::Delta,
-            epoch: Arc::clone(&self.cursor.epoch),
-            revision: self.cursor.revision,
+            epoch: Arc::clone(&self.cursor().epoch),
+            revision: self.cursor().revision,
             changes: Vec::new(),
-            unreadable: self.unreadable.clone(),
+            unreadable: Vec::new(),
+            gone: Vec::new(),
             on_violation: OnViolation::Park,
         };
         self.apply(update).await.is_ok_and(|applied| applied.released)
     }
 
-    /// Compiles and binds; where a listener cannot be bound, compiles again without that change.
-    async fn build(
-        &mut self,
+    async fn candidates(
+        &self,
         scope: Scope,
         changes: Vec<Change>,
-        on: OnViolation,
-    ) -> Result<Built, ApplyError> {
-        let (engine, parked) = (self.engine.clone(), self.parked.clone());
-        let mut left = blocking(move || candidates(&engine, scope, parked, changes)).await;
+        unreadable: Vec<Reject>,
+    ) -> BTreeMap<Key, Change> {
+        let held = self.held.clone();
+        blocking(move || held.candidates(&scope, changes, &unreadable)).await
+    }
+
+    /// Compiles and binds; where a listener cannot be bound, compiles again without that change.
+    async fn build(&mut self, mut left: BTreeMap<Key, Change>, on: OnViolation) -> Result<Built, ApplyError> {
         let mut given_up = BTreeMap::new();
         loop {
-            let (engine, root) = (self.engine.clone(), self.cursor.root);
+            let held = self.held.clone();
             let (changes, refused) = (left.clone(), given_up.clone());
-            let built = blocking(move || {
-                let Quarantined { compiled, refused } = quarantine(&engine, changes, refused);
-                Built { root: root_after(root, &engine, &compiled), compiled, refused }
-            })
-            .await;
+            let built = blocking(move || held.build(changes, refused)).await;
             if on == OnViolation::Refuse && given_up.is_empty() && !built.refused.is_empty() {
                 let violations = built.refused.into_values().flat_map(|refused| refused.violations);
                 return Err(ApplyError::Violations(violations.collect()));
@@ -285,35 +286,18 @@ impl Applier {
         }
     }
 
-    fn check_shrink(&self, next: &Engine) -> Result<(), ApplyError> {
-        let counts = [
-            ("listeners", self.engine.listeners().count(), next.listeners().count()),
-            ("routes", self.engine.routes().count(), next.routes().count()),
-        ];
-        match counts.into_iter().find(|&(_, held, left)| left * 2 < held) {
-            Some((what, held, left)) => Err(ApplyError::EpochShrink { what, held, left }),
-            None => Ok(()),
-        }
-    }
-
     /// The swap, and what must come after it.
-    async fn switch(&mut self, compiled: Compiled) -> Changed {
-        let Compiled { engine, changed, warnings } = compiled;
-        for warning in &warnings {
-            tracing::debug!(%warning, "configuration");
-        }
-        self.engine = engine.clone();
-        let revision = self.cursor.revision;
-        self.shared.live.swap(Snapshot { engine, revision, epoch: Arc::clone(&self.cursor.epoch) });
+    async fn switch(&mut self, has_removed: bool) {
+        let Cursor { epoch, revision, .. } = self.cursor().clone();
+        self.shared.live.swap(Snapshot { engine: self.engine().clone(), revision, epoch });
         self.workers.refresh().await;
         self.sockets.switch(&self.workers).await;
-        self.tidy.after_swap(&self.shared, !changed.removed.is_empty());
-        changed
+        self.tidy.after_swap(&self.shared, has_removed);
     }
 
     fn publish(&self) {
         let next = State {
-            cursor: self.cursor.clone(),
+            cursor: self.cursor().clone(),
             listeners: self.sockets.bound(),
             rejects: self.rejects(),
             complete: true,
@@ -324,59 +308,9 @@ impl Applier {
     }
 }
 
-/// What is to go live.
-struct Built {
-    compiled: Compiled,
-    /// Of what is held then.
-    root: RootHash,
-    refused: BTreeMap<Key, Refused>,
-}
-
 /// Runs what takes a while with 100,000 routes off the thread that answers health checks.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     tokio::task::spawn_blocking(work)
         .await
         .expect("compile does not panic, and the runtime outlives its tasks")
-}
-
-/// Everything that is to be tried: the update over what is parked, or over the removal of all there is.
-fn candidates(
-    engine: &Engine,
-    scope: Scope,
-    parked: BTreeMap<Key, Refused>,
-    changes: Vec<Change>,
-) -> BTreeMap<Key, Change> {
-    let mut all: BTreeMap<Key, Change> = match scope {
-        Scope::Full => {
-            engine.objects().iter().map(|it| (it.key.clone(), Change::Delete(it.key.clone()))).collect()
-        }
-        Scope::Delta => parked.into_iter().map(|(key, refused)| (key, refused.change)).collect(),
-    };
-    all.extend(changes.into_iter().map(|change| (change.key(), change)));
-    all
-}
-
-/// The root hash with what a compile changed. Costs the change.
-fn root_after(root: RootHash, previous: &Engine, compiled: &Compiled) -> RootHash {
-    let Changed { added, updated, removed, .. } = &compiled.changed;
-    let without = |root: RootHash, key| held(previous, key).map_or(root, |hash| root.minus(hash));
-    let with = |root: RootHash, key| held(&compiled.engine, key).map_or(root, |hash| root.plus(hash));
-    let root = updated.iter().chain(removed).fold(root, without);
-    added.iter().chain(updated).fold(root, with)
-}
-
-fn is_retryable(refused: &Refused) -> bool {
-    refused.violations.iter().any(state::is_retryable)
-}
-
-fn held(engine: &Engine, key: &Key) -> Option<ItemHash> {
-    engine.body(key).map(|body| ItemHash::of(key, body))
-}
-
-/// Hash of the content that a change brings; `None`: it deletes.
-fn upserted(change: &Change) -> Option<ItemHash> {
-    match change {
-        Change::Upsert(resource) | Change::Sealed(resource, _) => Some(resource.hash()),
-        Change::Delete(_) => None,
-    }
 }

@@ -15,8 +15,13 @@ pub struct ItemHash(pub [u8; 16]);
 impl ItemHash {
     /// Hash of an object's canonical encoding.
     pub fn of(key: &Key, body: &[u8]) -> Self {
+        ItemHash::of_named([key.kind.as_str(), &key.namespace, &key.name], body)
+    }
+
+    /// The same for an object whose kind this version need not know: kind, namespace and name.
+    pub fn of_named(name: [&str; 3], body: &[u8]) -> Self {
         let mut sha = Sha256::new();
-        for part in [key.kind.as_str(), &key.namespace, &key.name] {
+        for part in name {
             sha.update(part.as_bytes());
             sha.update([0]);
         }

@@ -3,6 +3,7 @@
 //! content is named and hashed. No behaviour lives here; checked types are the engine's.
 
 pub mod admin;
+pub mod buckets;
 pub mod digest;
 pub mod field;
 pub mod kind;
@@ -23,6 +24,9 @@ pub const API_VERSION: &str = "gateway/v1";
 
 /// Version of the stream's protocol that this build speaks (`Hello.protocol`).
 pub const SYNC_PROTOCOL: u32 = 1;
+
+/// In `Hello.features`: answers `Compare`, takes `Chunk.buckets`.
+pub const FEATURE_BUCKETS: &str = "buckets";
 
 /// Namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";

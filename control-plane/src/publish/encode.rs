@@ -2,6 +2,7 @@
 //! (transaction number, cursors) is a few bytes put before it, which protobuf allows: fields may come in any order.
 
 use bytes::{BufMut, Bytes};
+use gateway_proto::buckets::BucketSet;
 use gateway_proto::kind::Key;
 use gateway_proto::secret::Secrets;
 use gateway_proto::wire;
@@ -78,10 +79,12 @@ pub fn pieces<'a>(view: &View, changes: impl Iterator<Item = &'a Changed>) -> Ve
     pieces
 }
 
-/// The next piece of everything in a view, from a key on; with the key to go on from, if there is more.
-pub fn full_piece(view: &View, from: &Key) -> (Bytes, Option<Key>) {
+/// The next piece of everything in a view, or of everything in some of its buckets, from a key on; with the key to go
+/// on from, if there is more.
+pub fn full_piece(view: &View, of: Option<&BucketSet>, from: &Key) -> (Bytes, Option<Key>) {
     let mut piece = Piece::default();
-    for (key, stored) in view.items().range_from(from) {
+    let is_meant = |key: &Key| of.is_none_or(|buckets| buckets.holds(key));
+    for (key, stored) in view.items().range_from(from).filter(|(key, _)| is_meant(key)) {
         if piece.size >= PIECE {
             return (piece.encode(), Some(key.clone()));
         }

@@ -5,9 +5,10 @@
 //! this revision; content is never invented: what cannot be had from the window or the store's history is sent whole.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
+use gateway_proto::buckets::Buckets;
 use gateway_proto::digest::{ItemHash, RootHash};
 use gateway_proto::kind::Key;
 use gateway_proto::secret::Secrets;
@@ -70,6 +71,7 @@ pub struct View {
     /// begins at the same revision.
     recalled: Arc<Mutex<HashMap<u64, Arc<Step>>>>,
     deltas: Mutex<HashMap<u64, Arc<Delta>>>,
+    buckets: OnceLock<Buckets>,
 }
 
 /// What led from one published revision to the next.
@@ -104,7 +106,14 @@ impl View {
     /// The first of a process: without a past.
     pub fn first(group: Option<String>, state: Arc<State>) -> Self {
         let scope = Scope::build(group, &state.objects);
-        View { state, scope, window: VecDeque::new(), recalled: Arc::default(), deltas: Mutex::default() }
+        View {
+            state,
+            scope,
+            window: VecDeque::new(),
+            recalled: Arc::default(),
+            deltas: Mutex::default(),
+            buckets: OnceLock::new(),
+        }
     }
 
     /// The one after this; `edits` lead from this one's state to the next.
@@ -121,7 +130,7 @@ impl View {
         }
         let same_start = window.front().is_some_and(|first| first.from == self.begins());
         let recalled = if same_start { Arc::clone(&self.recalled) } else { Arc::default() };
-        View { state, scope, window, recalled, deltas: Mutex::default() }
+        View { state, scope, window, recalled, deltas: Mutex::default(), buckets: OnceLock::new() }
     }
 
     /// The same content, for a group that gets listeners of its own.
@@ -133,6 +142,7 @@ impl View {
             window: self.window.clone(),
             recalled: Arc::default(),
             deltas: Mutex::default(),
+            buckets: OnceLock::new(),
         }
     }
 
@@ -145,6 +155,11 @@ impl View {
     /// Everything in it.
     pub const fn items(&self) -> &Objects {
         self.scope.items()
+    }
+
+    /// The sums of its buckets; reckoned when first asked for.
+    pub fn buckets(&self) -> &Buckets {
+        self.buckets.get_or_init(|| self.items().iter().map(|(key, stored)| (key, stored.hash)).collect())
     }
 
     /// What is in it, and why.

@@ -6,6 +6,7 @@
 
 mod accept;
 mod stream;
+mod turns;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,11 +28,10 @@ use crate::publish::Publisher;
 use crate::publish::encode::Frame;
 use crate::telemetry::Metrics;
 use accept::Opening;
+use turns::Turns;
 
 /// Streams at the same time.
 const MAX_STREAMS: usize = 10_000;
-/// Full transfers under way at the same time: a restarted control plane is not trampled.
-const MAX_FULL: usize = 64;
 /// How often a silent connection is asked whether it still lives, and how long it has to answer.
 const PING: Duration = Duration::from_secs(20);
 
@@ -42,7 +42,7 @@ pub struct Streams {
     nodes: Arc<Nodes>,
     metrics: Arc<Metrics>,
     open: Arc<Semaphore>,
-    full: Arc<Semaphore>,
+    turns: Turns,
     /// Ends the stream of a node; the number tells streams of one node apart.
     by_node: Mutex<HashMap<String, Open>>,
     stop: CancellationToken,
@@ -69,7 +69,7 @@ impl Streams {
             nodes,
             metrics,
             open: Arc::new(Semaphore::new(MAX_STREAMS)),
-            full: Arc::new(Semaphore::new(MAX_FULL)),
+            turns: Turns::new(),
             by_node: Mutex::default(),
             stop,
         })

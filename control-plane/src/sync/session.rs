@@ -2,16 +2,17 @@
 //! protocol is a line in a test.
 //!
 //! Invariants: at most one unacknowledged transaction; a refused (object, content) is not sent again before the
-//! content changes, unless everything has to be sent anew; a data plane is never sent to a lower revision of the
-//! same epoch; the cursor is the data plane's own word, and what it should hold is reckoned from the view.
+//! content changes, unless what the two ends hold has come apart; a data plane is never sent to a lower revision of
+//! the same epoch; the cursor is the data plane's own word, and what it should hold is reckoned from the view.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use gateway_proto::buckets::{BUCKETS, BucketSet, Buckets};
 use gateway_proto::digest::{ItemHash, RootHash};
 use gateway_proto::kind::Key;
-use gateway_proto::wire;
+use gateway_proto::{FEATURE_BUCKETS, wire};
 use wire::ack_outcome::Value as Outcome;
 use wire::sync_mode::Value as Mode;
 
@@ -20,19 +21,49 @@ use crate::publish::{Changed, Cursor, Delta, View};
 
 /// How often both sides send a Heartbeat, in milliseconds.
 pub const HEARTBEAT_MS: u32 = 10_000;
+/// A view of fewer objects is no larger than the sums that a comparison needs: it is sent whole.
+const WORTH_COMPARING: usize = 64;
 
 /// One data plane's side of the protocol.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// What it says it holds; `None`: nothing that this store knows.
+    /// What it says it holds; `None`: nothing that makes sense.
     held: Option<Cursor>,
     parked: BTreeMap<Key, Parked>,
     sent: u64,
     outstanding: Option<Outstanding>,
-    /// What it holds is not what it should hold: send everything.
-    distrusted: bool,
+    trust: Trust,
+    /// It is able to compare.
+    compares: bool,
+    comparison: Comparison,
     /// It refused a whole transaction without naming a reason to leave anything out: wait for another revision.
     stalled_at: Option<u64>,
+}
+
+/// Whether it holds what its cursor stands for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Trust {
+    /// As far as is known.
+    #[default]
+    Sound,
+    /// It does not: what differs is to be sent.
+    Doubted,
+    /// What differed was sent; whether that helped is not known yet.
+    Mended,
+    /// That did not help: everything is to be sent.
+    Lost,
+}
+
+/// How far the two ends are with finding out where they differ.
+#[derive(Debug, Default)]
+enum Comparison {
+    /// Not begun.
+    #[default]
+    None,
+    /// It was asked for its sums.
+    Asked,
+    /// It told them.
+    Told(Box<Buckets>),
 }
 
 /// An object that the data plane refused and does without.
@@ -45,32 +76,22 @@ struct Parked {
 }
 
 /// A transaction that waits for its acknowledgement.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Outstanding {
     number: u64,
     target: Cursor,
-    sent: Sent,
-}
-
-/// What a transaction changes, for what its refusals mean.
-#[derive(Debug)]
-enum Sent {
-    Everything,
-    Difference(Arc<Delta>),
-    /// Only the number of the revision.
-    Nothing,
-}
-
-impl Sent {
-    fn changes(&self) -> &[Changed] {
-        match self {
-            Sent::Difference(delta) => &delta.changes,
-            Sent::Everything | Sent::Nothing => &[],
-        }
-    }
 }
 
 /// What is to be sent.
+#[derive(Clone, Debug)]
+pub enum Next {
+    /// The question for the sums of what it holds.
+    Compare,
+    /// Objects.
+    Transaction(Transaction),
+}
+
+/// A change of what the data plane holds.
 #[derive(Clone, Debug)]
 pub struct Transaction {
     /// Its number on this stream, from 1.
@@ -88,6 +109,8 @@ pub struct Transaction {
 pub enum Content {
     /// Everything in the view.
     Full(Arc<View>),
+    /// Everything in some buckets of the view.
+    Buckets(Arc<View>, Box<BucketSet>),
     /// What differs, encoded once for all streams.
     Shared(Arc<Delta>),
     /// What differs without what this data plane refuses, encoded for it alone.
@@ -119,47 +142,78 @@ pub enum ProtocolError {
     /// An acknowledgement without a cursor, or of another history.
     #[error("acknowledged with a cursor that is not of this history")]
     BadCursor,
+    /// Sums that were not asked for, or that are none.
+    #[error("sums of buckets that were not asked for, or are not {BUCKETS} sums")]
+    BadSums,
 }
 
 impl Session {
     /// What the data plane says on arrival, and how it will come to the head.
     pub fn hello(hello: &wire::Hello, view: &View) -> (Self, wire::Welcome) {
-        let held = hello.cursor.as_ref().and_then(Cursor::read);
-        let mut session = Session { held, parked: read_parked(&hello.parked), ..Session::default() };
-        let mode = match (session.route(view), session.is_behind(view)) {
-            (_, true) => Mode::Behind,
-            (None, false) => Mode::InSync,
-            (Some(Way::Full), _) => Mode::Full,
-            (Some(Way::Delta), _) => Mode::Delta,
+        let session = Session {
+            held: hello.cursor.as_ref().and_then(Cursor::read),
+            parked: read_parked(&hello.parked),
+            compares: hello.features.iter().any(|feature| feature == FEATURE_BUCKETS),
+            ..Session::default()
         };
-        session.distrusted = mode == Mode::Full;
+        let mode = match session.way(view) {
+            _ if session.is_behind(view) => Mode::Behind,
+            None => Mode::InSync,
+            Some(Way::Delta) => Mode::Delta,
+            Some(Way::Compare) => Mode::Buckets,
+            Some(Way::Full) => Mode::Full,
+        };
         let head = Some(session.target(view).into());
         (session, wire::Welcome { mode: mode.into(), head, heartbeat_ms: HEARTBEAT_MS })
     }
 
-    /// The next transaction, when there is one to send and none is open.
-    pub fn next(&mut self, view: &Arc<View>) -> Option<Transaction> {
-        if self.outstanding.is_some() || self.is_behind(view) || self.stalled_at == Some(view.head().revision)
-        {
-            return None;
-        }
-        let (base, target, sent, content) = match self.route(view)? {
+    /// What to send, when there is something and no answer is awaited.
+    pub fn next(&mut self, view: &Arc<View>) -> Option<Next> {
+        let content = match self.step(view)? {
             Way::Full => {
-                // What was refused goes along: without the old copies only the data plane can say what serves then.
+                // What was refused goes along: only the data plane can say what serves in its place then.
                 self.parked.clear();
-                self.distrusted = false;
-                (None, view.head(), Sent::Everything, Content::Full(Arc::clone(view)))
+                Content::Full(Arc::clone(view))
             }
-            Way::Delta => {
-                let delta = self.held.and_then(|held| view.delta(held.revision));
-                let content =
-                    delta.as_ref().map_or(Content::Own(Vec::new()), |delta| self.without_parked(view, delta));
-                (self.held, self.target(view), delta.map_or(Sent::Nothing, Sent::Difference), content)
+            Way::Compare => {
+                let Some(differing) = self.differing(view) else {
+                    self.comparison = Comparison::Asked;
+                    return Some(Next::Compare);
+                };
+                self.parked.retain(|key, _| !differing.holds(key));
+                if differing.is_empty() {
+                    Content::Own(Vec::new())
+                } else {
+                    Content::Buckets(Arc::clone(view), Box::new(differing))
+                }
             }
+            Way::Delta => match self.held.and_then(|held| view.delta(held.revision)) {
+                Some(delta) => self.without_parked(view, &delta),
+                None => Content::Own(Vec::new()),
+            },
         };
+        let base = self.held.filter(|_| !matches!(content, Content::Full(_)));
+        if !matches!(content, Content::Shared(_) | Content::Own(_)) || self.trust != Trust::Sound {
+            self.trust = Trust::Mended;
+        }
+        self.comparison = Comparison::None;
         self.sent += 1;
-        self.outstanding = Some(Outstanding { number: self.sent, target, sent });
-        Some(Transaction { number: self.sent, base, target, content })
+        let (number, target) = (self.sent, self.target(view));
+        self.outstanding = Some(Outstanding { number, target });
+        Some(Next::Transaction(Transaction { number, base, target, content }))
+    }
+
+    /// How many objects the next transaction would bring only because the difference is not known: what full
+    /// transfers are admitted by.
+    pub fn weight(&self, view: &View) -> usize {
+        match self.step(view) {
+            Some(Way::Full) => view.items().count(),
+            Some(Way::Compare) => {
+                let share = self.differing(view).map_or(0, |differing| differing.len());
+                view.items().count() * share / BUCKETS
+            }
+            Some(Way::Delta) | None => 0,
+        }
     }
 
     /// The data plane's word on the open transaction.
@@ -175,11 +229,10 @@ impl Session {
             }
         };
         let cursor = ack.cursor.as_ref().and_then(Cursor::read);
-        let rejected = self.rejected(&ack.rejects, open.sent.changes());
+        let rejected = read_rejects(&ack.rejects);
         if ack.outcome() == Outcome::Rejected {
             // What it held stays; the same transaction without what it refused is next.
             self.held = cursor;
-            self.distrusted |= cursor.is_none();
             let before = self.parked.len();
             self.parked.extend(rejected);
             if self.parked.len() == before {
@@ -196,22 +249,17 @@ impl Session {
         self.stalled_at = None;
         Ok(match (refused, cursor == open.target) {
             (true, _) => Acknowledged::Refused,
-            (false, true) => Acknowledged::InSync,
+            (false, true) => {
+                self.trust = Trust::Sound;
+                Acknowledged::InSync
+            }
             (false, false) => Acknowledged::Diverged,
         })
     }
 
     /// What it holds and refuses after a retry or a fault of its own: a complete list of refusals.
     pub fn status(&mut self, status: &wire::Status) {
-        let rejected = self.rejected(&status.rejects, &[]);
-        let known = std::mem::take(&mut self.parked);
-        self.parked = rejected
-            .into_iter()
-            .map(|(key, now)| match known.get(&key) {
-                Some(before) if before.refused == now.refused => (key, *before),
-                _ => (key, now),
-            })
-            .collect();
+        self.parked = read_rejects(&status.rejects);
         if self.outstanding.is_none()
             && let Some(cursor) = status.cursor.as_ref().and_then(Cursor::read)
         {
@@ -219,8 +267,8 @@ impl Session {
         }
     }
 
-    /// What it says it holds, now and then. Returns true when that is not what it should hold: everything is then
-    /// sent anew.
+    /// What it says it holds, now and then. Returns true when it comes out that this is not what it should hold: the
+    /// two ends are then compared, and what differs is sent.
     pub fn heartbeat(&mut self, heartbeat: &wire::Heartbeat, view: &View) -> bool {
         if self.outstanding.is_some() {
             return false;
@@ -229,9 +277,30 @@ impl Session {
         self.held = heartbeat.cursor.as_ref().and_then(Cursor::read);
         self.stalled_at = None;
         let Some(held) = self.held.filter(|held| held.epoch == view.head().epoch) else { return false };
-        let diverged = self.expected(view, held.revision).is_some_and(|root| root != held.root);
-        self.distrusted |= diverged;
-        diverged
+        let Some(expected) = self.expected(view, held.revision) else { return false };
+        let diverged = expected != held.root;
+        let is_news = matches!(self.trust, Trust::Sound | Trust::Mended);
+        self.trust = match (self.trust, diverged) {
+            (Trust::Sound, true) => Trust::Doubted,
+            (Trust::Mended, true) => Trust::Lost,
+            (Trust::Mended, false) => Trust::Sound,
+            (trust, _) => trust,
+        };
+        diverged && is_news
+    }
+
+    /// The sums of what it holds.
+    ///
+    /// # Errors
+    /// [`ProtocolError::BadSums`].
+    pub fn compared(&mut self, buckets: &wire::Buckets) -> Result<(), ProtocolError> {
+        let sums = Buckets::from_slice(&buckets.sums).ok_or(ProtocolError::BadSums)?;
+        if !matches!(self.comparison, Comparison::Asked) {
+            return Err(ProtocolError::BadSums);
+        }
+        self.held = buckets.cursor.as_ref().and_then(Cursor::read);
+        self.comparison = Comparison::Told(Box::new(sums));
+        Ok(())
     }
 
     /// What it says it holds.
@@ -239,9 +308,9 @@ impl Session {
         self.held
     }
 
-    /// A transaction waits for its acknowledgement.
+    /// An answer is awaited.
     pub const fn is_waiting(&self) -> bool {
-        self.outstanding.is_some()
+        self.outstanding.is_some() || matches!(self.comparison, Comparison::Asked)
     }
 
     /// It holds exactly what its scope has at the head, and refuses nothing.
@@ -254,28 +323,51 @@ impl Session {
         self.held.is_some_and(|held| held.epoch == view.head().epoch && held.revision > view.head().revision)
     }
 
+    /// How it comes closer to the head now; `None`: it is there, or has to wait.
+    fn step(&self, view: &View) -> Option<Way> {
+        let waits = self.is_waiting() || self.is_behind(view);
+        if waits || self.stalled_at == Some(view.head().revision) { None } else { self.way(view) }
+    }
+
     /// How it comes to the head; `None`: it is there.
-    fn route(&self, view: &View) -> Option<Way> {
+    fn way(&self, view: &View) -> Option<Way> {
         let head = view.head();
-        let Some(held) = self.held.filter(|held| held.epoch == head.epoch && !self.distrusted) else {
-            return Some(Way::Full);
+        let Some(held) = self.held.filter(|_| self.trust != Trust::Lost) else { return Some(Way::Full) };
+        let apart = || {
+            let is_worth_it = self.compares && view.items().count() >= WORTH_COMPARING;
+            if is_worth_it { Way::Compare } else { Way::Full }
         };
+        if held.epoch != head.epoch || self.trust == Trust::Doubted {
+            return Some(apart());
+        }
         if held.revision == head.revision {
             // A mismatch right after an acknowledgement waits for the heartbeat, which names what is held: resending
             // at once what was just taken could go on for ever.
             let fresh = self.sent == 0 && self.expected(view, held.revision) != Some(held.root);
-            return fresh.then_some(Way::Full);
+            return fresh.then(apart);
         }
         let sound = match self.expected(view, held.revision) {
             Some(root) => root == held.root,
-            // Beyond the window: only equal content can be told.
+            // The past is not known: only equal content can be told.
             None => self.target(view).root == held.root,
         };
-        Some(if sound { Way::Delta } else { Way::Full })
+        Some(if sound { Way::Delta } else { apart() })
+    }
+
+    /// The buckets that differ from what the view has and the data plane does not refuse; `None`: it has not told
+    /// its sums.
+    fn differing(&self, view: &View) -> Option<BucketSet> {
+        let Comparison::Told(held) = &self.comparison else { return None };
+        let mut expected = view.buckets().clone();
+        for (key, parked) in self.still_parked(view) {
+            parked.refused.into_iter().for_each(|refused| expected.take(key, refused));
+            parked.held.into_iter().for_each(|held| expected.add(key, held));
+        }
+        Some(expected.differing(held))
     }
 
     /// Root hash that the data plane should have at a revision: that of the scope with each parked object replaced by
-    /// what serves in its place. `None` beyond the window.
+    /// what serves in its place. `None`: the view does not know that revision.
     fn expected(&self, view: &View, revision: u64) -> Option<RootHash> {
         let root = view.root_at(revision)?;
         Some(
@@ -287,11 +379,14 @@ impl Session {
 
     /// What it will hold at the head: what is parked stays parked as long as its content is the refused one.
     fn target(&self, view: &View) -> Cursor {
-        let still =
-            |key: &Key, parked: &Parked| view.items().get(key).map(|stored| stored.hash) == parked.refused;
-        let parked = self.parked.iter().filter(|(key, parked)| still(key, parked));
+        let parked = self.still_parked(view);
         let root = parked.fold(view.head().root, |root, (_, parked)| parked.replace(root, parked.refused));
         Cursor { root, ..view.head() }
+    }
+
+    fn still_parked<'a>(&'a self, view: &'a View) -> impl Iterator<Item = (&'a Key, &'a Parked)> {
+        let content = |key| view.items().get(key).map(|stored| stored.hash);
+        self.parked.iter().filter(move |(key, parked)| content(key) == parked.refused)
     }
 
     fn without_parked(&self, view: &View, delta: &Arc<Delta>) -> Content {
@@ -309,29 +404,13 @@ impl Session {
     pub fn parked(&self) -> usize {
         self.parked.len()
     }
-
-    /// Refusals as parked objects: what serves in their place is what was there before the transaction.
-    fn rejected(&self, rejects: &[wire::Reject], changes: &[Changed]) -> BTreeMap<Key, Parked> {
-        let read = |reject: &wire::Reject| {
-            let key = Key::try_from(reject.object.as_ref()?).ok()?;
-            let refused = ItemHash::from_slice(&reject.hash);
-            let held = match self.parked.get(&key) {
-                Some(parked) => parked.held,
-                None => {
-                    let at = changes.binary_search_by(|changed| changed.key.cmp(&key)).ok();
-                    at.and_then(|at| changes[at].before)
-                }
-            };
-            Some((key, Parked { refused, held }))
-        };
-        rejects.iter().filter_map(read).collect()
-    }
 }
 
 /// How a data plane comes to the head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Way {
     Delta,
+    Compare,
     Full,
 }
 
@@ -344,12 +423,18 @@ impl Parked {
 }
 
 fn read_parked(list: &[wire::Parked]) -> BTreeMap<Key, Parked> {
-    let read = |parked: &wire::Parked| {
-        let key = Key::try_from(parked.object.as_ref()?).ok()?;
-        let refused = ItemHash::from_slice(&parked.refused);
-        Some((key, Parked { refused, held: ItemHash::from_slice(&parked.held) }))
-    };
+    let read = |it: &wire::Parked| entry(it.object.as_ref()?, &it.refused, &it.held);
     list.iter().filter_map(read).collect()
+}
+
+fn read_rejects(list: &[wire::Reject]) -> BTreeMap<Key, Parked> {
+    let read = |it: &wire::Reject| entry(it.object.as_ref()?, &it.hash, &it.held);
+    list.iter().filter_map(read).collect()
+}
+
+fn entry(object: &wire::ObjectRef, refused: &[u8], held: &[u8]) -> Option<(Key, Parked)> {
+    let (refused, held) = (ItemHash::from_slice(refused), ItemHash::from_slice(held));
+    Some((Key::try_from(object).ok()?, Parked { refused, held }))
 }
 
 #[cfg(test)]

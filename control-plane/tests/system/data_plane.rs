@@ -147,6 +147,7 @@ impl DataPlane {
             .map(|(key, hash)| wire::Reject {
                 object: Some(key.into()),
                 hash: hash.0.to_vec(),
+                held: self.held.items.get(key).map(|it| it.hash().0.to_vec()).unwrap_or_default(),
                 field: "spec".into(),
                 code: "port_in_use".into(),
                 message: "told to".into(),

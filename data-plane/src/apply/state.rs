@@ -38,6 +38,8 @@ pub struct Reject {
     pub object: wire::ObjectRef,
     /// Hash of the refused content; `None`: it could not be reckoned, or the change was a deletion.
     pub hash: Option<ItemHash>,
+    /// Hash of the older content that still serves; `None`: there is none.
+    pub held: Option<ItemHash>,
     /// Field path.
     pub field: String,
     /// Violation code.
@@ -47,11 +49,12 @@ pub struct Reject {
 }
 
 impl Reject {
-    /// A violation of an object, of the content with that hash.
-    pub fn of(violation: &Violation, hash: Option<ItemHash>) -> Self {
+    /// A violation of an object, of the content with that hash; `held` serves in its place.
+    pub fn of(violation: &Violation, hash: Option<ItemHash>, held: Option<ItemHash>) -> Self {
         Reject {
             object: (&violation.object).into(),
             hash,
+            held,
             field: violation.field.clone(),
             code: violation.code,
             message: violation.message.clone(),
@@ -70,11 +73,22 @@ impl fmt::Display for Reject {
     }
 }
 
+impl From<&Reject> for wire::Parked {
+    fn from(reject: &Reject) -> Self {
+        wire::Parked {
+            object: Some(reject.object.clone()),
+            refused: reject.hash.map(|hash| hash.0.to_vec()).unwrap_or_default(),
+            held: reject.held.map(|hash| hash.0.to_vec()).unwrap_or_default(),
+        }
+    }
+}
+
 impl From<&Reject> for wire::Reject {
     fn from(reject: &Reject) -> Self {
         wire::Reject {
             object: Some(reject.object.clone()),
             hash: reject.hash.map(|hash| hash.0.to_vec()).unwrap_or_default(),
+            held: reject.held.map(|hash| hash.0.to_vec()).unwrap_or_default(),
             field: reject.field.clone(),
             code: reject.code.as_str().to_owned(),
             message: reject.message.clone(),

@@ -7,9 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_engine::compile::Change;
-use gateway_proto::kind::Key;
-use gateway_proto::{SYNC_PROTOCOL, wire};
+use gateway_proto::{FEATURE_BUCKETS, SYNC_PROTOCOL, wire};
 use rand::RngExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
@@ -24,7 +22,7 @@ use super::decode::decode;
 use super::last_good::Saver;
 use super::session::{ProtocolError, Session, Step, Transaction};
 use crate::admin::Identity;
-use crate::apply::{Applier, OnViolation, RETRY_EVERY, Scope, Update};
+use crate::apply::{Applier, OnViolation, RETRY_EVERY, Update};
 use crate::config::ControlPlane;
 use crate::telemetry::Metrics;
 
@@ -215,7 +213,7 @@ impl Client {
                 );
                 Ok(Stream { url, outbound, inbound, session, heartbeat })
             }
-            Step::Wait | Step::Apply(_) | Step::Leave(_) => Err(Lost::Protocol(ProtocolError::NotWelcomed)),
+            _ => Err(Lost::Protocol(ProtocolError::NotWelcomed)),
         }
     }
 
@@ -240,6 +238,14 @@ impl Client {
                             // Applying may have taken long: what arrived meanwhile was not heard.
                             heard = Instant::now();
                         }
+                        Step::Tell => {
+                            tracing::error!(control_plane = stream.url, revision = applier.cursor().revision, "what is held is not what the control plane has at this revision");
+                            send(&stream.outbound, Message::Heartbeat(heartbeat_of(applier)))?;
+                        }
+                        Step::Compare => {
+                            let sums = applier.buckets().await.to_bytes();
+                            send(&stream.outbound, Message::Buckets(wire::Buckets { cursor: cursor(applier), sums }))?;
+                        }
                         Step::Leave(within) => {
                             let within = rand::rng().random_range(Duration::ZERO..=within);
                             tracing::info!(control_plane = stream.url, "the control plane goes away: moving on");
@@ -248,9 +254,7 @@ impl Client {
                     }
                 }
                 _ = heartbeat.tick() => {
-                    let parked = parked(applier);
-                    let cursor = cursor(applier);
-                    send(&stream.outbound, Message::Heartbeat(wire::Heartbeat { cursor, parked }))?;
+                    send(&stream.outbound, Message::Heartbeat(heartbeat_of(applier)))?;
                 }
                 _ = retry.tick(), if applier.has_retryable() => {
                     if applier.retry().await {
@@ -276,11 +280,12 @@ impl Client {
         let decode = move || decode(transaction.upserts, transaction.tombstones);
         let decoded = tokio::task::spawn_blocking(decode).await.expect("decoding does not panic");
         let update = Update {
-            scope: if transaction.is_full { Scope::Full } else { Scope::Delta },
+            scope: transaction.scope,
             epoch: transaction.target.epoch,
             revision: transaction.target.revision,
             changes: decoded.changes,
             unreadable: decoded.unreadable,
+            gone: decoded.gone,
             on_violation: OnViolation::Park,
         };
         let mut ack = wire::Ack { transaction: number, ..Default::default() };
@@ -329,7 +334,7 @@ impl Client {
             zone: self.identity.zone.clone(),
             build: self.identity.version.to_owned(),
             protocol: SYNC_PROTOCOL,
-            features: Vec::new(),
+            features: vec![FEATURE_BUCKETS.to_owned()],
             cursor: cursor(applier),
             parked: parked(applier),
             listeners: listeners(applier),
@@ -353,23 +358,18 @@ fn cursor(applier: &Applier) -> Option<wire::Cursor> {
 }
 
 fn refuses(applier: &Applier) -> bool {
-    applier.parked().next().is_some() || !applier.rejects().is_empty()
+    !applier.rejects().is_empty()
 }
 
+/// Each object that is done without, once.
 fn parked(applier: &Applier) -> Vec<wire::Parked> {
-    let of = |(change, held): (&Change, Option<gateway_proto::digest::ItemHash>)| {
-        let key: Key = change.key();
-        let refused = match change {
-            Change::Upsert(resource) | Change::Sealed(resource, _) => resource.hash().0.to_vec(),
-            Change::Delete(_) => Vec::new(),
-        };
-        wire::Parked {
-            object: Some((&key).into()),
-            refused,
-            held: held.map(|hash| hash.0.to_vec()).unwrap_or_default(),
-        }
-    };
-    applier.parked().map(of).collect()
+    let mut parked: Vec<wire::Parked> = applier.rejects().iter().map(Into::into).collect();
+    parked.dedup_by(|one, before| one.object == before.object);
+    parked
+}
+
+fn heartbeat_of(applier: &Applier) -> wire::Heartbeat {
+    wire::Heartbeat { cursor: cursor(applier), parked: parked(applier) }
 }
 
 fn listeners(applier: &Applier) -> Vec<wire::BoundListener> {

@@ -6,6 +6,7 @@ use gateway_proto::digest::ItemHash;
 use gateway_proto::field::ViolationCode;
 use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::wire;
+use prost::Message as _;
 
 use crate::apply::Reject;
 
@@ -15,6 +16,15 @@ pub(super) struct Decoded {
     pub(super) changes: Vec<Change>,
     /// What cannot be taken.
     pub(super) unreadable: Vec<Reject>,
+    /// Objects to remove of kinds that this version does not know.
+    pub(super) gone: Vec<wire::ObjectRef>,
+}
+
+/// What all kinds have in common.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Envelope {
+    #[prost(message, tag = "3")]
+    metadata: Option<wire::Metadata>,
 }
 
 pub(super) fn decode(upserts: Vec<wire::Upsert>, tombstones: Vec<wire::ObjectRef>) -> Decoded {
@@ -25,17 +35,18 @@ pub(super) fn decode(upserts: Vec<wire::Upsert>, tombstones: Vec<wire::ObjectRef
             Err(reject) => decoded.unreadable.push(*reject),
         }
     }
-    // An object of a kind that we do not know was never taken: nothing to remove.
-    let keys = tombstones.iter().filter_map(|object| Key::try_from(object).ok());
-    decoded.changes.extend(keys.map(Change::Delete));
+    for object in tombstones {
+        match Key::try_from(&object) {
+            Ok(key) => decoded.changes.push(Change::Delete(key)),
+            Err(_) => decoded.gone.push(object),
+        }
+    }
     decoded
 }
 
 fn read(upsert: &wire::Upsert) -> Result<Resource, Box<Reject>> {
     let Some(kind) = Kind::from_name(&upsert.kind) else {
-        let object = wire::ObjectRef { kind: upsert.kind.clone(), ..Default::default() };
-        let message = format!("this version does not know the kind {:?}: update the data plane", upsert.kind);
-        return Err(Box::new(reject(object, None, message)));
+        return Err(Box::new(unknown(upsert)));
     };
     let resource = Resource::decode(kind, &upsert.body).map_err(|error| {
         let object = wire::ObjectRef { kind: upsert.kind.clone(), ..Default::default() };
@@ -50,8 +61,17 @@ fn read(upsert: &wire::Upsert) -> Result<Resource, Box<Reject>> {
     Err(Box::new(reject((&key).into(), Some(hash), message)))
 }
 
+/// An object of a later version's kind. It has a name and a hash like any other.
+fn unknown(upsert: &wire::Upsert) -> Reject {
+    let metadata = Envelope::decode(upsert.body.clone()).unwrap_or_default().metadata.unwrap_or_default();
+    let wire::Metadata { namespace, name, .. } = metadata;
+    let hash = ItemHash::of_named([&upsert.kind, &namespace, &name], &upsert.body);
+    let message = format!("this version does not know the kind {:?}: update the data plane", upsert.kind);
+    reject(wire::ObjectRef { kind: upsert.kind.clone(), namespace, name }, Some(hash), message)
+}
+
 fn reject(object: wire::ObjectRef, hash: Option<ItemHash>, message: String) -> Reject {
-    Reject { object, hash, field: String::new(), code: ViolationCode::Unknown, message }
+    Reject { object, hash, held: None, field: String::new(), code: ViolationCode::Unknown, message }
 }
 
 #[cfg(test)]
@@ -75,7 +95,7 @@ mod tests {
             vec![
                 upsert("Upstream", known.encode()),
                 upsert("Upstream", newer.clone()),
-                upsert("Gizmo", ""),
+                upsert("Gizmo", known.encode()),
                 upsert("Route", &b"\xff\xff"[..]),
             ],
             vec![tombstone, foreign],
@@ -85,7 +105,10 @@ mod tests {
         let refused: Vec<_> =
             decoded.unreadable.iter().map(|it| (it.object.kind.as_str(), it.hash)).collect();
         let hash = ItemHash::of(&known.key(), &newer);
-        assert_eq!(refused, [("Upstream", Some(hash)), ("Gizmo", None), ("Route", None)]);
+        let gizmo = ItemHash::of_named(["Gizmo", "default", "u"], &known.encode());
+        assert_eq!(refused, [("Upstream", Some(hash)), ("Gizmo", Some(gizmo)), ("Route", None)]);
+        assert_eq!(decoded.unreadable[1].object.name, "u");
+        assert_eq!(decoded.gone.iter().map(|it| &*it.kind).collect::<Vec<_>>(), ["Gizmo"]);
         assert!(decoded.unreadable.iter().all(|it| it.code == ViolationCode::Unknown));
     }
 }

@@ -59,6 +59,7 @@ impl Files {
             revision: self.loads + 1,
             changes,
             unreadable: Vec::new(),
+            gone: Vec::new(),
             on_violation: OnViolation::Refuse,
         };
         match applier.apply(update).await {

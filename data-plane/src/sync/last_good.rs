@@ -246,6 +246,7 @@ impl Kept {
             revision: target.revision,
             changes: decoded.changes,
             unreadable: decoded.unreadable,
+            gone: decoded.gone,
             on_violation: OnViolation::Park,
         };
         let parked = decode(self.parked.upserts, self.parked.tombstones);
@@ -288,7 +289,7 @@ impl Saver {
         self.0.send_replace(Some(Arc::new(Copy {
             cursor: applier.cursor().clone(),
             engine: applier.engine().clone(),
-            parked: applier.parked().map(|(change, _)| change.clone()).collect(),
+            parked: applier.parked().cloned().collect(),
         })));
     }
 }

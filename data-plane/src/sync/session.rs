@@ -1,8 +1,8 @@
 //! One stream's side of the protocol as pure state: messages in, what to do out. No I/O and no clock.
 //!
 //! Invariants: a transaction is handed out whole and once, only on the base that is held; what is assembled is
-//! bounded; a message out of place ends the stream (the next one starts with a fresh Hello and, if need be, a full
-//! transfer).
+//! bounded; a message out of place ends the stream (the next one starts with a fresh Hello and, if need be, a
+//! comparison of what both ends hold).
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use gateway_proto::wire;
 use wire::control_plane_message::Message;
 use wire::sync_mode::Value as Mode;
 
-use crate::apply::Cursor;
+use crate::apply::{Cursor, Scope};
 
 /// Most bytes of objects in one transaction.
 const MAX_BYTES: usize = 1 << 30;
@@ -29,6 +29,10 @@ pub(super) enum Step {
     Welcome { mode: Mode, heartbeat: Duration },
     /// A whole transaction: apply and acknowledge it.
     Apply(Transaction),
+    /// Tell what is held: the server has something else at the same revision.
+    Tell,
+    /// Tell the sums of what is held.
+    Compare,
     /// Leave within this time, the new stream first.
     Leave(Duration),
 }
@@ -38,8 +42,8 @@ pub(super) enum Step {
 pub(super) struct Transaction {
     /// Its number on the stream.
     pub(super) number: u64,
-    /// Everything: what is not named goes.
-    pub(super) is_full: bool,
+    /// What becomes of what is not named.
+    pub(super) scope: Scope,
     /// What holds after it.
     pub(super) target: Cursor,
     pub(super) upserts: Vec<wire::Upsert>,
@@ -63,8 +67,6 @@ pub(super) enum ProtocolError {
     WrongBase { number: u64, base: u64 },
     #[error("transaction {0} is over {MAX_OBJECTS} objects or {MAX_BYTES} bytes")]
     TooLarge(u64),
-    #[error("same revision {revision}, other content: asking for everything anew")]
-    Diverged { revision: u64 },
 }
 
 /// One stream.
@@ -106,13 +108,10 @@ impl Session {
             Message::Chunk(chunk) => self.chunk(chunk, held),
             Message::Heartbeat(heartbeat) => {
                 let head = heartbeat.cursor.as_ref().map(cursor).transpose()?;
-                match head {
-                    Some(head) if !refuses && diverges(&head, held) && self.open.is_none() => {
-                        Err(ProtocolError::Diverged { revision: held.revision })
-                    }
-                    _ => Ok(Step::Wait),
-                }
+                let differs = head.is_some_and(|head| !refuses && diverges(&head, held));
+                Ok(if differs && self.open.is_none() { Step::Tell } else { Step::Wait })
             }
+            Message::Compare(_) => Ok(Step::Compare),
             Message::Drain(drain) => Ok(Step::Leave(Duration::from_millis(drain.within_ms.into()))),
             // Discovery is not in this version, and without it a server has none to send.
             Message::Endpoints(_) => Ok(Step::Wait),
@@ -136,8 +135,13 @@ impl Session {
                 {
                     return Err(ProtocolError::WrongBase { number, base: base.revision });
                 }
-                let is_full = base.is_none();
-                let transaction = Transaction { number, is_full, target, ..Transaction::default() };
+                let buckets = chunk.buckets.iter().filter_map(|bucket| usize::try_from(*bucket).ok());
+                let scope = match &base {
+                    None => Scope::Full,
+                    Some(_) if chunk.buckets.is_empty() => Scope::Delta,
+                    Some(_) => Scope::Buckets(Box::new(buckets.collect())),
+                };
+                let transaction = Transaction { number, scope, target, ..Transaction::default() };
                 Assembly { base, bytes: 0, transaction }
             }
             _ => return Err(ProtocolError::OutOfOrder { got: number, last: self.last }),

@@ -1,7 +1,8 @@
 //! The stream, with the test as control plane.
 
 use gateway_data_plane::run;
-use gateway_proto::digest::RootHash;
+use gateway_proto::FEATURE_BUCKETS;
+use gateway_proto::buckets::Buckets;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
 use tonic::transport::Identity;
@@ -181,18 +182,47 @@ async fn asked_to_leave_it_opens_the_new_stream_before_it_closes_the_old() {
 }
 
 #[tokio::test]
-async fn another_content_at_the_same_revision_makes_it_start_over() {
+async fn another_content_at_the_same_revision_is_told_compared_and_mended() {
     let dir = tempfile::tempdir().expect("a folder");
     let mut control = ControlPlane::start().await;
-    let _running = run(control.config(&dir)).await.expect("it starts");
+    let running = run(control.config(&dir)).await.expect("it starts");
     let mut stream = control.accept().await;
+    assert_eq!(stream.hello.features, [FEATURE_BUCKETS]);
     stream.welcome(Mode::Full, SELDOM).await;
-    let content = Content::of(&listener("public"));
-    stream.transaction(1, None, &cursor("e", 1, content.root()), &content).await;
-    stream.ack().await;
-    let other = cursor("e", 1, RootHash::default());
-    stream.send(Message::Heartbeat(wire::Heartbeat { cursor: Some(other), parked: Vec::new() })).await;
-    assert_eq!(control.accept().await.hello.cursor, Some(cursor("e", 1, content.root())));
+    let routes = ["/stays", "/wrong"].map(|path| respond(path, "x")).concat();
+    let content = Content::of(&(listener("public") + &routes));
+    let held = cursor("e", 1, content.root());
+    stream.transaction(1, None, &held, &content).await;
+    let public = stream.ack().await.listeners[0].address.parse().expect("an address");
+    let right = Content::of(&(listener("public") + &respond("/stays", "x")));
+    let head = cursor("e", 1, right.root());
+    let beat = wire::Heartbeat { cursor: Some(head.clone()), parked: Vec::new() };
+    stream.send(Message::Heartbeat(beat)).await;
+    let Some(Said::Heartbeat(told)) = stream.next().await else { panic!("it does not wait for its turn") };
+    assert_eq!(told.cursor.as_ref(), Some(&held));
+
+    stream.send(Message::Compare(wire::Compare {})).await;
+    let Some(Said::Buckets(told)) = stream.next().await else { panic!("asked for its sums") };
+    let sums = |content: &Content| -> Buckets {
+        let items: Vec<_> = content.upserts.iter().map(|it| (it.key(), it.hash())).collect();
+        items.iter().map(|(key, hash)| (key, *hash)).collect()
+    };
+    assert_eq!(Buckets::from_slice(&told.sums), Some(sums(&content)));
+    let differing = sums(&content).differing(&sums(&right));
+    let mended = wire::Chunk {
+        transaction: 2,
+        base: told.cursor,
+        target: Some(head.clone()),
+        last: true,
+        buckets: differing.iter().map(|bucket| u32::try_from(bucket).expect("small")).collect(),
+        ..Default::default()
+    };
+    stream.send(Message::Chunk(mended)).await;
+    let ack = stream.ack().await;
+    assert_eq!((ack.outcome(), ack.cursor), (Outcome::Applied, Some(head)));
+    assert_eq!(get(public, "/wrong").await.expect("an answer").0, 404);
+    assert_eq!(get(public, "/stays").await.expect("an answer").0, 200);
+    drop(running);
 }
 
 #[tokio::test]

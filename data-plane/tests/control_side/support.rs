@@ -260,6 +260,7 @@ impl Stream {
             upserts,
             tombstones,
             last,
+            ..Default::default()
         };
         for resource in &content.upserts {
             let upsert = wire::Upsert {

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use gateway_proto::SYNC_PROTOCOL;
+use gateway_proto::buckets::BucketSet;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
@@ -22,7 +24,7 @@ use crate::nodes::Ticket;
 use crate::nodes::report::MAX_LISTENERS;
 use crate::publish::encode::{Frame, full_piece};
 use crate::publish::{Cursor, View, Views};
-use crate::sync::session::{Acknowledged, Content, HEARTBEAT_MS, Session, Transaction};
+use crate::sync::session::{Acknowledged, Content, HEARTBEAT_MS, Next, Session, Transaction};
 
 /// Time to say Hello.
 const HELLO: Duration = Duration::from_secs(10);
@@ -54,6 +56,7 @@ struct Talk<'a> {
     /// Small messages to be sent before anything else; never more than a few.
     small: VecDeque<Say>,
     sending: Option<Sending>,
+    turn: Turn,
     /// When something was last taken from us, while there was something to take.
     progress: Instant,
     /// When the open transaction was sent.
@@ -65,13 +68,20 @@ struct Talk<'a> {
 struct Sending {
     header: wire::Chunk,
     source: Source,
-    /// A place among the full transfers; only those need one.
-    turn: Option<OwnedSemaphorePermit>,
+    /// A place among the large transfers, given back with the last piece.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 enum Source {
-    Full { view: Arc<View>, from: Key },
+    View { view: Arc<View>, of: Option<Box<BucketSet>>, from: Key },
     Pieces(VecDeque<Bytes>),
+}
+
+/// A place among the large transfers that is waited for, or had.
+enum Turn {
+    None,
+    Waited(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
+    Had(Option<OwnedSemaphorePermit>),
 }
 
 /// Serves one stream and says why it ended, if it was not the data plane's own doing.
@@ -110,6 +120,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketA
         view,
         small: VecDeque::from([Say::Welcome(welcome)]),
         sending: None,
+        turn: Turn::None,
         progress: now,
         sent: now,
         heard: now,
@@ -201,13 +212,9 @@ impl Talk<'_> {
         beat.tick().await;
         loop {
             if self.sending.is_none() && self.small.is_empty() && !self.session.is_waiting() {
-                if let Some(held) = self.session.held() {
-                    self.streams.publisher.recall(&self.view, held).await;
-                }
-                self.sending = self.session.next(&self.view).map(|next| self.begin(next));
+                self.go_to_next().await;
             }
-            let wants_turn = self.sending.as_ref().is_some_and(Sending::wants_turn);
-            let has_output = !self.small.is_empty() || (self.sending.is_some() && !wants_turn);
+            let has_output = !self.small.is_empty() || self.sending.is_some();
             tokio::select! {
                 heard = inbound.message() => match heard? {
                     Some(heard) => self.hear(heard)?,
@@ -218,10 +225,8 @@ impl Talk<'_> {
                     self.view = Arc::clone(views.borrow_and_update().of(&self.group));
                     self.report();
                 }
-                turn = Arc::clone(&self.streams.full).acquire_owned(), if wants_turn => {
-                    if let Some(sending) = &mut self.sending {
-                        sending.turn = turn.ok();
-                    }
+                place = self.turn.wait(), if matches!(self.turn, Turn::Waited(_)) => {
+                    self.turn = Turn::Had(place);
                 }
                 place = out.reserve(), if has_output => {
                     let place = place.map_err(|_| Status::cancelled("the data plane left"))?;
@@ -234,21 +239,56 @@ impl Talk<'_> {
         }
     }
 
-    fn begin(&mut self, next: Transaction) -> Sending {
+    /// Asks the session what is next. What is large waits for its turn first, and may be something else by then.
+    async fn go_to_next(&mut self) {
+        if let Some(held) = self.session.held() {
+            self.streams.publisher.recall(&self.view, held).await;
+        }
+        match (self.session.weight(&self.view), &self.turn) {
+            (0, _) => self.turn = Turn::None,
+            (_, Turn::Had(_)) => {}
+            (weight, Turn::None) => {
+                self.turn = Turn::Waited(Box::pin(self.streams.turns.take(weight)));
+                return;
+            }
+            (_, Turn::Waited(_)) => return,
+        }
+        match self.session.next(&self.view) {
+            Some(Next::Transaction(next)) => self.begin(next),
+            Some(Next::Compare) => {
+                self.sent = Instant::now();
+                self.small.push_back(Say::Compare(wire::Compare {}));
+            }
+            None => {}
+        }
+    }
+
+    fn begin(&mut self, next: Transaction) {
+        let from = Key::new(Kind::ALL[0], "", "");
         let (mode, source) = match next.content {
-            Content::Full(view) => ("full", Source::Full { view, from: Key::new(Kind::ALL[0], "", "") }),
+            Content::Full(view) => ("full", Source::View { view, of: None, from }),
+            Content::Buckets(view, of) => ("buckets", Source::View { view, of: Some(of), from }),
             Content::Shared(delta) => ("delta", Source::Pieces(delta.pieces.iter().cloned().collect())),
             Content::Own(pieces) => ("delta", Source::Pieces(pieces.into())),
         };
         self.streams.metrics.pushes.with_label_values(&[mode]).inc();
         self.progress = Instant::now();
+        let buckets = match &source {
+            Source::View { of: Some(of), .. } => of.iter().filter_map(|it| u32::try_from(it).ok()).collect(),
+            Source::View { .. } | Source::Pieces(_) => Vec::new(),
+        };
         let header = wire::Chunk {
             transaction: next.number,
             base: Some(next.base.map(Into::into).unwrap_or_default()),
             target: Some(next.target.into()),
+            buckets,
             ..Default::default()
         };
-        Sending { header, source, turn: None }
+        let _place = match std::mem::replace(&mut self.turn, Turn::None) {
+            Turn::Had(place) => place,
+            Turn::None | Turn::Waited(_) => None,
+        };
+        self.sending = Some(Sending { header, source, _place });
     }
 
     /// The next frame that has somewhere to go.
@@ -260,6 +300,7 @@ impl Talk<'_> {
                 let sending = self.sending.as_mut()?;
                 let (piece, last) = sending.piece();
                 let header = wire::Chunk { last, ..sending.header.clone() };
+                sending.header.buckets.clear();
                 if last {
                     self.sending = None;
                     self.sent = Instant::now();
@@ -285,6 +326,10 @@ impl Talk<'_> {
                     self.diverged("said by its heartbeat");
                 }
                 self.streams.nodes.parked(&self.ticket, &heartbeat.parked);
+            }
+            Some(Hear::Buckets(buckets)) => {
+                let taken = self.session.compared(&buckets);
+                taken.map_err(|error| Status::failed_precondition(error.to_string()))?;
             }
             Some(Hear::Hello(_)) => return Err(Status::failed_precondition("Hello is said once")),
             // A message of a later version: not for us.
@@ -369,17 +414,22 @@ impl Waits {
     }
 }
 
-impl Sending {
-    fn wants_turn(&self) -> bool {
-        matches!(self.source, Source::Full { .. }) && self.turn.is_none()
+impl Turn {
+    async fn wait(&mut self) -> Option<OwnedSemaphorePermit> {
+        match self {
+            Turn::Waited(turn) => turn.await,
+            Turn::None | Turn::Had(_) => None,
+        }
     }
+}
 
+impl Sending {
     /// The next piece, and whether it is the last; a transaction without objects is one empty piece.
     fn piece(&mut self) -> (Bytes, bool) {
         match &mut self.source {
             Source::Pieces(pieces) => (pieces.pop_front().unwrap_or_default(), pieces.is_empty()),
-            Source::Full { view, from } => {
-                let (piece, next) = full_piece(view, from);
+            Source::View { view, of, from } => {
+                let (piece, next) = full_piece(view, of.as_deref(), from);
                 let last = next.is_none();
                 if let Some(next) = next {
                     *from = next;

@@ -54,6 +54,15 @@ impl Node {
                 self.parked.clear();
                 named.into_iter().chain(gone).collect()
             }
+            Content::Buckets(view, buckets) => {
+                assert_eq!(transaction.base, self.cursor);
+                let named = view.items().iter().map(|(key, stored)| (key.clone(), Some(stored.hash)));
+                let gone = self.items.keys().filter(|key| view.items().get(key).is_none());
+                let all = named.chain(gone.map(|key| (key.clone(), None)));
+                let all: Vec<_> = all.filter(|(key, _)| buckets.holds(key)).collect();
+                self.parked.retain(|key, _| !buckets.holds(key));
+                all
+            }
             Content::Shared(delta) => {
                 assert_eq!(transaction.base, self.cursor);
                 delta
@@ -78,9 +87,11 @@ impl Node {
                 None => self.items.remove(&key),
             };
         }
-        let reject = |(key, (refused, _)): (&Key, &(Option<ItemHash>, _))| wire::Reject {
+        let bytes = |hash: &Option<ItemHash>| hash.map(|hash| hash.0.to_vec()).unwrap_or_default();
+        let reject = |(key, (refused, held)): (&Key, &(Option<ItemHash>, Option<ItemHash>))| wire::Reject {
             object: Some(key.into()),
-            hash: refused.map(|hash| hash.0.to_vec()).unwrap_or_default(),
+            hash: bytes(refused),
+            held: bytes(held),
             ..Default::default()
         };
         let rejects: Vec<_> = self.parked.iter().map(reject).collect();
@@ -110,6 +121,15 @@ fn read_piece(piece: &Bytes) -> Vec<(Key, Option<ItemHash>)> {
     upserts.chain(tombstones).collect()
 }
 
+/// The next transaction.
+fn send(session: &mut Session, view: &Arc<View>) -> Option<Transaction> {
+    match session.next(view) {
+        Some(Next::Transaction(transaction)) => Some(transaction),
+        Some(Next::Compare) => panic!("asked to compare"),
+        None => None,
+    }
+}
+
 fn story() -> Story {
     let mut story = Story::begin(None);
     story.commit(&[listener("l", None, &[]), route("r", &[], "a", &[]), upstream("a", 1)], &[]);
@@ -121,7 +141,7 @@ fn synced(story: &Story) -> (Session, Node) {
     let mut node = Node::new();
     let (mut session, welcome) = Session::hello(&node.hello(), &story.view);
     assert_eq!(welcome.mode(), Mode::Full);
-    let full = session.next(&story.view).expect("everything");
+    let full = send(&mut session, &story.view).expect("everything");
     assert!(matches!(full.content, Content::Full(_)) && full.base.is_none());
     assert_eq!(session.ack(&node.apply(&full, &[])), Ok(Acknowledged::InSync));
     assert_eq!(node.cursor, Some(story.view.head()));
@@ -153,10 +173,10 @@ fn hello_decides_the_mode() {
         let (mut session, welcome) = Session::hello(&hello, &story.view);
         assert_eq!(welcome.mode(), mode, "{name}");
         assert_eq!(welcome.heartbeat_ms, HEARTBEAT_MS);
-        let next = session.next(&story.view);
+        let next = send(&mut session, &story.view);
         let sent = next.as_ref().map(|next| matches!(next.content, Content::Full(_)));
         let expected = match mode {
-            Mode::InSync | Mode::Behind => None,
+            Mode::InSync | Mode::Behind | Mode::Buckets => None,
             Mode::Delta => Some(false),
             Mode::Full => Some(true),
         };
@@ -179,18 +199,18 @@ fn a_cursor_that_is_no_cursor_holds_nothing() {
 fn one_transaction_is_open_at_a_time_and_the_next_merges_what_came_meanwhile() {
     let mut story = story();
     let (mut session, mut node) = synced(&story);
-    assert!(session.next(&story.view).is_none());
+    assert!(send(&mut session, &story.view).is_none());
     story.commit(&[upstream("a", 2)], &[]);
-    let first = session.next(&story.view).expect("a delta");
+    let first = send(&mut session, &story.view).expect("a delta");
     story.commit(&[upstream("a", 3)], &[]);
     story.commit(&[route("s", &[], "a", &[])], &[]);
-    assert!(session.next(&story.view).is_none() && session.is_waiting());
+    assert!(send(&mut session, &story.view).is_none() && session.is_waiting());
     assert_eq!(session.ack(&node.apply(&first, &[])), Ok(Acknowledged::InSync));
-    let second = session.next(&story.view).expect("the rest");
+    let second = send(&mut session, &story.view).expect("the rest");
     assert_eq!((second.base, second.target, second.number), (Some(first.target), story.view.head(), 3));
     assert_eq!(session.ack(&node.apply(&second, &[])), Ok(Acknowledged::InSync));
     assert_eq!(node.cursor, Some(story.view.head()));
-    assert!(session.next(&story.view).is_none() && session.is_in_sync(&story.view));
+    assert!(send(&mut session, &story.view).is_none() && session.is_in_sync(&story.view));
 }
 
 #[test]
@@ -198,7 +218,7 @@ fn a_revision_outside_the_scope_moves_the_number_and_sends_no_object() {
     let mut story = story();
     let (mut session, mut node) = synced(&story);
     story.commit(&[upstream("unused", 1)], &[]);
-    let next = session.next(&story.view).expect("the number");
+    let next = send(&mut session, &story.view).expect("the number");
     let Content::Shared(delta) = &next.content else { panic!("{next:?}") };
     assert!(delta.changes.is_empty() && delta.pieces.is_empty());
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
@@ -214,7 +234,7 @@ fn a_restarted_control_plane_moves_the_number_only_when_the_content_is_the_same(
     let fresh = story.restarted(None);
     let (mut session, welcome) = Session::hello(&node.hello(), &fresh);
     assert_eq!(welcome.mode(), Mode::Delta);
-    let next = session.next(&fresh).expect("the number");
+    let next = send(&mut session, &fresh).expect("the number");
     assert!(matches!(&next.content, Content::Own(pieces) if pieces.is_empty()));
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
     story.commit(&[upstream("a", 2)], &[]);
@@ -228,25 +248,25 @@ fn a_refused_object_is_parked_until_its_content_changes() {
     let (mut session, mut node) = synced(&story);
     let bad = key(Kind::Upstream, "a");
     story.commit(&[upstream("a", 2), route("s", &[], "a", &[])], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     assert_eq!(session.ack(&node.apply(&next, std::slice::from_ref(&bad))), Ok(Acknowledged::Refused));
-    assert!(session.next(&story.view).is_none(), "it is not sent again");
+    assert!(send(&mut session, &story.view).is_none(), "it is not sent again");
     assert!(!session.heartbeat(&node.heartbeat(), &story.view), "and that is no divergence");
     assert!(!session.is_in_sync(&story.view));
 
     // Another change goes out without it, and the target is what the data plane will really hold.
     story.commit(&[route("t", &[], "a", &[])], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::Refused));
     assert_eq!(node.cursor, Some(next.target));
 
     // A new stream says it again, and nothing is sent.
     let (mut again, welcome) = Session::hello(&node.hello(), &story.view);
     assert_eq!(welcome.mode(), Mode::InSync);
-    assert!(again.next(&story.view).is_none());
+    assert!(send(&mut again, &story.view).is_none());
 
     story.commit(&[upstream("a", 3)], &[]);
-    let next = session.next(&story.view).expect("the new content");
+    let next = send(&mut session, &story.view).expect("the new content");
     assert_eq!(next.target, story.view.head());
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
     assert!(session.is_in_sync(&story.view));
@@ -258,16 +278,16 @@ fn a_parked_content_that_comes_back_is_left_out() {
     let (mut session, mut node) = synced(&story);
     let bad = key(Kind::Upstream, "a");
     story.commit(&[upstream("a", 2)], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     session.ack(&node.apply(&next, &[bad])).expect("open");
     // Away and back again before anything is sent.
     story.commit(&[upstream("a", 3)], &[]);
     story.commit(&[upstream("a", 2), route("s", &[], "a", &[])], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     let names: Vec<Key> = match &next.content {
         Content::Own(pieces) => pieces.iter().flat_map(read_piece).map(|(key, _)| key).collect(),
         Content::Shared(delta) => delta.changes.iter().map(|it| it.key.clone()).collect(),
-        Content::Full(_) => panic!("everything"),
+        Content::Full(_) | Content::Buckets(..) => panic!("more than what differs"),
     };
     assert_eq!(names, [key(Kind::Route, "s")]);
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::Refused));
@@ -279,10 +299,10 @@ fn a_parked_object_that_is_deleted_is_forgotten() {
     let mut story = story();
     let (mut session, mut node) = synced(&story);
     story.commit(&[upstream("b", 1), route("s", &[], "b", &[])], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     session.ack(&node.apply(&next, &[key(Kind::Route, "s")])).expect("open");
     story.commit(&[], &[key(Kind::Route, "s")]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
     assert!(session.is_in_sync(&story.view));
 }
@@ -293,12 +313,12 @@ fn a_refused_deletion_is_parked_too() {
     let (mut session, mut node) = synced(&story);
     let stays = key(Kind::Route, "r");
     story.commit(&[], std::slice::from_ref(&stays));
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     assert_eq!(session.ack(&node.apply(&next, std::slice::from_ref(&stays))), Ok(Acknowledged::Refused));
     assert!(!session.heartbeat(&node.heartbeat(), &story.view), "what it holds is as it says");
-    assert!(session.next(&story.view).is_none());
+    assert!(send(&mut session, &story.view).is_none());
     story.commit(&[upstream("b", 1), route("s", &[], "b", &[])], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     session.ack(&node.apply(&next, &[])).expect("open");
     assert_eq!(node.cursor, Some(next.target));
 }
@@ -309,11 +329,13 @@ fn a_transaction_refused_whole_goes_out_again_without_what_was_refused() {
     let (mut session, mut node) = synced(&story);
     let before = node.cursor;
     story.commit(&[upstream("a", 2), route("s", &[], "a", &[])], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     let bad = story.state.objects.get(&key(Kind::Upstream, "a")).expect("there").hash;
+    let held = node.items[&key(Kind::Upstream, "a")];
     let reject = wire::Reject {
         object: Some((&key(Kind::Upstream, "a")).into()),
         hash: bad.0.to_vec(),
+        held: held.0.to_vec(),
         ..Default::default()
     };
     let ack = wire::Ack {
@@ -324,9 +346,8 @@ fn a_transaction_refused_whole_goes_out_again_without_what_was_refused() {
         ..Default::default()
     };
     assert_eq!(session.ack(&ack), Ok(Acknowledged::Refused));
-    node.parked
-        .insert(key(Kind::Upstream, "a"), (Some(bad), node.items.get(&key(Kind::Upstream, "a")).copied()));
-    let next = session.next(&story.view).expect("the rest");
+    node.parked.insert(key(Kind::Upstream, "a"), (Some(bad), Some(held)));
+    let next = send(&mut session, &story.view).expect("the rest");
     let Content::Own(pieces) = &next.content else { panic!("{next:?}") };
     assert_eq!(pieces.iter().flat_map(read_piece).count(), 1);
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::Refused));
@@ -338,7 +359,7 @@ fn a_transaction_refused_for_no_reason_waits_for_another_revision() {
     let mut story = story();
     let (mut session, node) = synced(&story);
     story.commit(&[upstream("a", 2)], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     let ack = wire::Ack {
         transaction: next.number,
         cursor: node.cursor.map(Into::into),
@@ -346,9 +367,9 @@ fn a_transaction_refused_for_no_reason_waits_for_another_revision() {
         ..Default::default()
     };
     assert_eq!(session.ack(&ack), Ok(Acknowledged::Refused));
-    assert!(session.next(&story.view).is_none());
+    assert!(send(&mut session, &story.view).is_none());
     story.commit(&[upstream("a", 3)], &[]);
-    assert!(session.next(&story.view).is_some());
+    assert!(send(&mut session, &story.view).is_some());
 }
 
 #[test]
@@ -359,7 +380,7 @@ fn a_data_plane_that_does_not_hold_what_it_should_is_sent_everything() {
     let root = node.items.values().copied().collect();
     node.cursor = node.cursor.map(|cursor| Cursor { root, ..cursor });
     assert!(session.heartbeat(&node.heartbeat(), &story.view));
-    let full = session.next(&story.view).expect("everything");
+    let full = send(&mut session, &story.view).expect("everything");
     assert!(matches!(full.content, Content::Full(_)));
     assert_eq!(session.ack(&node.apply(&full, &[])), Ok(Acknowledged::InSync));
     assert!(!session.heartbeat(&node.heartbeat(), &story.view));
@@ -370,14 +391,14 @@ fn an_ack_that_does_not_lead_to_the_target_is_a_divergence_but_no_endless_resend
     let mut story = story();
     let (mut session, mut node) = synced(&story);
     story.commit(&[upstream("a", 2)], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     let mut ack = node.apply(&next, &[]);
     ack.cursor.as_mut().expect("set").root_hash = vec![1; 16];
     assert_eq!(session.ack(&ack), Ok(Acknowledged::Diverged));
-    assert!(session.next(&story.view).is_none(), "the heartbeat decides");
+    assert!(send(&mut session, &story.view).is_none(), "the heartbeat decides");
     let wrong = wire::Heartbeat { cursor: ack.cursor, parked: Vec::new() };
     assert!(session.heartbeat(&wrong, &story.view));
-    assert!(matches!(session.next(&story.view).expect("everything").content, Content::Full(_)));
+    assert!(matches!(send(&mut session, &story.view).expect("everything").content, Content::Full(_)));
 }
 
 #[test]
@@ -385,7 +406,7 @@ fn a_heartbeat_during_a_transaction_decides_nothing() {
     let mut story = story();
     let (mut session, node) = synced(&story);
     story.commit(&[upstream("a", 2)], &[]);
-    session.next(&story.view).expect("a delta");
+    send(&mut session, &story.view).expect("a delta");
     let empty = wire::Heartbeat::default();
     assert!(!session.heartbeat(&empty, &story.view));
     assert_eq!(session.held(), node.cursor);
@@ -398,12 +419,12 @@ fn acks_out_of_turn_end_the_stream() {
     let stray = wire::Ack { transaction: 1, ..Default::default() };
     assert_eq!(session.ack(&stray), Err(ProtocolError::UnexpectedAck { got: 1, expected: None }));
     story.commit(&[upstream("a", 2)], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     let other = wire::Ack { transaction: 9, ..node.apply(&next, &[]) };
     assert_eq!(session.ack(&other), Err(ProtocolError::UnexpectedAck { got: 9, expected: Some(2) }));
     let (mut session, mut node) = synced(&story);
     story.commit(&[upstream("a", 3)], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     let lost = wire::Ack { cursor: None, ..node.apply(&next, &[]) };
     assert_eq!(session.ack(&lost), Err(ProtocolError::BadCursor));
 }
@@ -413,13 +434,13 @@ fn a_retry_that_works_ends_the_parking() {
     let mut story = story();
     let (mut session, mut node) = synced(&story);
     story.commit(&[upstream("a", 2)], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     session.ack(&node.apply(&next, &[key(Kind::Upstream, "a")])).expect("open");
     // The data plane tried again by itself and it worked.
     let status = wire::Status { cursor: Some(story.view.head().into()), ..Default::default() };
     session.status(&status);
     assert!(session.is_in_sync(&story.view));
-    assert!(session.next(&story.view).is_none());
+    assert!(send(&mut session, &story.view).is_none());
 }
 
 #[test]
@@ -430,10 +451,10 @@ fn a_behind_replica_sends_nothing_until_it_caught_up() {
     let (_, mut node) = synced(&story);
     let (mut session, welcome) = Session::hello(&node.hello(), &older);
     assert_eq!(welcome.mode(), Mode::Behind);
-    assert!(session.next(&older).is_none());
-    assert!(session.next(&story.view).is_none(), "now it is in sync");
+    assert!(send(&mut session, &older).is_none());
+    assert!(send(&mut session, &story.view).is_none(), "now it is in sync");
     story.commit(&[upstream("a", 3)], &[]);
-    let next = session.next(&story.view).expect("a delta");
+    let next = send(&mut session, &story.view).expect("a delta");
     assert_eq!(session.ack(&node.apply(&next, &[])), Ok(Acknowledged::InSync));
 }
 
@@ -443,10 +464,151 @@ fn deltas_of_the_same_span_are_built_once() {
     let (mut one, _) = synced(&story);
     let (mut two, _) = synced(&story);
     story.commit(&[upstream("a", 2)], &[]);
-    let (Content::Shared(left), Content::Shared(right)) =
-        (one.next(&story.view).expect("a delta").content, two.next(&story.view).expect("a delta").content)
-    else {
+    let (Content::Shared(left), Content::Shared(right)) = (
+        send(&mut one, &story.view).expect("a delta").content,
+        send(&mut two, &story.view).expect("a delta").content,
+    ) else {
         panic!("both share")
     };
     assert!(Arc::ptr_eq(&left, &right));
+}
+
+/// A hundred routes, and a data plane at the head of them that is able to compare.
+fn many() -> (Story, Session, Node) {
+    let mut story = story();
+    let routes: Vec<_> = (0..100).map(|n| route(&format!("r{n}"), &[], "a", &[])).collect();
+    story.commit(&routes, &[]);
+    let (_, node) = synced(&story);
+    let (session, welcome) = Session::hello(&comparing(&node), &story.view);
+    assert_eq!(welcome.mode(), Mode::InSync);
+    (story, session, node)
+}
+
+fn comparing(node: &Node) -> wire::Hello {
+    wire::Hello { features: vec![FEATURE_BUCKETS.to_owned()], ..node.hello() }
+}
+
+fn sums(node: &Node) -> wire::Buckets {
+    let sums: Buckets = node.items.iter().map(|(key, hash)| (key, *hash)).collect();
+    wire::Buckets { cursor: node.cursor.map(Into::into), sums: sums.to_bytes() }
+}
+
+/// Lets the two ends compare; the transaction that comes of it.
+fn compare(session: &mut Session, node: &Node, view: &Arc<View>) -> Transaction {
+    assert!(matches!(session.next(view), Some(Next::Compare)));
+    assert!(session.next(view).is_none() && session.is_waiting(), "nothing before the answer");
+    session.compared(&sums(node)).expect("asked for");
+    send(session, view).expect("what differs")
+}
+
+fn spoil(node: &mut Node) {
+    node.items.remove(&key(Kind::Route, "r7"));
+    node.items.insert(key(Kind::Route, "r8"), ItemHash([8; 16]));
+    node.items.insert(key(Kind::Route, "never-there"), ItemHash([9; 16]));
+    let root = node.items.values().copied().collect();
+    node.cursor = node.cursor.map(|cursor| Cursor { root, ..cursor });
+}
+
+#[test]
+fn a_divergence_is_mended_by_the_buckets_that_differ() {
+    let (story, mut session, mut node) = many();
+    spoil(&mut node);
+    assert!(session.heartbeat(&node.heartbeat(), &story.view), "it is counted");
+    assert!(!session.heartbeat(&node.heartbeat(), &story.view), "once");
+    let mended = compare(&mut session, &node, &story.view);
+    let Content::Buckets(_, buckets) = &mended.content else { panic!("{mended:?}") };
+    assert!((1..=3).contains(&buckets.len()), "one or two wrong objects, one missing: {buckets:?}");
+    assert_eq!((mended.base, mended.target), (node.cursor, story.view.head()));
+    assert_eq!(session.ack(&node.apply(&mended, &[])), Ok(Acknowledged::InSync));
+    assert_eq!(node.cursor, Some(story.view.head()));
+    assert!(send(&mut session, &story.view).is_none());
+}
+
+#[test]
+fn what_a_comparison_does_not_mend_is_sent_whole() {
+    let (story, mut session, mut node) = many();
+    spoil(&mut node);
+    session.heartbeat(&node.heartbeat(), &story.view);
+    let mended = compare(&mut session, &node, &story.view);
+    let mut ack = node.apply(&mended, &[]);
+    spoil(&mut node);
+    ack.cursor = node.cursor.map(Into::into);
+    assert_eq!(session.ack(&ack), Ok(Acknowledged::Diverged));
+    assert!(session.heartbeat(&node.heartbeat(), &story.view));
+    let full = send(&mut session, &story.view).expect("everything");
+    assert!(matches!(full.content, Content::Full(_)));
+    assert_eq!(session.ack(&node.apply(&full, &[])), Ok(Acknowledged::InSync));
+}
+
+#[test]
+fn another_history_with_the_same_content_costs_no_object() {
+    let (story, _, mut node) = many();
+    node.cursor = node.cursor.map(|cursor| Cursor { epoch: Uuid::from_u128(8), revision: 77, ..cursor });
+    let (mut session, welcome) = Session::hello(&comparing(&node), &story.view);
+    assert_eq!(welcome.mode(), Mode::Buckets);
+    let nothing = compare(&mut session, &node, &story.view);
+    assert!(matches!(&nothing.content, Content::Own(pieces) if pieces.is_empty()));
+    assert_eq!(session.ack(&node.apply(&nothing, &[])), Ok(Acknowledged::InSync));
+    assert_eq!(node.cursor, Some(story.view.head()));
+}
+
+#[test]
+fn a_cursor_that_history_does_not_reach_is_compared_and_what_is_parked_elsewhere_stays_parked() {
+    let (mut story, mut session, mut node) = many();
+    let bad = key(Kind::Route, "r3");
+    story.commit(&[route("r3", &[], "b", &[]), upstream("b", 1)], &[]);
+    let delta = send(&mut session, &story.view).expect("a delta");
+    session.ack(&node.apply(&delta, std::slice::from_ref(&bad))).expect("open");
+    story.commit(&[route("r9", &[], "b", &[])], &[key(Kind::Route, "r10")]);
+    let fresh = story.restarted(None);
+    let (mut session, welcome) = Session::hello(&comparing(&node), &fresh);
+    assert_eq!(welcome.mode(), Mode::Buckets);
+    let mended = compare(&mut session, &node, &fresh);
+    let Content::Buckets(_, buckets) = &mended.content else { panic!("{mended:?}") };
+    assert!(!buckets.holds(&bad) && buckets.len() <= 2, "{buckets:?}");
+    assert_eq!(session.ack(&node.apply(&mended, &[])), Ok(Acknowledged::Refused));
+    assert_eq!(node.cursor, Some(mended.target));
+    assert!(!session.heartbeat(&node.heartbeat(), &fresh));
+    assert!(send(&mut session, &fresh).is_none());
+}
+
+#[test]
+fn small_configurations_and_old_data_planes_are_not_compared() {
+    let (story, _, mut node) = many();
+    spoil(&mut node);
+    assert_eq!(Session::hello(&node.hello(), &story.view).1.mode(), Mode::Full, "it is not able to");
+    let small = self::story();
+    let (_, mut node) = synced(&small);
+    spoil(&mut node);
+    assert_eq!(Session::hello(&comparing(&node), &small.view).1.mode(), Mode::Full, "less than the sums");
+}
+
+#[test]
+fn sums_that_nobody_asked_for_or_that_are_none_end_the_stream() {
+    let (story, mut session, mut node) = many();
+    assert_eq!(session.compared(&sums(&node)), Err(ProtocolError::BadSums));
+    spoil(&mut node);
+    session.heartbeat(&node.heartbeat(), &story.view);
+    assert!(matches!(session.next(&story.view), Some(Next::Compare)));
+    let short = wire::Buckets { sums: vec![0; 16], ..sums(&node) };
+    assert_eq!(session.compared(&short), Err(ProtocolError::BadSums));
+}
+
+#[test]
+fn only_what_is_sent_without_knowing_the_difference_has_a_weight() {
+    let (mut story, mut session, mut node) = many();
+    let all = story.view.items().count();
+    assert_eq!(session.weight(&story.view), 0);
+    assert_eq!(Session::hello(&Node::new().hello(), &story.view).0.weight(&story.view), all);
+    story.commit(&[upstream("a", 2)], &[]);
+    assert_eq!(session.weight(&story.view), 0, "a delta");
+    let delta = send(&mut session, &story.view).expect("a delta");
+    session.ack(&node.apply(&delta, &[])).expect("open");
+    node.items.clear();
+    node.cursor = node.cursor.map(|cursor| Cursor { root: RootHash::default(), ..cursor });
+    session.heartbeat(&node.heartbeat(), &story.view);
+    assert_eq!(session.weight(&story.view), 0, "a question");
+    session.next(&story.view);
+    session.compared(&sums(&node)).expect("asked for");
+    assert!((1..all).contains(&session.weight(&story.view)), "the share of the buckets that differ");
 }

@@ -37,6 +37,7 @@ fn chunk(
         upserts: vec![upsert],
         tombstones: Vec::new(),
         last,
+        ..Default::default()
     }))
 }
 
@@ -57,7 +58,7 @@ fn the_pieces_of_a_transaction_are_handed_out_whole_and_in_order() {
         panic!("the last piece completes it")
     };
     let bodies: Vec<_> = whole.upserts.iter().map(|upsert| upsert.body.to_vec()).collect();
-    assert_eq!((whole.number, whole.is_full, whole.target), (1, false, at(2)));
+    assert_eq!((whole.number, whole.scope, whole.target), (1, Scope::Delta, at(2)));
     assert_eq!(bodies, [b"a", b"b"]);
     // And the next one.
     let next = session.receive(chunk(2, Some(&at(2)), &at(3), b"c", true), &at(2), false);
@@ -67,7 +68,25 @@ fn the_pieces_of_a_transaction_are_handed_out_whole_and_in_order() {
 #[test]
 fn without_a_base_it_is_everything() {
     let step = welcomed().receive(chunk(1, None, &at(9), b"a", true), &at(1), false);
-    assert!(matches!(step, Ok(Step::Apply(Transaction { is_full: true, .. }))));
+    assert!(matches!(step, Ok(Step::Apply(Transaction { scope: Scope::Full, .. }))));
+}
+
+#[test]
+fn a_comparison_is_answered_and_its_outcome_covers_the_buckets_of_its_first_piece() {
+    let mut session = welcomed();
+    assert_eq!(
+        session.receive(message(Message::Compare(wire::Compare {})), &at(1), false),
+        Ok(Step::Compare)
+    );
+    let mut first = chunk(1, Some(&at(1)), &at(2), b"a", false);
+    if let Some(Message::Chunk(chunk)) = &mut first.message {
+        chunk.buckets = vec![3, 1_023];
+    }
+    assert_eq!(session.receive(first, &at(1), false), Ok(Step::Wait));
+    let step = session.receive(chunk(1, Some(&at(1)), &at(2), b"b", true), &at(1), false);
+    let Ok(Step::Apply(whole)) = step else { panic!("the last piece completes it: {step:?}") };
+    assert_eq!(whole.scope, Scope::Buckets(Box::new([3, 1_023].into_iter().collect())));
+    assert_eq!(whole.upserts.len(), 2);
 }
 
 #[test]
@@ -108,10 +127,9 @@ fn a_message_out_of_place_ends_the_stream() {
 }
 
 #[test]
-fn the_same_revision_with_other_content_is_a_divergence_unless_something_is_refused() {
+fn the_same_revision_with_other_content_is_told_at_once_unless_something_is_refused() {
     let held = rooted(4, 1);
-    let diverged = Err(ProtocolError::Diverged { revision: 4 });
-    assert_eq!(welcomed().receive(heartbeat(&rooted(4, 2)), &held, false), diverged);
+    assert_eq!(welcomed().receive(heartbeat(&rooted(4, 2)), &held, false), Ok(Step::Tell));
     assert_eq!(welcomed().receive(heartbeat(&rooted(4, 2)), &held, true), Ok(Step::Wait));
     assert_eq!(welcomed().receive(heartbeat(&rooted(4, 1)), &held, false), Ok(Step::Wait));
     assert_eq!(
