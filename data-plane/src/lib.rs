@@ -7,6 +7,7 @@ mod apply;
 mod buffer;
 pub mod config;
 mod digits;
+mod http2;
 mod proxy;
 mod relay;
 mod runtime;

@@ -18,6 +18,7 @@ mod plan;
 mod report;
 pub(crate) mod response;
 mod retry;
+mod target;
 mod upgrade;
 
 use std::future::poll_fn;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use gateway_engine::head::Head;
 use gateway_engine::reject::Reason;
+use gateway_engine::upstream::Protocol;
 use gateway_http1::Framing;
 use gateway_http1::write::has_body;
 use tokio::time::Instant;
@@ -34,13 +36,15 @@ use tokio::time::Instant;
 use crate::relay::Relay;
 use crate::runtime::Worker;
 use crate::server::listener::{Door, View};
+use crate::upstream::Picked;
+use crate::upstream::http2::call::Call;
 use crate::wheel::Timer;
-use crate::wire::Wire;
 use client::{After, Asked, Client, Opening};
 use exchange::Exchange;
 use forward::{Fault, Forwarding, State, Timeouts};
 use plan::{Course, Plan};
 use report::{Facts, Kept, Ledger};
+use target::Target;
 
 /// A request and what it is served with.
 #[derive(Debug)]
@@ -91,20 +95,31 @@ pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client:
 
 /// A connection to a target.
 struct Connected {
-    wire: Box<Wire>,
-    /// It comes from the pool.
+    target: Target,
+    /// Others were on it before.
     reused: bool,
 }
 
 /// Takes a connection from the pool, or makes one.
-async fn obtain(job: &Job<'_>, ledger: &mut Ledger) -> Result<Connected, Fault> {
+async fn obtain(job: &mut Job<'_>, ledger: &mut Ledger) -> Result<Connected, Fault> {
     let picked = ledger.target.as_mut().expect("the plan was to ask it");
+    if picked.upstream.spec().protocol == Protocol::Http2 {
+        return Box::pin(join(job, picked)).await;
+    }
     if let Some(wire) = picked.pool.take() {
-        return Ok(Connected { wire, reused: true });
+        return Ok(Connected { target: Target::Http1(wire), reused: true });
     }
     // Boxed: most requests find a connection in the pool, and idle clients should not pay for this state.
     let wire = Box::pin(forward::connect(picked, &job.worker.buffers, job.timer)).await?;
-    Ok(Connected { wire: Box::new(wire), reused: false })
+    Ok(Connected { target: Target::Http1(Box::new(wire)), reused: false })
+}
+
+/// Takes part in a connection that many requests share.
+async fn join(job: &mut Job<'_>, picked: &mut Picked) -> Result<Connected, Fault> {
+    let lease = forward::join(picked, &job.worker.buffers).await?;
+    let request = job.exchange.to_session.take().expect("the plan was to ask by HTTP/2");
+    let call = Call::new(lease, request, job.asked.framing);
+    Ok(Connected { reused: call.is_reused(), target: Target::Http2(Box::new(call)) })
 }
 
 /// A request on its way to a target, then its response on the way back, or a tunnel.
@@ -117,10 +132,11 @@ struct Passage<'a, C> {
 
 impl<'a, C: Client> Passage<'a, C> {
     fn new<'j: 'a>(job: &mut Job<'j>, course: &Course<'_>, connected: Connected, client: &'a mut C) -> Self {
-        let gathered = std::mem::take(&mut job.exchange.to_target);
-        let mut target = connected.wire;
-        target.begin(gathered);
-        target.announce_body(job.asked.framing);
+        let mut target = connected.target;
+        if let Target::Http1(wire) = &mut target {
+            wire.begin(std::mem::take(&mut job.exchange.to_target));
+            wire.announce_body(job.asked.framing);
+        }
         let forwarding = Forwarding {
             client,
             target,
@@ -194,23 +210,29 @@ impl<'a, C: Client> Passage<'a, C> {
 
     /// Gives back what was lent; the target's connection to its pool, if it can be used again.
     fn leave(self, job: &mut Job<'_>, ledger: &mut Ledger) -> &'a mut C {
-        let mut forwarding = self.forwarding;
-        job.exchange.to_target = forwarding.target.take_back();
+        let reusable = self.keep_alive && self.forwarding.is_target_reusable();
+        let Forwarding { client, target, .. } = self.forwarding;
+        // A session goes on by itself.
+        let Target::Http1(mut wire) = target else { return client };
+        job.exchange.to_target = wire.take_back();
         if let Some(picked) = &ledger.target
-            && self.keep_alive
-            && forwarding.is_target_reusable()
+            && reusable
+            && wire.is_body_read()
+            && wire.buffer.is_empty()
             && !picked.upstream.spec().idle_timeout.is_zero()
         {
-            forwarding.target.buffer.release();
-            picked.pool.put(forwarding.target, *ledger.ended.insert(Instant::now()));
+            wire.buffer.release();
+            picked.pool.put(wire, *ledger.ended.insert(Instant::now()));
             picked.upstream.note_pooled();
         }
-        forwarding.client
+        client
     }
 
     /// The same after a failure: the connection is closed.
-    fn give_up(mut self, job: &mut Job<'_>) -> &'a mut C {
-        job.exchange.to_target = self.forwarding.target.take_back();
+    fn give_up(self, job: &mut Job<'_>) -> &'a mut C {
+        if let Target::Http1(mut wire) = self.forwarding.target {
+            job.exchange.to_target = wire.take_back();
+        }
         self.forwarding.client
     }
 }
@@ -233,8 +255,8 @@ fn open<C: Client>(
         // Nobody asked for it, or it does not say what it is.
         (true, ..) => return Err(MALFORMED),
     };
-    heads::fill_response(&job.exchange.parsed_response, &mut job.exchange.response);
-    let wire = forwarding.target.buffer.filled();
+    forwarding.target.fill_head(&job.exchange.parsed_response, &mut job.exchange.response);
+    let wire = forwarding.target.head_bytes();
     course.pass_back(job, wire);
     let keep = forwarding.upload.is_done() && !job.door.is_leaving(job.worker);
     let parsed = &job.exchange.parsed_response;
@@ -246,8 +268,7 @@ fn open<C: Client>(
     let head = Head::new(wire, &mut job.exchange.response);
     ledger.status = head.status();
     forwarding.client.open(&head, opening).map_err(|_unsendable| MALFORMED)?;
-    forwarding.target.buffer.consume(parsed.len);
-    forwarding.target.expect_body(parsed.framing);
+    forwarding.target.release_head(parsed);
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 //! the source's buffer. Backpressure is end to end, because nothing is read while something is unwritten.
 //!
 //! [`Source`] and [`Sink`] have two implementations each: a connection that speaks HTTP/1.1 ([`super::wire::Wire`]) and
-//! a stream of an HTTP/2 connection. Trailers travel as the text of an HTTP/1.1 trailer section.
+//! a stream of an HTTP/2 connection ([`super::http2::body`]). Trailers travel as the text of an HTTP/1.1 trailer section.
 
 use std::io;
 use std::task::{Context, Poll, ready};

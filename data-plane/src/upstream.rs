@@ -7,6 +7,7 @@
 
 pub(crate) mod balance;
 pub(crate) mod dns;
+pub(crate) mod http2;
 pub(crate) mod pool;
 
 use std::cell::{Cell, RefCell};
@@ -18,8 +19,10 @@ use gateway_engine::upstream::{Host, Target, Upstream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::buffer;
 use balance::Schedule;
 use dns::{Name, Resolver};
+use http2::Lease;
 use pool::Pool;
 
 /// One worker's upstreams.
@@ -66,6 +69,14 @@ pub(crate) struct Picked {
     pub(crate) address: SocketAddr,
     /// Idle connections to it.
     pub(crate) pool: Rc<Pool>,
+}
+
+impl Picked {
+    /// A place on a connection that speaks HTTP/2.
+    pub(crate) fn lease(&self, buffers: &Rc<buffer::Pool>) -> Lease {
+        self.upstream.note_pooled();
+        self.pool.sessions.lease(self.address, &self.upstream.spec, buffers)
+    }
 }
 
 impl Registry {

@@ -237,15 +237,6 @@ impl Timer {
         }
     }
 
-    /// From now on it is the timer of the task that polls with this waker.
-    pub(crate) fn wakes(&self, waker: &Waker) {
-        let known = &mut self.wheel.inner.borrow_mut().entries[self.key as usize].waker;
-        match known {
-            Some(known) => known.clone_from(waker),
-            None => *known = Some(waker.clone()),
-        }
-    }
-
     /// The deadline has passed.
     #[inline]
     pub(crate) fn expired(&self) -> bool {

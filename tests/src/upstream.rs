@@ -1,4 +1,4 @@
-//! Backends to proxy to: an HTTP/1.1 server that tells what it received, and can be slow, big or broken when the
+//! Backends to proxy to: a server of HTTP/1.1 and HTTP/2 (by prior knowledge) that tells what it received, and can be slow, big or broken when the
 //! path or the test asks for it. Every proxied request of the system tests ends here, over real sockets.
 //!
 //! | path | what it does |
@@ -26,7 +26,8 @@ use http_body_util::{BodyExt, Full, StreamBody};
 
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -36,6 +37,8 @@ use tokio::task::JoinHandle;
 pub struct Seen {
     /// Name of the upstream that answered.
     pub upstream: String,
+    /// Version of HTTP it came by.
+    pub version: String,
     /// Method.
     pub method: String,
     /// Path and query.
@@ -59,6 +62,7 @@ impl Seen {
         };
         Ok(Seen {
             upstream: text("upstream")?,
+            version: text("version")?,
             method: text("method")?,
             target: text("target")?,
             headers: serde_json::from_value(value["headers"].clone())?,
@@ -123,10 +127,9 @@ async fn accept(listener: TcpListener, name: String, served: Arc<AtomicU64>, rel
         });
         tokio::spawn(async move {
             // A connection that ends badly is what the broken paths are for.
-            let _ended = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let mut server = auto::Builder::new(TokioExecutor::new());
+            server.http1().timer(TokioTimer::new());
+            let _ended = server.serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
@@ -205,6 +208,7 @@ async fn describe(name: &str, request: Request<Incoming>) -> Result<Response<Bod
     }
     let description = serde_json::json!({
         "upstream": name,
+        "version": format!("{:?}", head.version),
         "method": head.method.as_str(),
         "target": head.uri.to_string(),
         "headers": headers,

@@ -35,6 +35,11 @@ const SMALL: &[(&str, &str, &[&str])] = &[
         &["bad-enum.yaml:6:13", "spdy", "http"],
     ),
     (
+        "bad-upstream-protocol",
+        "apiVersion: gateway/v1\nkind: Upstream\nmetadata: { name: a }\nspec:\n  targets: [{ address: 'a:1' }]\n  protocol: auto\n",
+        &["bad-upstream-protocol.yaml:6:13", "auto", "http1", "http2"],
+    ),
+    (
         "unknown-kind",
         "apiVersion: gateway/v1\nkind: Rout\nmetadata: { name: a }\n",
         &["unknown-kind.yaml:2", "Rout", "Route"],

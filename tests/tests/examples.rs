@@ -35,6 +35,7 @@ const EXPECTED: &[(&str, &[Expectation])] = &[
     ),
     ("canary.yaml", &[("any", "/cart", 200, "shop.internal")]),
     ("policies.yaml", &[("any", "/shop/cart", 200, "/v2/cart"), ("any", "/", 404, "no_route")]),
+    ("http2.yaml", &[("any", "/hello", 200, "HTTP/2.0"), ("any", "/plain", 200, "HTTP/1.1")]),
     ("redirect.yaml", &[("any", "/old/page?q=1", 301, ""), ("www.example.com", "/x", 308, "")]),
     // With tokens: has a test of its own.
     ("jwt.yaml", &[("any", "/health", 200, "ok"), ("any", "/shop/cart", 401, "unauthorized")]),

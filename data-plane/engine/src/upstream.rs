@@ -28,12 +28,24 @@ pub struct Upstream {
     pub name: Arc<str>,
     /// Its number.
     pub slot: UpstreamSlot,
+    /// What its targets speak.
+    pub protocol: Protocol,
     /// Where it runs; at least one, no two alike.
     pub targets: Arc<[Target]>,
     /// Time to connect.
     pub connect_timeout: Duration,
     /// Close a pooled connection that was not used for this long; zero: do not pool.
     pub idle_timeout: Duration,
+}
+
+/// What is spoken to a target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 in clear text.
+    #[default]
+    Http1,
+    /// HTTP/2 in clear text, by prior knowledge.
+    Http2,
 }
 
 /// One address of an upstream.
@@ -72,13 +84,7 @@ pub(crate) fn check(
     at: &FieldPath<'_>,
     out: &mut Violations,
 ) -> Upstream {
-    if wire::upstream_protocol::Value::try_from(spec.protocol).is_err() {
-        out.push(
-            &at.field("protocol"),
-            ViolationCode::Unknown,
-            format!("unknown protocol {}", spec.protocol),
-        );
-    }
+    let protocol = protocol(spec.protocol, &at.field("protocol"), out);
     let timeouts = spec.timeouts.clone().unwrap_or_default();
     let at_timeouts = at.field("timeouts");
     let connect_at = at_timeouts.field("connect");
@@ -98,7 +104,18 @@ pub(crate) fn check(
         Some(text) => out.ok(&at_timeouts.field("idle"), value::duration(text)).unwrap_or_default(),
     };
     let targets = targets(&spec.targets, &at.field("targets"), out);
-    Upstream { name, slot, targets, connect_timeout, idle_timeout }
+    Upstream { name, slot, protocol, targets, connect_timeout, idle_timeout }
+}
+
+fn protocol(given: i32, at: &FieldPath<'_>, out: &mut Violations) -> Protocol {
+    match wire::upstream_protocol::Value::try_from(given) {
+        Ok(wire::upstream_protocol::Value::Http1) => Protocol::Http1,
+        Ok(wire::upstream_protocol::Value::Http2) => Protocol::Http2,
+        Err(_) => {
+            out.push(at, ViolationCode::Unknown, format!("unknown protocol {given}"));
+            Protocol::default()
+        }
+    }
 }
 
 fn targets(specs: &[wire::Target], at: &FieldPath<'_>, out: &mut Violations) -> Arc<[Target]> {
@@ -221,8 +238,19 @@ mod tests {
         };
         let upstream = checked(&spec).expect("sound");
         assert_eq!((upstream.targets[0].weight, upstream.targets[1].weight), (1, 0));
+        assert_eq!(upstream.protocol, Protocol::Http1);
         assert_eq!(upstream.connect_timeout, Duration::from_secs(5));
         assert_eq!(upstream.idle_timeout, Duration::from_secs(90));
+    }
+
+    #[test]
+    fn the_protocol_is_taken() {
+        let spec = wire::UpstreamSpec {
+            protocol: wire::upstream_protocol::Value::Http2.into(),
+            targets: vec![target("a:1", None)],
+            ..Default::default()
+        };
+        assert_eq!(checked(&spec).expect("sound").protocol, Protocol::Http2);
     }
 
     #[test]

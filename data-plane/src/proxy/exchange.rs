@@ -5,6 +5,7 @@ use gateway_engine::context::Notes;
 use gateway_engine::head::HeadParts;
 use gateway_http1::request::RequestHead;
 use gateway_http1::response::ResponseHead;
+use http::Request;
 
 /// Storage above this many bytes is freed instead of kept: one huge head must not stay for ever.
 const KEEP: usize = 128 * 1024;
@@ -40,6 +41,8 @@ pub(crate) struct Exchange {
     pub(crate) to_client: Vec<u8>,
     /// Lent to the target's connection.
     pub(crate) to_target: Vec<u8>,
+    /// The head of the request to a target that speaks HTTP/2.
+    pub(crate) to_session: Option<Request<()>>,
 }
 
 impl Exchange {
@@ -52,6 +55,7 @@ impl Exchange {
         self.notes.clear();
         self.body.clear();
         self.id.clear();
+        self.to_session = None;
     }
 
     /// It did not grow beyond what is kept.

@@ -14,20 +14,19 @@ use std::time::Duration;
 
 use gateway_engine::head::{Head, HeadParts};
 use gateway_engine::reject::Reason;
-use gateway_http1::response::{self, ResponseHead};
-use gateway_http1::{Limits, Method, Status};
+use gateway_http1::Method;
+use gateway_http1::response::ResponseHead;
 
 use super::client::{Client, Gone};
-use super::heads;
 use super::retry::Attempt;
-use crate::buffer::{self, Pool};
+use super::target::Target;
+use crate::buffer::Pool;
 use crate::relay::{Broken, Relay, SourceError, Waiting};
+use crate::upstream::http2::Lease;
 use crate::upstream::{Picked, pool};
 use crate::wheel::Timer;
 use crate::wire::{self, Wire};
 
-/// Bounds of a target's response head.
-const LIMITS: Limits = Limits { max_head_bytes: 60 * 1024, max_target_bytes: 0, max_fields: 256 };
 /// Interim responses to one request.
 const MAX_INTERIM: u32 = 32;
 /// How long a target may pause once the client has said that it will send no more.
@@ -59,8 +58,7 @@ pub(crate) struct Timeouts {
 #[derive(Debug)]
 pub(crate) struct Forwarding<'a, C> {
     pub(crate) client: &'a mut C,
-    /// Boxed since it was connected: it goes back to its pool as it is.
-    pub(crate) target: Box<Wire>,
+    pub(crate) target: Target,
     pub(crate) timer: &'a Timer,
     pub(crate) timeouts: Timeouts,
     pub(crate) method: Method,
@@ -87,6 +85,8 @@ pub(crate) struct State {
     /// The client will send no more.
     half_closed: bool,
     interims: u32,
+    /// How often the request was sent before.
+    repeats: u32,
 }
 
 impl State {
@@ -125,6 +125,21 @@ pub(crate) async fn connect(picked: &mut Picked, buffers: &Rc<Pool>, timer: &Tim
     Err(Fault::Target(fault))
 }
 
+/// Gets a place on a session with the target, trying its other addresses if it has a name. `picked` ends as the one
+/// connected.
+pub(crate) async fn join(picked: &mut Picked, buffers: &Rc<Pool>) -> Result<Lease, Fault> {
+    let mut tries = picked.upstream.addresses(picked.target).clamp(1, MAX_ADDRESSES);
+    loop {
+        let lease = picked.lease(buffers);
+        let Err(reason) = lease.connected().await else { return Ok(lease) };
+        tries -= 1;
+        match picked.upstream.another(picked) {
+            Some(other) if tries > 0 => *picked = other,
+            _ => return Err(Fault::Target(reason)),
+        }
+    }
+}
+
 /// Sends the request and waits for the head of the final response, which is left in the target's buffer.
 pub(crate) async fn await_head<C: Client>(
     forwarding: &mut Forwarding<'_, C>,
@@ -141,11 +156,16 @@ pub(crate) async fn await_head<C: Client>(
         if fault != Fault::Target(Reason::UpstreamReset) || !forwarding.attempt().may_repeat() {
             return Err(fault);
         }
-        let fresh = Box::pin(connect(picked, buffers, forwarding.timer)).await?;
+        match &mut forwarding.target {
+            Target::Http1(wire) => {
+                wire.restart(Box::pin(connect(picked, buffers, forwarding.timer)).await?);
+            }
+            Target::Http2(call) => call.restart(Box::pin(join(picked, buffers)).await?),
+        }
         parsed.reset();
-        forwarding.target.restart(fresh);
         forwarding.upload.restart();
-        forwarding.state = State { half_closed: forwarding.state.half_closed, ..State::default() };
+        let State { half_closed, repeats, .. } = forwarding.state;
+        forwarding.state = State { half_closed, repeats: repeats + 1, ..State::default() };
     }
 }
 
@@ -156,16 +176,15 @@ impl<C: Client> Forwarding<'_, C> {
             heard: self.state.heard,
             untouched: self.target.is_untouched(),
             replayable: self.target.is_replayable(),
+            refused: self.target.is_refused(),
+            repeats: self.state.repeats,
             idempotent: self.method.is_idempotent(),
         }
     }
 
-    /// The target's connection is at the start of the next request.
+    /// The whole request was taken, and the target's connection is at the start of the next.
     pub(crate) fn is_target_reusable(&self) -> bool {
-        self.upload.is_done()
-            && !self.state.refused
-            && self.target.is_body_read()
-            && self.target.buffer.is_empty()
+        self.upload.is_done() && !self.state.refused
     }
 
     fn poll_head(
@@ -179,28 +198,9 @@ impl<C: Client> Forwarding<'_, C> {
         }
         self.poll_upload(cx)?;
         loop {
-            if !self.target.buffer.is_empty() {
-                match response::parse(self.target.buffer.filled(), &LIMITS, self.method, parsed) {
-                    Ok(Status::Complete) if parsed.interim => {
-                        self.pass_interim(parsed, scratch)?;
-                        continue;
-                    }
-                    Ok(Status::Complete) => return Poll::Ready(Ok(())),
-                    Ok(Status::Partial) => {}
-                    Err(error) => {
-                        tracing::debug!(%error, "a target's response head is refused");
-                        return Poll::Ready(Err(Fault::Target(Reason::UpstreamProtocol)));
-                    }
-                }
-            }
-            let room = if self.target.buffer.is_full() && !self.target.buffer.is_empty() {
-                buffer::LARGE
-            } else {
-                buffer::SMALL
-            };
-            match self.target.poll_fill(cx, room) {
-                Poll::Ready(Ok(1..)) => self.state.heard = true,
-                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(Fault::Target(Reason::UpstreamReset))),
+            match self.target.poll_head(cx, self.method, parsed, &mut self.state.heard) {
+                Poll::Ready(Ok(())) if parsed.interim => self.pass_interim(parsed, scratch)?,
+                Poll::Ready(outcome) => return Poll::Ready(outcome.map_err(Fault::Target)),
                 Poll::Pending => break,
             }
         }
@@ -223,7 +223,7 @@ impl<C: Client> Forwarding<'_, C> {
             self.state.uploaded = true;
             self.state.refused = true;
         }
-        match self.download.poll(cx, &mut *self.target, self.client) {
+        match self.download.poll(cx, &mut self.target, self.client) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(Broken::Sink)) => return Poll::Ready(Err(Fault::ClientGone)),
             Poll::Ready(Err(Broken::Source(error))) => {
@@ -249,7 +249,7 @@ impl<C: Client> Forwarding<'_, C> {
             return Ok(());
         }
         let before = self.client.progress() + self.target.progress();
-        match self.upload.poll(cx, self.client, &mut *self.target) {
+        match self.upload.poll(cx, self.client, &mut self.target) {
             Poll::Ready(Ok(())) => self.end_upload(),
             // It may have answered before it stopped listening: the answer decides.
             Poll::Ready(Err(Broken::Sink)) => {
@@ -283,13 +283,12 @@ impl<C: Client> Forwarding<'_, C> {
         if self.state.interims > MAX_INTERIM {
             return Err(MALFORMED);
         }
-        heads::fill_response(parsed, scratch);
-        let wire = self.target.buffer.filled();
-        let passed = self.client.interim(&Head::new(wire, scratch));
+        self.target.fill_head(parsed, scratch);
+        let passed = self.client.interim(&Head::new(self.target.head_bytes(), scratch));
         // It points into what is about to be consumed.
         scratch.clear();
         passed.map_err(|_unsendable| MALFORMED)?;
-        self.target.buffer.consume(parsed.len);
+        self.target.release_head(parsed);
         parsed.reset();
         Ok(())
     }
@@ -320,6 +319,7 @@ impl<C: Client> Forwarding<'_, C> {
         } else if !self.state.uploaded && self.upload.waiting() == Waiting::Source {
             Fault::Client(Reason::ClientTimeout)
         } else {
+            self.target.gave_up_waiting();
             Fault::Target(Reason::UpstreamTimeout)
         }
     }

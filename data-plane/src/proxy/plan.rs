@@ -12,13 +12,16 @@ use gateway_engine::policy::chain::Chain;
 use gateway_engine::policy::{Flow, Kind};
 use gateway_engine::reject::Reason;
 use gateway_engine::route::{Lookup, Match, RequestView, Route};
+use gateway_engine::upstream::Protocol;
 use gateway_http1::{Framing, KnownField, Method};
+use http::Request;
 use smallvec::SmallVec;
 
 use super::client::Asked;
 use super::heads::{self, Hop};
 use super::identity::{self, Origin};
 use super::{Exchange, Job, date};
+use crate::http2::fields;
 use crate::runtime::Worker;
 use crate::server::listener::View;
 use crate::upstream::Picked;
@@ -157,6 +160,7 @@ struct Scene<'s, 'h> {
     scratch: &'s mut Vec<u8>,
     body: &'s mut Vec<u8>,
     to_target: &'s mut Vec<u8>,
+    to_session: &'s mut Option<Request<()>>,
     target: &'s mut Option<Picked>,
 }
 
@@ -169,7 +173,8 @@ fn pass(
     target: &mut Option<Picked>,
 ) -> Plan {
     let view = course.view;
-    let Exchange { request, response, notes, id, path, scratch, body, to_target, .. } = &mut *job.exchange;
+    let Exchange { request, response, notes, id, path, scratch, body, to_target, to_session, .. } =
+        &mut *job.exchange;
     let params: SmallVec<[Param<'_>; 8]> = found.params(path).collect();
     let ctx = Ctx {
         request_id: id,
@@ -184,7 +189,7 @@ fn pass(
         notes,
     };
     let head = Head::new(wire, request);
-    let mut scene = Scene { ctx, head, response, scratch, body, to_target, target };
+    let mut scene = Scene { ctx, head, response, scratch, body, to_target, to_session, target };
     if !course.chain.is_empty() {
         let flow = course.chain.request(&mut scene.ctx, &mut scene.head);
         scene.ctx.notes.auth_results().for_each(|(scheme, result)| job.worker.metrics.auth(scheme, result));
@@ -238,14 +243,22 @@ impl Scene<'_, '_> {
             trailers: asked.trailers,
             upgrade: asked.upgrade.map(|protocol| self.head.bytes(protocol)),
         };
-        self.to_target.clear();
-        match heads::write_request(&self.head, hop, self.to_target) {
-            Ok(()) => {
-                *self.target = Some(picked);
-                Plan::Forward
+        match picked.upstream.spec().protocol {
+            Protocol::Http1 => {
+                self.to_target.clear();
+                if heads::write_request(&self.head, hop, self.to_target).is_err() {
+                    return Plan::Refuse(Reason::BadRequest);
+                }
             }
-            Err(_) => Plan::Refuse(Reason::BadRequest),
+            // Another protocol inside a stream takes an extended CONNECT (RFC 8441), not an upgrade.
+            Protocol::Http2 if hop.upgrade.is_some() => return Plan::Refuse(Reason::NotImplemented),
+            Protocol::Http2 => match fields::request(&self.head, host, hop.framing, hop.trailers) {
+                Ok(request) => *self.to_session = Some(request),
+                Err(_unfit) => return Plan::Refuse(Reason::BadRequest),
+            },
         }
+        *self.target = Some(picked);
+        Plan::Forward
     }
 
     fn redirect(&mut self, redirect: &Redirect) -> Plan {

@@ -9,13 +9,16 @@ use gateway_http1::Framing;
 
 use super::client::Client;
 use super::forward::Forwarding;
+use super::target::Target;
 use crate::relay::{Broken, Relay};
 
 /// Runs a tunnel to its end. The client's 101 is gathered and goes out first.
 pub(crate) async fn tunnel<C: Client>(forwarding: &mut Forwarding<'_, C>) {
+    // A stream of HTTP/2 has no 101.
+    let Target::Http1(target) = &mut forwarding.target else { return };
+    target.expect_body(Framing::UntilClose);
+    target.announce_body(Framing::UntilClose);
     forwarding.client.become_tunnel();
-    forwarding.target.expect_body(Framing::UntilClose);
-    forwarding.target.announce_body(Framing::UntilClose);
     forwarding.upload = Relay::new(u64::MAX);
     forwarding.download = Relay::new(u64::MAX);
     forwarding.timer.set(forwarding.timeouts.idle);
@@ -31,20 +34,21 @@ struct Ends {
 }
 
 fn poll_tunnel<C: Client>(cx: &mut Context<'_>, f: &mut Forwarding<'_, C>, ends: &mut Ends) -> Poll<()> {
+    let Target::Http1(target) = &mut f.target else { return Poll::Ready(()) };
     if f.timer.expired() {
         return Poll::Ready(());
     }
-    let before = f.client.progress() + f.target.progress();
+    let before = f.client.progress() + target.progress();
     let mut broken = false;
     if !ends.to_target {
-        let sent = f.upload.poll(cx, f.client, &mut *f.target);
-        broken |= passed_on(sent, &mut ends.to_target, |cx| f.target.poll_shutdown(cx).map(drop), cx);
+        let sent = f.upload.poll(cx, f.client, &mut **target);
+        broken |= passed_on(sent, &mut ends.to_target, |cx| target.poll_shutdown(cx).map(drop), cx);
     }
     if !ends.to_client {
-        let sent = f.download.poll(cx, &mut *f.target, f.client);
+        let sent = f.download.poll(cx, &mut **target, f.client);
         broken |= passed_on(sent, &mut ends.to_client, |cx| f.client.poll_end(cx), cx);
     }
-    if f.client.progress() + f.target.progress() != before {
+    if f.client.progress() + target.progress() != before {
         f.timer.set(f.timeouts.idle);
     }
     if broken || (ends.to_target && ends.to_client) { Poll::Ready(()) } else { Poll::Pending }

@@ -1,36 +1,39 @@
-//! A client's HTTP/2 connection (agreed on by TLS, or by prior knowledge): hyper speaks the protocol, every stream
-//! goes the same way as an HTTP/1.1 request.
+//! A client's HTTP/2 connection (agreed on by TLS, or by prior knowledge): every stream goes the same way as an HTTP/1.1
+//! request, in a task of its own.
 //!
-//! The bytes that told the protocol are replayed to hyper. A connection without streams is closed gracefully after the
-//! listener's idle timeout, before its first one after the header timeout; one whose listener goes away gets a GOAWAY
-//! and finishes its streams. Whoever does not answer a GOAWAY is left without an answer too.
+//! The bytes that told the protocol are replayed. A connection without streams is closed gracefully after the listener's
+//! idle timeout, before its first one after the header timeout; one whose listener goes away gets a GOAWAY and finishes its
+//! streams. Whoever does not answer a GOAWAY is left without an answer too.
 
-mod pipe;
-mod serving;
 mod stream;
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use gateway_engine::context::Scheme;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use h2::RecvStream;
+use h2::server::{Builder, Handshake, SendResponse};
+use http::Request;
 use tokio::task::spawn_local;
 
+use crate::http2::transport::Transport;
 use crate::runtime::Worker;
 use crate::server::listener::Door;
-use crate::stream::Stream;
 use crate::wheel::Timer;
 use crate::wire::Wire;
-use serving::{Answer, Serving};
 
+/// What a client may send of one request's body before it is asked for more.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The same of all bodies on a connection.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What is taken of a response before the client takes it.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How long a connection that was told to end, and has no streams, may go without a byte being sent on it. Its client
 /// says that it has understood, or reads the end of its last response.
 const GRACE: Duration = Duration::from_secs(1);
@@ -38,63 +41,128 @@ const GRACE: Duration = Duration::from_secs(1);
 const MAX_GRACES: u32 = 30;
 
 /// Serves a connection whose preface is in the wire's buffer.
-pub(super) async fn serve(worker: &Rc<Worker>, door: &Rc<Door>, wire: Wire, peer: SocketAddr, timer: Timer) {
+pub(super) async fn serve(
+    worker: &Rc<Worker>,
+    door: &Rc<Door>,
+    mut wire: Wire,
+    peer: SocketAddr,
+    timer: Timer,
+) {
     let caller = Caller { ip: peer.ip(), scheme: wire.scheme() };
     let Some(view) = door.view(worker) else { return };
     let http = &view.listener.http;
     let [idle, first] =
         [http.idle_timeout, http.header_timeout].map(|timeout| Some(timeout).filter(|it| !it.is_zero()));
-    let mut builder = hyper::server::conn::http2::Builder::new(OnThisThread);
+    let mut builder = Builder::new();
     builder
-        .timer(TokioTimer::new())
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(http.max_concurrent_streams)
-        .max_header_list_size(http.max_header_bytes);
+        .max_header_list_size(http.max_header_bytes)
+        .max_send_buffer_size(SEND_BUFFER);
     drop(view);
-    let replayed = wire.buffer.filled().to_vec();
-    let written = Rc::new(Cell::new(0_u64));
-    let stream = wire.into_stream();
-    let io = TokioIo::new(Replay { replayed, at: 0, stream, written: Rc::clone(&written) });
-    let streams = Rc::new(Cell::new(0_usize));
-    let service = service_fn(|request| {
-        let (answer, timer) = (Rc::<Answer>::default(), Rc::new(worker.wheel.timer(Waker::noop())));
-        let stream = Opened {
-            caller,
-            answer: Rc::clone(&answer),
-            timer: Rc::clone(&timer),
-            count: Open::new(&streams),
-        };
-        let work = stream::serve(Rc::clone(worker), Rc::clone(door), request, stream);
-        Serving::new(work, answer, timer)
-    });
-    let mut connection = pin!(builder.serve_connection(io, service));
-    let mut leaving: Option<Leave> = None;
+    let replayed = std::mem::replace(&mut wire.buffer, worker.buffers.none());
+    let transport = Transport::new(wire.into_stream(), replayed, worker.buffers.none());
+    let mut connection = Connection {
+        state: State::Beginning(builder.handshake(transport.clone())),
+        transport,
+        streams: Rc::default(),
+        seen: 0,
+        leaving: None,
+        idle,
+    };
     timer.set([idle, first].into_iter().flatten().min());
-    // An error is the client's: it broke the protocol or went away.
-    let _clients_fault = poll_fn(|cx| {
-        let over = timer.expired() && streams.get() == 0;
-        match &mut leaving {
-            Some(leave) if over => {
-                if !leave.may_stay(written.get()) {
-                    return Poll::Ready(Ok(()));
+    poll_fn(|cx| {
+        let leave = door.is_leaving(worker);
+        connection.poll(cx, &timer, leave, |stream| {
+            spawn_local(stream::serve(Rc::clone(worker), Rc::clone(door), caller, stream));
+        })
+    })
+    .await;
+}
+
+/// A connection at work.
+struct Connection {
+    state: State,
+    transport: Transport,
+    /// How many streams are open.
+    streams: Rc<Cell<usize>>,
+    /// How many were when it was looked at last.
+    seen: usize,
+    leaving: Option<Leave>,
+    idle: Option<Duration>,
+}
+
+enum State {
+    Beginning(Handshake<Transport, Bytes>),
+    Open(h2::server::Connection<Transport, Bytes>),
+}
+
+impl Connection {
+    /// Ready once it is over. What broke it is the client's affair: it broke the protocol or went away.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        timer: &Timer,
+        leave: bool,
+        open: impl FnMut(Opened),
+    ) -> Poll<()> {
+        self.begin_time_anew(timer);
+        let over = timer.expired() && self.streams.get() == 0;
+        match &mut self.leaving {
+            Some(leaving) if over => {
+                if !leaving.may_stay(self.transport.sent()) {
+                    return Poll::Ready(());
                 }
                 timer.set(Some(GRACE));
             }
-            None if over || door.is_leaving(worker) => {
-                leaving = Some(Leave::default());
-                connection.as_mut().graceful_shutdown();
+            None if over || leave => {
+                self.leaving = Some(Leave::default());
+                if let State::Open(connection) = &mut self.state {
+                    connection.graceful_shutdown();
+                }
                 timer.set(Some(GRACE));
             }
             _ => {}
         }
-        let before = streams.get();
-        let polled = connection.as_mut().poll(cx);
-        // Each sign of life begins the time anew.
-        if before != streams.get() || streams.get() > 0 {
-            timer.set(if leaving.is_some() { Some(GRACE) } else { idle });
-        }
+        let polled = self.poll_streams(cx, open);
+        let _goes_on = self.transport.poll_send(cx);
+        self.begin_time_anew(timer);
         polled
-    })
-    .await;
+    }
+
+    /// Streams that are open, began or ended are signs of life.
+    fn begin_time_anew(&mut self, timer: &Timer) {
+        let streams = self.streams.get();
+        if streams > 0 || std::mem::replace(&mut self.seen, streams) != streams {
+            self.seen = streams;
+            timer.set(if self.leaving.is_some() { Some(GRACE) } else { self.idle });
+        }
+    }
+
+    fn poll_streams(&mut self, cx: &mut Context<'_>, mut open: impl FnMut(Opened)) -> Poll<()> {
+        loop {
+            match &mut self.state {
+                State::Beginning(handshake) => match Pin::new(handshake).poll(cx) {
+                    Poll::Ready(Ok(mut connection)) => {
+                        if self.leaving.is_some() {
+                            connection.graceful_shutdown();
+                        }
+                        self.state = State::Open(connection);
+                    }
+                    Poll::Ready(Err(_)) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+                State::Open(connection) => match connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok((request, respond)))) => {
+                        open(Opened { request, respond, count: Open::new(&self.streams) });
+                    }
+                    Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                    Poll::Pending => return Poll::Pending,
+                },
+            }
+        }
+    }
 }
 
 /// Who is at the other end, and what it spoke.
@@ -122,9 +190,8 @@ impl Leave {
 /// A stream that was opened.
 #[derive(Debug)]
 struct Opened {
-    caller: Caller,
-    answer: Rc<Answer>,
-    timer: Rc<Timer>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
     count: Open,
 }
 
@@ -142,84 +209,5 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         self.0.set(self.0.get() - 1);
-    }
-}
-
-/// Runs hyper's tasks on this worker.
-#[derive(Clone, Copy, Debug)]
-struct OnThisThread;
-
-impl<F: Future + 'static> hyper::rt::Executor<F> for OnThisThread {
-    fn execute(&self, task: F) {
-        spawn_local(async {
-            task.await;
-        });
-    }
-}
-
-/// A connection that gives what was already read once more.
-#[derive(Debug)]
-struct Replay {
-    replayed: Vec<u8>,
-    at: usize,
-    stream: Stream,
-    /// Bytes sent.
-    written: Rc<Cell<u64>>,
-}
-
-impl Replay {
-    fn note(&self, outcome: &Poll<io::Result<usize>>) {
-        if let Poll::Ready(Ok(count)) = outcome {
-            self.written.set(self.written.get() + *count as u64);
-        }
-    }
-}
-
-impl AsyncRead for Replay {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        out: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.at < self.replayed.len() {
-            let count = out.remaining().min(self.replayed.len() - self.at);
-            out.put_slice(&self.replayed[self.at..self.at + count]);
-            self.at += count;
-            if self.at == self.replayed.len() {
-                (self.replayed, self.at) = (Vec::new(), 0);
-            }
-            return Poll::Ready(Ok(()));
-        }
-        AsyncRead::poll_read(Pin::new(&mut self.stream), cx, out)
-    }
-}
-
-impl AsyncWrite for Replay {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let outcome = AsyncWrite::poll_write(Pin::new(&mut self.stream), cx, bytes);
-        self.note(&outcome);
-        outcome
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let outcome = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
-        self.note(&outcome);
-        outcome
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        true
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_flush(Pin::new(&mut self.stream), cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        AsyncWrite::poll_shutdown(Pin::new(&mut self.stream), cx)
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use super::http2::Sessions;
 use crate::wire::Wire;
 
 /// Idle connections kept per address and worker; beyond it the oldest goes.
@@ -23,6 +24,8 @@ const MAX_IDLE: usize = 512;
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     idle: RefCell<VecDeque<Idle>>,
+    /// Connections that speak HTTP/2, at work or idle.
+    pub(super) sessions: Sessions,
 }
 
 #[derive(Debug)]
@@ -56,7 +59,8 @@ impl Pool {
     pub(crate) fn sweep(&self, now: Instant, timeout: Duration) -> bool {
         let mut idle = self.idle.borrow_mut();
         idle.retain(|idle| now.duration_since(idle.since) < timeout && idle.wire.is_quiet());
-        !idle.is_empty()
+        let sessions = self.sessions.sweep(now, timeout);
+        !idle.is_empty() || sessions
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway_engine::upstream::UpstreamSlot;
+use gateway_engine::upstream::{Protocol, UpstreamSlot};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 
@@ -21,6 +21,7 @@ fn spec(slot: u32, name: &str, targets: &[(&str, u16)]) -> Arc<Upstream> {
         Target { host, weight }
     };
     Arc::new(Upstream {
+        protocol: Protocol::Http1,
         name: name.into(),
         slot: UpstreamSlot(slot),
         targets: targets.iter().map(target).collect(),
@@ -31,7 +32,7 @@ fn spec(slot: u32, name: &str, targets: &[(&str, u16)]) -> Arc<Upstream> {
 
 async fn wire(address: SocketAddr) -> Box<Wire> {
     let stream = pool::connect(address).await.expect("connected");
-    Box::new(Wire::new(stream, crate::buffer::Pool::new().none()))
+    Box::new(Wire::new(stream, buffer::Pool::new().none()))
 }
 
 #[tokio::test]

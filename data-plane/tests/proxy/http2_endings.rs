@@ -19,7 +19,7 @@ const SETTINGS: u8 = 4;
 /// `GET http://a/`, in indexed fields but for the authority.
 const GET_BLOCK: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'a'];
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short").to_be_bytes();
     let mut frame = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
     frame.extend_from_slice(payload);

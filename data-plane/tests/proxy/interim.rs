@@ -6,11 +6,12 @@ use std::convert::Infallible;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::http2::{ask, connect, get, response};
-use crate::support::{Exchange, GET, Peer, Proxy, Reply, field};
+use crate::support::{Exchange, GET, OK, Peer, Proxy, Reply, field, within};
 
 const EARLY: &str = "HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload; as=style\r\n\r\n";
 
@@ -146,4 +147,23 @@ async fn a_body_that_is_none_from_its_first_byte_is_a_502() {
     let (got, clean) = client.rest().await;
     assert!(got.starts_with(b"HTTP/1.1 200 ") && !clean);
     proxy.gateway.counts(AT_REST).await;
+}
+
+#[tokio::test]
+async fn a_client_of_http2_gets_them_too() {
+    let proxy = Proxy::start().await;
+    let stream = TcpStream::connect(proxy.gateway.address).await.expect("connected");
+    let (mut sender, connection) = within("h2", h2::client::handshake(stream)).await.expect("h2");
+    let driving = tokio::spawn(connection);
+    let request = http::Request::get("http://a/").body(()).expect("a request");
+    let (mut response, _) = sender.send_request(request, true).expect("sent");
+    let (mut upstream, _) = proxy.target.request().await;
+    upstream.send("HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: x\r\nX: 1\r\n\r\n").await;
+    let hints = within("hints", std::future::poll_fn(|cx| response.poll_informational(cx))).await;
+    let hints = hints.expect("before the last").expect("sound");
+    assert_eq!((hints.status().as_u16(), &hints.headers()["link"]), (103, &"</a.css>".parse().unwrap()));
+    assert_eq!(hints.headers().len(), 1);
+    upstream.send(OK).await;
+    assert_eq!(within("a response", response).await.expect("answered").status(), 200);
+    driving.abort();
 }

@@ -1,26 +1,24 @@
-//! One stream of an HTTP/2 connection: hyper's request becomes the same head that HTTP/1.1 requests have, and the
-//! stream a [`Client`].
+//! One stream of an HTTP/2 connection: the request that h2 read becomes the same head that HTTP/1.1 requests have, and
+//! the stream a [`Client`].
 
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use gateway_engine::head::{Head, HeadParts, RequestLine};
 use gateway_engine::reject::Reason;
-use gateway_http1::body::parse_trailers;
 use gateway_http1::write::{announce, has_body};
 use gateway_http1::{Framing, KnownField, Method, Version};
-use http::header::{CONTENT_LENGTH, COOKIE, HOST, TE};
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode};
-use hyper::body::{Body as _, Incoming};
+use h2::server::SendResponse;
+use http::header::{CONTENT_LENGTH, EXPECT, HOST, TE};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::Opened;
-use super::pipe::{Outgoing, Writer, pipe};
-use super::serving::Answer;
+use super::{Caller, Opened};
+use crate::http2::body::{Incoming, Outgoing};
+use crate::http2::fields;
 use crate::proxy::client::{Asked, Client, Gone, Opening, Unsendable};
 use crate::proxy::{self, Job, identity};
 use crate::relay::{Sink, Source, SourceError, Step};
@@ -30,9 +28,10 @@ use crate::server::listener::Door;
 use crate::wheel::Timer;
 
 /// Serves the stream's request.
-pub(super) async fn serve(worker: Rc<Worker>, door: Rc<Door>, request: Request<Incoming>, opened: Opened) {
-    let Opened { caller, answer, timer, count } = opened;
+pub(super) async fn serve(worker: Rc<Worker>, door: Rc<Door>, caller: Caller, opened: Opened) {
+    let Opened { request, respond, count } = opened;
     let Some(view) = door.view(&worker) else { return };
+    let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
     let mut exchange = worker.take_exchange();
     let (parts, body) = request.into_parts();
     let http = &view.listener.http;
@@ -46,9 +45,10 @@ pub(super) async fn serve(worker: Rc<Worker>, door: Rc<Door>, request: Request<I
         exchange.method.clear();
         exchange.method.push_str(parts.method.as_str());
     }
+    let incoming = Incoming::new(body);
     let asked = Asked {
         method: Method::from_bytes(parts.method.as_str().as_bytes()),
-        framing: framing(&parts.headers, &body),
+        framing: framing(&parts.headers, &incoming),
         trailers: parts.headers.get_all(TE).iter().any(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers")),
         upgrade: None,
         peer: caller.ip,
@@ -56,16 +56,14 @@ pub(super) async fn serve(worker: Rc<Worker>, door: Rc<Door>, request: Request<I
         trusted,
         started: Instant::now(),
     };
+    drop(parts);
     let mut stream = Stream {
-        body,
-        current: Bytes::new(),
-        ended: false,
-        trailers: Vec::new(),
+        incoming,
+        respond,
         opened: None,
-        answer,
-        writer: None,
+        has_body: false,
+        outgoing: Outgoing::default(),
         method: asked.method,
-        received: 0,
         sent: 0,
     };
     let mut job = Job { worker: &worker, door: &door, timer: &timer, exchange: &mut exchange, asked };
@@ -128,36 +126,21 @@ fn fill(
         authority: parts.copy(authority.or(host).unwrap_or_default()),
     };
     parts.set_request_line(line);
-    let mut cookies = Vec::new();
-    for (name, value) in &head.headers {
-        let known = KnownField::classify(name.as_str().as_bytes());
-        let hidden = known.is_hop_by_hop() || (!trusted && identity::names_client(known));
-        // hyper answers an expectation itself, by asking for the body.
-        if hidden || matches!(known, KnownField::XRequestId | KnownField::Host | KnownField::Expect) {
-            continue;
-        }
-        if name == COOKIE {
-            // RFC 9113 §8.2.3: HTTP/1.1 has one Cookie field.
-            cookies.extend_from_slice(if cookies.is_empty() { b"" } else { b"; " });
-            cookies.extend_from_slice(value.as_bytes());
-            continue;
-        }
-        let (name, value) = (parts.copy(name.as_str().as_bytes()), parts.copy(value.as_bytes()));
-        parts.push(name, value, known as u8);
-    }
-    if !cookies.is_empty() {
-        let (name, value) = (parts.copy(b"cookie"), parts.copy(&cookies));
-        parts.push(name, value, KnownField::Cookie as u8);
+    fields::fill(&head.headers, parts, |known| {
+        known == KnownField::XRequestId || (!trusted && identity::names_client(known))
+    });
+    if head.headers.get_all(EXPECT).iter().any(|it| !it.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
+        return Err(Reason::ExpectationFailed);
     }
     Ok(())
 }
 
-/// How the body is framed towards the target. hyper holds the client to the length it announced.
+/// How the body is framed towards the target. h2 holds the client to the length it announced.
 fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
     let length = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     match length {
         Some(length) => Framing::Length(length),
-        None if body.is_end_stream() => Framing::None,
+        None if body.is_none() => Framing::None,
         None => Framing::Chunked,
     }
 }
@@ -165,116 +148,72 @@ fn framing(headers: &HeaderMap, body: &Incoming) -> Framing {
 /// A stream and the request on it.
 #[derive(Debug)]
 struct Stream {
-    body: Incoming,
-    current: Bytes,
-    /// There is no more of the body, or nobody cares.
-    ended: bool,
-    trailers: Vec<u8>,
-    /// The response; goes out with what follows it.
-    opened: Option<Response<Outgoing>>,
-    answer: Rc<Answer>,
-    writer: Option<Writer>,
+    incoming: Incoming,
+    respond: SendResponse<Bytes>,
+    /// The head of the response; goes out with what follows it.
+    opened: Option<Response<()>>,
+    /// Something may follow it.
+    has_body: bool,
+    outgoing: Outgoing,
     method: Method,
-    received: u64,
     sent: u64,
 }
 
 impl Stream {
-    /// Hands the response to hyper.
-    fn begin_response(&mut self) {
-        if let Some(response) = self.opened.take() {
-            self.answer.give(response);
+    /// Sends the head of the response that was opened, if it was not yet.
+    fn begin_response(&mut self) -> io::Result<()> {
+        let Some(response) = self.opened.take() else { return Ok(()) };
+        let ends = !self.has_body || self.outgoing.is_only_the_end();
+        match self.respond.send_response(response, ends) {
+            Ok(stream) if !ends => self.outgoing.follow(stream),
+            Ok(_) => {}
+            Err(_) => return Err(io::ErrorKind::BrokenPipe.into()),
         }
-    }
-
-    fn note_trailers(&mut self, trailers: &HeaderMap) {
-        for (name, value) in trailers {
-            if KnownField::classify(name.as_str().as_bytes()).is_forbidden_in_trailers() {
-                continue;
-            }
-            self.trailers.extend_from_slice(name.as_str().as_bytes());
-            self.trailers.extend_from_slice(b": ");
-            self.trailers.extend_from_slice(value.as_bytes());
-            self.trailers.extend_from_slice(b"\r\n");
-        }
-        if !self.trailers.is_empty() {
-            self.trailers.extend_from_slice(b"\r\n");
-        }
+        Ok(())
     }
 }
 
 impl Source for Stream {
     fn poll_step(&mut self, cx: &mut Context<'_>) -> Poll<Result<Step, SourceError>> {
-        while !self.ended {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                None => self.ended = true,
-                Some(Err(error)) => return Poll::Ready(Err(SourceError::Io(io::Error::other(error)))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) if data.is_empty() => {}
-                    Ok(data) => {
-                        self.received += data.len() as u64;
-                        self.current = data;
-                        return Poll::Ready(Ok(Step::Data));
-                    }
-                    Err(frame) => {
-                        if let Ok(trailers) = frame.into_trailers() {
-                            self.note_trailers(&trailers);
-                        }
-                    }
-                },
-            }
-        }
-        Poll::Ready(Ok(Step::End))
+        self.incoming.poll_step(cx)
     }
 
     fn data(&self) -> &[u8] {
-        &self.current
+        self.incoming.data()
     }
 
     fn consume(&mut self, count: usize) {
-        self.current.advance(count);
+        self.incoming.consume(count);
     }
 
     fn trailers(&self) -> &[u8] {
-        &self.trailers
+        self.incoming.trailers()
     }
 }
 
 impl Sink for Stream {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let Some(writer) = &self.writer else {
-            // A response without a body, as to HEAD.
+        if !self.has_body {
+            // As to HEAD.
             return Poll::Ready(Ok(data.len()));
-        };
-        let Poll::Ready(taken) = writer.poll_send(cx, data) else {
-            self.begin_response();
-            return Poll::Pending;
-        };
-        let count = taken?;
+        }
+        if !self.outgoing.is_empty() {
+            self.begin_response()?;
+            ready!(self.outgoing.poll_pass_on(cx))?;
+        }
+        let count = self.outgoing.hold(data).len();
         self.sent += count as u64;
         Poll::Ready(Ok(count))
     }
 
     fn end(&mut self, trailers: &[u8]) -> io::Result<()> {
-        let mut map = None;
-        if !trailers.is_empty() {
-            let mut fields = Vec::new();
-            parse_trailers(trailers, &mut fields).map_err(io::Error::other)?;
-            let pairs = fields.iter().filter_map(|field| {
-                let name = HeaderName::from_bytes(field.name.of(trailers)).ok()?;
-                Some((name, HeaderValue::from_bytes(field.value.of(trailers)).ok()?))
-            });
-            map = Some(pairs.collect());
-        }
-        if let Some(writer) = &self.writer {
-            writer.end(map);
-        }
+        self.outgoing.end(fields::read_trailers(trailers)?);
         Ok(())
     }
 
-    fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.begin_response();
-        Poll::Ready(Ok(()))
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.begin_response()?;
+        self.outgoing.poll_pass_on(cx)
     }
 }
 
@@ -285,45 +224,36 @@ impl Client for Stream {
 
     fn release_head(&mut self) {}
 
-    fn interim(&mut self, _head: &Head<'_>) -> Result<(), Unsendable> {
-        // hyper has no way to send them; they may always be left out (RFC 9110 §15.2).
+    fn interim(&mut self, head: &Head<'_>) -> Result<(), Unsendable> {
+        let mut response = Response::new(());
+        *response.status_mut() = StatusCode::from_u16(head.status()).map_err(|_| Unsendable)?;
+        *response.headers_mut() = fields::map(head).map_err(|_unfit| Unsendable)?;
+        // Whoever is gone does without.
+        let _gone = self.respond.send_informational(response);
         Ok(())
     }
 
     fn open(&mut self, head: &Head<'_>, opening: Opening<'_>) -> Result<(), Unsendable> {
-        let (writer, body) = pipe();
-        let mut response = Response::new(body);
+        let mut response = Response::new(());
         *response.status_mut() = StatusCode::from_u16(head.status()).map_err(|_| Unsendable)?;
-        let headers = response.headers_mut();
-        // All values in one piece of memory, which they share.
-        let mut values = BytesMut::with_capacity(head.iter().map(|(_, value, _)| value.len()).sum());
-        for (name, value, _) in head.iter() {
-            let known = KnownField::classify(name);
-            if known.is_hop_by_hop() || known.is_framing() {
-                continue;
-            }
-            let name = HeaderName::from_bytes(name).map_err(|_| Unsendable)?;
-            values.extend_from_slice(value);
-            let value = values.split().freeze();
-            headers.append(name, HeaderValue::from_maybe_shared(value).map_err(|_| Unsendable)?);
-        }
+        let mut map = fields::map(head).map_err(|_unfit| Unsendable)?;
         if let Framing::Length(length) = announce(self.method, head.status(), Version::Http11, opening.length)
         {
-            headers.insert(CONTENT_LENGTH, length.into());
+            map.insert(CONTENT_LENGTH, length.into());
         }
-        if has_body(self.method, head.status()) {
-            self.writer = Some(writer);
-        } else {
-            writer.end(None);
-        }
+        *response.headers_mut() = map;
+        self.has_body = has_body(self.method, head.status());
         self.opened = Some(response);
         Ok(())
     }
 
     fn retract(&mut self) -> bool {
-        self.writer = None;
+        if self.opened.take().is_none() {
+            return false;
+        }
+        self.outgoing = Outgoing::default();
         self.sent = 0;
-        self.opened.take().is_some()
+        true
     }
 
     fn become_tunnel(&mut self) {}
@@ -333,26 +263,25 @@ impl Client for Stream {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
-        if self.answer.is_unwanted() {
-            return Poll::Ready(Gone::Dead);
-        }
-        match &self.writer {
-            Some(writer) => writer.poll_unread(cx).map(|()| Gone::Dead),
-            None => Poll::Pending,
-        }
+        let unwanted = match self.outgoing.is_following() {
+            true => self.outgoing.poll_unwanted(cx),
+            false => self.respond.poll_reset(cx).map(drop),
+        };
+        unwanted.map(|()| Gone::Dead)
     }
 
     fn abort(&mut self) {
-        self.ended = true;
+        self.incoming.ignore();
         self.opened = None;
-        self.writer = None;
+        self.outgoing = Outgoing::default();
+        self.respond.send_reset(h2::Reason::INTERNAL_ERROR);
     }
 
     fn progress(&self) -> u64 {
-        self.received + self.sent
+        self.incoming.progress() + self.sent
     }
 
     fn take_counts(&mut self) -> (u64, u64) {
-        (std::mem::take(&mut self.received), std::mem::take(&mut self.sent))
+        (self.incoming.take_count(), std::mem::take(&mut self.sent))
     }
 }
