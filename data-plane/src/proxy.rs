@@ -267,7 +267,8 @@ fn open<C: Client>(
     };
     let head = Head::new(wire, &mut job.exchange.response);
     ledger.status = head.status();
-    forwarding.client.open(&head, opening).map_err(|_unsendable| MALFORMED)?;
+    // The target's was sound: what cannot be sent is made here.
+    forwarding.client.open(&head, opening).map_err(|_unsendable| Fault::Target(Reason::InternalError))?;
     forwarding.target.release_head(parsed);
     Ok(())
 }
@@ -327,12 +328,30 @@ async fn answer<C: Client>(
     let head = Head::new(b"", response);
     ledger.status = head.status();
     let opening = Opening { length: Some(body.len() as u64), after, upgrade: None };
-    let body = if has_body(job.asked.method, ledger.status) { &**body } else { b"" };
+    if client.open(&head, opening).is_err() {
+        // The policies' doing: it goes out without them.
+        ledger.reason = Some(Reason::InternalError);
+        ledger.status = open_bare(job, Reason::InternalError, After::Close, client);
+    }
+    let body = if has_body(job.asked.method, ledger.status) { &*job.exchange.body } else { b"" };
     job.timer.set(course.idle_timeout());
-    if client.open(&head, opening).is_err() || response::send(client, body, job.timer).await.is_err() {
+    if response::send(client, body, job.timer).await.is_err() {
         ledger.reason.get_or_insert(Reason::ClientClosed);
         client.abort();
     }
+}
+
+/// Opens a refusal in which no policy has a say; its status.
+fn open_bare<C: Client>(job: &mut Job<'_>, reason: Reason, after: After, client: &mut C) -> u16 {
+    let Exchange { id, response, body, .. } = &mut *job.exchange;
+    response.clear();
+    response::refuse(reason, id, response, body);
+    let mut head = Head::new(b"", response);
+    head.add("x-request-id", id.as_bytes());
+    job.worker.date.with(|date| head.add("date", date));
+    let opening = Opening { length: Some(body.len() as u64), after, upgrade: None };
+    client.open(&head, opening).expect("nothing in it but what is made here");
+    head.status()
 }
 
 /// Answers what could not be read as a request. No policy has a say, because nothing is known of it; the caller closes
@@ -340,19 +359,11 @@ async fn answer<C: Client>(
 pub(crate) async fn refuse_unread<C: Client>(job: &mut Job<'_>, reason: Reason, client: &mut C) {
     const PATIENCE: Duration = Duration::from_secs(2);
     let _in_flight = job.worker.metrics.request_started();
-    let Exchange { id, response, body, .. } = &mut *job.exchange;
-    id.clear();
-    job.worker.ids.next(id);
-    response.clear();
-    response::refuse(reason, id, response, body);
-    let mut head = Head::new(b"", response);
-    head.add("x-request-id", id.as_bytes());
-    job.worker.date.with(|date| head.add("date", date));
-    let opening = Opening { length: Some(body.len() as u64), after: After::Close, upgrade: None };
+    job.exchange.id.clear();
+    job.worker.ids.next(&mut job.exchange.id);
+    open_bare(job, reason, After::Close, client);
     job.timer.set(Some(PATIENCE));
-    if client.open(&head, opening).is_ok() {
-        // Whether it gets there is the client's loss.
-        let _unread = response::send(client, body, job.timer).await;
-    }
+    // Whether it gets there is the client's loss.
+    let _unread = response::send(client, &job.exchange.body, job.timer).await;
     report::finish_unread(job, client.take_counts(), reason);
 }

@@ -123,6 +123,14 @@ impl Stream {
         }
     }
 
+    /// Ends it in good order, as far as that takes no waiting. What is dropped otherwise was cut: under TLS the other side
+    /// can tell.
+    pub(crate) fn close(self) {
+        if let Stream::Tls(session) = self {
+            session.close();
+        }
+    }
+
     /// Sees to it that dropping it is a reset: the other side cannot take what it got for the whole.
     pub(crate) fn reset(&mut self) {
         match self {

@@ -1,8 +1,9 @@
 //! Which listeners of a configuration this data plane has sockets for. Binding comes before the swap, opening and
 //! closing after it, so that a connection finds its listener in the live snapshot.
 //!
-//! Invariant: a listener that only changes its name keeps its very sockets, so that no connection waiting in their
-//! queues is reset; that is what the second handle kept of each is for. It is dropped before the workers close theirs.
+//! Invariant: a listener that only changes its name, or what it speaks, keeps its very sockets, so that no connection
+//! waiting in their queues is reset; that is what the second handle kept of each is for. It is dropped before the workers
+//! close theirs. What was accepted before such a change ends like the connections of a listener that leaves.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use gateway_engine::engine::Engine;
+use gateway_engine::listener::Listener;
 use gateway_proto::field::{Violation, ViolationCode};
 use gateway_proto::kind::{Key, Kind};
 
@@ -30,10 +32,18 @@ pub(super) struct Sockets {
 
 #[derive(Debug)]
 struct Open {
-    /// As configured: the port may be 0.
-    asked: SocketAddr,
+    asked: Asked,
     /// As it is, with a handle of each socket.
     bound: Bound,
+}
+
+/// What is configured of a listener's sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    /// The port may be 0.
+    address: SocketAddr,
+    /// It speaks TLS.
+    tls: bool,
 }
 
 impl Sockets {
@@ -57,21 +67,22 @@ impl Sockets {
     /// listener; the rest is kept for [`Sockets::switch`] or the next call.
     pub(super) fn bind(&mut self, engine: &Engine) -> Vec<Violation> {
         let takes = |group: &Option<Arc<str>>| group.as_deref().is_none_or(|group| group == self.group);
-        let wanted: BTreeMap<Arc<str>, SocketAddr> = engine
+        let asked = |listener: &Listener| Asked { address: listener.address, tls: listener.tls.is_some() };
+        let wanted: BTreeMap<Arc<str>, Asked> = engine
             .listeners()
             .filter(|listener| takes(&listener.group))
-            .map(|listener| (Arc::clone(&listener.name), listener.address))
+            .map(|listener| (Arc::clone(&listener.name), asked(listener)))
             .collect();
         self.fresh.retain(|name, (open, _)| wanted.get(name) == Some(&open.asked));
         let stays = |(name, open): &(&Arc<str>, &Open)| wanted.get(*name) == Some(&open.asked);
         self.leaving = self.open.iter().filter(|it| !stays(it)).map(|(name, _)| Arc::clone(name)).collect();
         let mut failed = Vec::new();
-        for (name, address) in wanted {
-            let has = self.open.get(&name).is_some_and(|open| open.asked == address);
+        for (name, asked) in wanted {
+            let has = self.open.get(&name).is_some_and(|open| open.asked == asked);
             if has || self.fresh.contains_key(&name) {
                 continue;
             }
-            match self.bind_one(address) {
+            match self.bind_one(&name, asked) {
                 Ok(fresh) => drop(self.fresh.insert(name, fresh)),
                 Err(error) => failed.push(violation(&name, &error)),
             }
@@ -94,17 +105,24 @@ impl Sockets {
         }
     }
 
-    fn bind_one(&self, asked: SocketAddr) -> Result<(Open, Bound), BindError> {
+    fn bind_one(&self, name: &str, asked: Asked) -> Result<(Open, Bound), BindError> {
+        let bound = match self.open.get(name).filter(|open| open.asked.address == asked.address) {
+            Some(open) => open.bound.try_clone()?,
+            None => self.bind_new(asked.address)?,
+        };
+        Ok((Open { asked, bound: bound.try_clone()? }, bound))
+    }
+
+    fn bind_new(&self, asked: SocketAddr) -> Result<Bound, BindError> {
         let leaving = self.leaving.iter().filter_map(|name| self.open.get(name));
         // What leaves on the same port makes room (compile has checked that no two stay there).
         let mut beside =
             leaving.filter(|open| asked.port() != 0 && open.bound.address().port() == asked.port());
-        let bound = match beside.clone().find(|open| open.bound.address() == asked) {
-            Some(same) => same.bound.try_clone()?,
-            None if beside.next().is_some() => bind_beside(asked, self.workers)?,
-            None => bind(asked, self.workers)?,
-        };
-        Ok((Open { asked, bound: bound.try_clone()? }, bound))
+        match beside.clone().find(|open| open.bound.address() == asked) {
+            Some(same) => same.bound.try_clone(),
+            None if beside.next().is_some() => bind_beside(asked, self.workers),
+            None => bind(asked, self.workers),
+        }
     }
 }
 

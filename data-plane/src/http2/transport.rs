@@ -68,6 +68,13 @@ impl Transport {
         }
     }
 
+    /// Ends it in good order, as far as that takes no waiting.
+    pub(crate) fn close(self) {
+        if let Some(inner) = Rc::into_inner(self.0) {
+            inner.ends.into_inner().stream.close();
+        }
+    }
+
     /// Drives a connection, or its beginning, to its end.
     pub(crate) async fn drive<F: Future>(&self, work: F) -> F::Output {
         let mut work = pin!(work);

@@ -38,7 +38,7 @@ const MAX_FIELDS: usize = 128;
 /// How long a connection that is closed with bytes unread is kept, so that the client can read what it was told.
 pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// How long a connection that has not asked anything yet may do so when its listener closes.
-const LAST_CALL: Duration = Duration::from_millis(500);
+pub(super) const LAST_CALL: Duration = Duration::from_millis(500);
 /// Bytes thrown away meanwhile.
 pub(super) const MAX_LINGER_BYTES: usize = 1 << 20;
 
@@ -61,9 +61,11 @@ pub(super) fn serve(
     };
     async move {
         let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
-        let mut first = true;
+        let (mut first, mut since) = (true, Since::Now);
         while connection.next == Next::Serve {
-            let Some(view) = wait(&mut connection.wire, &worker, &door, &timer, first).await else { break };
+            let Some(view) = wait(&mut connection.wire, &worker, &door, &timer, first, since).await else {
+                break;
+            };
             let mut exchange = worker.take_exchange();
             connection.wire.begin(std::mem::take(&mut exchange.to_client));
             let asked = Asked::nothing(peer.ip(), connection.wire.scheme());
@@ -72,11 +74,12 @@ pub(super) fn serve(
             exchange.to_client = connection.wire.take_back();
             worker.return_exchange(exchange);
             first &= read == Seen::Nothing;
+            since = if read == Seen::Nothing { Since::Before } else { Since::Now };
         }
         match connection.next {
             Next::Http2 => Box::pin(http2::serve(&worker, &door, connection.wire, peer, timer)).await,
             Next::Linger => Box::pin(linger(connection.wire, &timer)).await,
-            Next::Serve | Next::Close => {}
+            Next::Serve | Next::Close => connection.wire.into_stream().close(),
         }
         drop(presence);
     }
@@ -95,6 +98,14 @@ enum Next {
     Http2,
 }
 
+/// Since when a request is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Since {
+    Now,
+    /// What came was nothing to the point (a TLS record without data).
+    Before,
+}
+
 /// Waits for a request without holding memory. `None`: the connection is over.
 async fn wait(
     wire: &mut Wire,
@@ -102,11 +113,14 @@ async fn wait(
     door: &Rc<Door>,
     timer: &Timer,
     first: bool,
+    since: Since,
 ) -> Option<Rc<View>> {
     if wire.buffer.is_empty() {
-        let http = &door.view(worker)?.listener.http;
-        let patience = if first { http.header_timeout } else { http.idle_timeout };
-        timer.set(Some(patience).filter(|patience| !patience.is_zero()));
+        if since == Since::Now {
+            let http = &door.view(worker)?.listener.http;
+            let patience = if first { http.header_timeout } else { http.idle_timeout };
+            timer.set(Some(patience).filter(|patience| !patience.is_zero()));
+        }
         let mut hurried = false;
         let readable = poll_fn(|cx| match wire.poll_readable(cx) {
             Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
@@ -362,7 +376,10 @@ impl Client for Connection {
         };
         let reply = Reply { announce: announced, connection, upgrade: opening.upgrade };
         self.opened = self.wire.position();
-        heads::write_response(head, reply, self.wire.gather()).map_err(|_| Unsendable)?;
+        if heads::write_response(head, reply, self.wire.gather()).is_err() {
+            self.wire.retract(self.opened);
+            return Err(Unsendable);
+        }
         self.wire.announce_body(if has_body(self.method, status) { announced } else { Framing::None });
         Ok(())
     }

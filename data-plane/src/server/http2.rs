@@ -79,6 +79,9 @@ pub(super) async fn serve(
         })
     })
     .await;
+    let Connection { state, transport, .. } = connection;
+    drop(state);
+    transport.close();
 }
 
 /// A connection at work.

@@ -4,7 +4,8 @@
 //! stand are not touched. Session tickets are sealed with keys of the process, changed every six hours, so that a
 //! client resumes on any worker, and after a change of the configuration.
 //!
-//! Invariant: a client that does not finish its handshake within the listener's header timeout is cut off.
+//! Invariant: a client that does not finish its handshake within the listener's header timeout is cut off, and soon when
+//! the listener closes.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -25,7 +26,7 @@ use tokio::net::TcpStream;
 use tokio::task::spawn_local;
 
 use super::{http1, http2};
-use crate::runtime::{Presence, Worker};
+use crate::runtime::{Phase, Presence, Worker};
 use crate::server::listener::Door;
 use crate::stream::Stream;
 use crate::stream::socket::Socket;
@@ -148,9 +149,17 @@ async fn shake_hands(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream) ->
     let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
     timer.set(Some(patience).filter(|patience| !patience.is_zero()));
     let mut session = Session::new(config, Socket::new(stream), &worker.buffers).map_err(io::Error::other)?;
-    poll_fn(|cx| match session.poll_handshake(cx) {
-        Poll::Pending if timer.expired() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-        polled => polled,
+    let mut hurried = false;
+    poll_fn(|cx| {
+        let polled = session.poll_handshake(cx);
+        if polled.is_pending() && timer.expired() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        let closing = door.is_closing() || worker.phase() == Phase::Closing;
+        if closing && !std::mem::replace(&mut hurried, true) {
+            timer.set(Some(http1::LAST_CALL));
+        }
+        polled
     })
     .await?;
     Ok(session)

@@ -192,6 +192,16 @@ impl Session {
         self.socket.poll_shutdown(cx)
     }
 
+    /// Says goodbye and closes. A session that is dropped without it leaves the other side with the end of a connection
+    /// that nobody announced.
+    pub(super) fn close(mut self) {
+        self.say_goodbye();
+        if !self.outgoing.is_empty() {
+            // Whoever does not take it now has to do without.
+            let _told = self.socket.try_write(self.outgoing.filled());
+        }
+    }
+
     pub(super) fn reset(&mut self) {
         self.state = State::Silent;
         self.socket.reset();
@@ -370,16 +380,6 @@ impl Session {
                 }
                 Poll::Pending
             }
-        }
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        self.say_goodbye();
-        if !self.outgoing.is_empty() {
-            // Whoever does not take it now has to do without.
-            let _told = self.socket.try_write(self.outgoing.filled());
         }
     }
 }

@@ -10,8 +10,8 @@ use hyper::body::Frame;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use crate::http2::{connect, get};
-use crate::support::{Gateway, Peer, within};
+use crate::http2::{ask, connect, get, response};
+use crate::support::{Gateway, OK, Peer, Proxy, within};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
@@ -81,4 +81,20 @@ async fn a_client_that_is_answered_early_may_finish_what_it_says() {
     }
     // Not for ever: it is told to stop.
     within("told to stop", frames.closed()).await;
+}
+
+#[tokio::test]
+async fn a_connection_lives_on_after_a_response_that_took_longer_than_it_may_idle() {
+    let proxy = Proxy::with("{ idleTimeout: 300ms, headerTimeout: 1s }", "").await;
+    let mut sender = connect(&proxy.gateway).await;
+    let first = ask(&mut sender, get("/1"));
+    let (mut upstream, _) = proxy.target.request().await;
+    proxy.gateway.header_timeout().await;
+    upstream.send(OK).await;
+    let body = response(first).await.into_body();
+    assert_eq!(within("the body", body.collect()).await.expect("whole").to_bytes(), "ok");
+    let second = ask(&mut sender, get("/2"));
+    upstream.head().await;
+    upstream.send(OK).await;
+    assert_eq!(response(second).await.status(), 200);
 }

@@ -165,6 +165,15 @@ impl Gateway {
     }
 
     pub(crate) async fn start(tls: &str, http: &str, certificates: &[String]) -> Self {
+        Self::start_with(tls, http, certificates, |_| {}).await
+    }
+
+    pub(crate) async fn start_with(
+        tls: &str,
+        http: &str,
+        certificates: &[String],
+        change: impl FnOnce(&mut Config),
+    ) -> Self {
         let target = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = target.local_addr().expect("bound");
         let listener = format!(
@@ -177,6 +186,7 @@ impl Gateway {
         write(&directory, &listener, certificates);
         let mut config = Config::new(Source::Manifests(file(&directory)), directory.path().join("state"));
         config.workers = NonZeroUsize::new(2);
+        change(&mut config);
         let running = gateway_data_plane::run(config).await.unwrap_or_else(|error| panic!("{error}"));
         let address = within("bound", running.listener("default/public")).await;
         Gateway { running, address, target, directory, listener }
@@ -184,9 +194,22 @@ impl Gateway {
 
     /// Puts other certificates into service.
     pub(crate) async fn change(&self, certificates: &[String]) {
+        self.apply(&self.listener, certificates).await;
+    }
+
+    /// Has the listener speak `http` or `https`, on the port that it has.
+    pub(crate) async fn speak(&self, protocol: &str, certificates: &[String]) {
+        let mut listener = self.listener.replace("protocol: https", &format!("protocol: {protocol}"));
+        if protocol == "http" {
+            listener = listener.replace("tls: { certificates: [c] }, ", "");
+        }
+        self.apply(&listener, certificates).await;
+    }
+
+    async fn apply(&self, listener: &str, certificates: &[String]) {
         let mut state = self.running.state();
         state.mark_unchanged();
-        write(&self.directory, &self.listener, certificates);
+        write(&self.directory, listener, certificates);
         self.running.reload();
         within("applied", state.changed()).await.expect("it runs");
     }
