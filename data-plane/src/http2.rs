@@ -3,7 +3,7 @@
 //!
 //! It is h2 itself and not hyper over it: a stream is then a source and a sink like a connection that speaks HTTP/1.1,
 //! interim responses and the reasons of resets are at hand, and nothing waits in channels in between
-//! (`.github/decisions/011-h2-without-hyper.md`).
+//! (`.github/decisions/012-h2-without-hyper.md`).
 
 pub(crate) mod body;
 pub(crate) mod fields;
