@@ -118,7 +118,7 @@ impl Stream {
     /// Says that nothing more will be sent.
     pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {
-            Stream::Plain(socket) => socket.poll_shutdown(cx),
+            Stream::Plain(socket) => Poll::Ready(socket.shutdown()),
             Stream::Tls(session) => session.poll_shutdown(cx),
         }
     }
@@ -148,6 +148,12 @@ impl Stream {
             Stream::Plain(socket) => socket.local_addr(),
             Stream::Tls(_) => Err(io::ErrorKind::Unsupported.into()),
         }
+    }
+}
+
+impl From<Socket> for Stream {
+    fn from(socket: Socket) -> Self {
+        Stream::Plain(socket)
     }
 }
 

@@ -24,11 +24,13 @@ use crate::buffer::Pool;
 use crate::relay::{Broken, Relay, SourceError, Waiting};
 use crate::upstream::http2::Lease;
 use crate::upstream::{Picked, pool};
-use crate::wheel::Timer;
+use crate::wheel::{self, Timer};
 use crate::wire::{self, Wire};
 
 /// Interim responses to one request.
 const MAX_INTERIM: u32 = 32;
+/// How long a target takes before the client is looked at: most answer sooner, and most clients wait.
+const UNWATCHED: Duration = wheel::TICK;
 /// How long a target may pause once the client has said that it will send no more.
 const GRACE: Duration = Duration::from_secs(1);
 /// Addresses of a named target that are tried.
@@ -76,6 +78,8 @@ pub(crate) struct State {
     heard: bool,
     /// Nothing more is sent to the target.
     uploaded: bool,
+    /// It is time to look whether the client is still there.
+    watching: bool,
     /// The rest of the request's body is waited for.
     waiting: bool,
     /// Because it takes no more.
@@ -194,7 +198,11 @@ impl<C: Client> Forwarding<'_, C> {
         scratch: &mut HeadParts,
     ) -> Poll<Result<(), Fault>> {
         if (self.state.uploaded || self.state.waiting) && self.timer.expired() {
-            return Poll::Ready(Err(self.late()));
+            if !(self.state.uploaded && self.is_watched_later()) {
+                return Poll::Ready(Err(self.late()));
+            }
+            self.state.watching = true;
+            self.timer.set(self.timeouts.request.map(|request| request - UNWATCHED));
         }
         self.poll_upload(cx)?;
         loop {
@@ -274,7 +282,12 @@ impl<C: Client> Forwarding<'_, C> {
 
     fn end_upload(&mut self) {
         self.state.uploaded = true;
-        self.timer.set(self.timeouts.request);
+        self.timer.set(if self.is_watched_later() { Some(UNWATCHED) } else { self.timeouts.request });
+    }
+
+    /// The timer is set to begin watching the client, and the target's time is longer than that.
+    fn is_watched_later(&self) -> bool {
+        !self.state.watching && self.timeouts.request.is_none_or(|request| request > UNWATCHED)
     }
 
     fn pass_interim(&mut self, parsed: &mut ResponseHead, scratch: &mut HeadParts) -> Result<(), Fault> {
@@ -298,7 +311,8 @@ impl<C: Client> Forwarding<'_, C> {
         if self.state.interims > 0 && matches!(self.client.poll_flush(cx), Poll::Ready(Err(_))) {
             return Err(Fault::ClientGone);
         }
-        if !self.state.uploaded || self.state.half_closed {
+        let looks = self.state.watching || self.state.returning;
+        if !self.state.uploaded || self.state.half_closed || !looks {
             return Ok(());
         }
         match self.client.poll_gone(cx) {

@@ -13,12 +13,15 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use gateway_engine::listener::Listener;
+use mio::net::{TcpListener, TcpStream as Accepted};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 
@@ -26,6 +29,7 @@ use crate::runtime::{Phase, Worker};
 use crate::server::tls::Acceptor;
 use crate::server::{http1, tls};
 use crate::snapshot::Pinned;
+use crate::stream::socket::Socket as Connected;
 
 /// Connections that may wait to be accepted, per worker; the kernel caps it at `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -135,6 +139,9 @@ pub(crate) struct View {
     pub(crate) listener: Arc<Listener>,
 }
 
+/// A socket that the reactor watches, but not for those it accepts: see [`Connected::accepted`].
+pub(crate) type Listening = AsyncFd<TcpListener>;
+
 /// One worker's side of a listener.
 #[derive(Debug)]
 pub(crate) struct Door {
@@ -147,8 +154,13 @@ pub(crate) struct Door {
 
 impl Door {
     /// Registers the socket with this worker's runtime.
-    pub(crate) fn open(name: Arc<str>, socket: std::net::TcpListener) -> io::Result<(Rc<Door>, TcpListener)> {
-        let socket = TcpListener::from_std(socket)?;
+    pub(crate) fn open(name: Arc<str>, socket: std::net::TcpListener) -> io::Result<(Rc<Door>, Listening)> {
+        let socket = TcpListener::from_std(socket);
+        #[expect(
+            deprecated,
+            reason = "its successor is unsafe; mio's listener has one descriptor, and keeps it"
+        )]
+        let socket = AsyncFd::with_interest(socket, Interest::READABLE)?;
         let door = Door {
             name,
             view: RefCell::default(),
@@ -204,7 +216,7 @@ impl Door {
 }
 
 /// Accepts until the door is closed and nothing is left in the queue.
-pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListener) {
+pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: Listening) {
     while let Some(accepted) = next(&door, &socket).await {
         match accepted {
             Ok((stream, peer)) => admit(&worker, &door, stream, peer),
@@ -216,39 +228,44 @@ pub(crate) async fn accept(worker: Rc<Worker>, door: Rc<Door>, socket: TcpListen
         }
     }
     // The reactor may not have heard of the last ones: the system is asked until it has no more.
-    let Ok(socket) = socket.into_std() else { return };
+    let socket = socket.into_inner();
     loop {
         match socket.accept() {
-            Ok((stream, peer)) => {
-                let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-                if let Ok(stream) = registered {
-                    admit(&worker, &door, stream, peer);
-                }
-            }
+            Ok((stream, peer)) => admit(&worker, &door, stream, peer),
             Err(error) if is_of_the_connection(&error) => {}
             Err(_) => return,
         }
     }
 }
 
-fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: TcpStream, peer: SocketAddr) {
+fn admit(worker: &Rc<Worker>, door: &Rc<Door>, stream: Accepted, peer: SocketAddr) {
+    let stream = stream.into();
     let presence = worker.connection(door);
     let (own, at) = (Rc::clone(worker), Rc::clone(door));
     if door.view(worker).is_some_and(|view| view.listener.tls.is_some()) {
-        spawn_local(tls::serve(own, at, stream, peer, presence));
+        match TcpStream::from_std(stream) {
+            Ok(stream) => drop(spawn_local(tls::serve(own, at, stream, peer, presence))),
+            Err(error) => tracing::warn!(listener = %door.name, %error, "cannot watch a connection"),
+        }
     } else {
-        spawn_local(http1::serve(own, at, stream, peer, presence));
+        spawn_local(http1::serve(own, at, Connected::accepted(stream), peer, presence));
     }
 }
 
 /// The next connection; `None` once the door is closed.
-async fn next(door: &Door, socket: &TcpListener) -> Option<io::Result<(TcpStream, SocketAddr)>> {
+async fn next(door: &Door, socket: &Listening) -> Option<io::Result<(Accepted, SocketAddr)>> {
     let mut closed = std::pin::pin!(door.closed.notified());
     poll_fn(|cx| {
         if door.closing.get() || closed.as_mut().poll(cx).is_ready() {
             return Poll::Ready(None);
         }
-        socket.poll_accept(cx).map(Some)
+        loop {
+            let mut ready = ready!(socket.poll_read_ready(cx))?;
+            // Otherwise there is none left, and the reactor will tell of the next.
+            if let Ok(accepted) = ready.try_io(|socket| socket.get_ref().accept()) {
+                return Poll::Ready(Some(accepted));
+            }
+        }
     })
     .await
 }

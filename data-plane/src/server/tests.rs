@@ -12,7 +12,7 @@ use std::time::Duration;
 use gateway_engine::Engine;
 use gateway_engine::compile::{Change, compile};
 use gateway_engine::manifest;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use crate::buffer::SMALL;
@@ -50,9 +50,7 @@ fn listening() -> Snapshot {
 fn door() -> Rc<Door> {
     let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     socket.set_nonblocking(true).expect("a socket");
-    let (door, _listener): (_, TcpListener) =
-        Door::open("default/public".into(), socket).expect("registered");
-    door
+    Door::open("default/public".into(), socket).expect("registered").0
 }
 
 #[tokio::test]

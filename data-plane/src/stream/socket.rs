@@ -4,14 +4,17 @@
 //! That saves most of what a runtime's own read and write cost, which register first and try then. What they do besides
 //! stays: a call that did less than it was asked to ends the readiness without asking the system again to hear so, and
 //! every read takes from the task's budget, so that one connection cannot keep a worker to itself.
+//!
+//! A socket that was just accepted is not even registered until it has to be waited for: a client that sends one request
+//! and goes costs the reactor nothing, and two system calls less.
 
 use std::io::{self, IoSlice, Read as _, Write as _};
-use std::pin::Pin;
+use std::net::Shutdown;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::{AsyncWrite as _, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::coop;
 
@@ -20,39 +23,70 @@ use crate::buffer::Buffer;
 /// A connected socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    stream: TcpStream,
-    /// There may be something to read that the reactor does not know of any more: the next read does not wait for it.
+    link: Link,
+    /// There may be something to read that the reactor does not know of (any more): the next read does not wait for it.
     untold: bool,
 }
 
+#[derive(Debug)]
+enum Link {
+    /// The reactor does not know it.
+    Fresh(std::net::TcpStream),
+    Known(TcpStream),
+    /// It could not be registered: that was told, and the connection is over.
+    Lost,
+}
+
 impl Socket {
+    /// One that the reactor knows.
     pub(crate) fn new(stream: TcpStream) -> Self {
-        Socket { stream, untold: false }
+        Socket { link: Link::Known(stream), untold: false }
+    }
+
+    /// One that was accepted, in nonblocking mode: most likely its first words are already there.
+    pub(crate) fn accepted(stream: std::net::TcpStream) -> Self {
+        Socket { link: Link::Fresh(stream), untold: true }
+    }
+
+    /// As the reactor knows it: registered, if need be.
+    fn known(&mut self) -> io::Result<&TcpStream> {
+        if let Link::Fresh(_) = &self.link
+            && let Link::Fresh(stream) = std::mem::replace(&mut self.link, Link::Lost)
+        {
+            self.link = Link::Known(TcpStream::from_std(stream)?);
+        }
+        match &self.link {
+            Link::Known(stream) => Ok(stream),
+            Link::Fresh(_) | Link::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Nothing was seen on it since it was last read from: no end, no bytes that nobody asked for. Asks the system
     /// only when the reactor has seen something.
     pub(crate) fn is_quiet(&self) -> bool {
+        let Link::Known(stream) = &self.link else { return false };
         // Readiness is also left over when a read filled its buffer exactly.
-        let look = || (&*SockRef::from(&self.stream)).read(&mut [0]);
-        matches!(self.stream.try_io(Interest::READABLE, look), Err(error) if would_block(&error))
+        let look = || (&*SockRef::from(stream)).read(&mut [0]);
+        matches!(stream.try_io(Interest::READABLE, look), Err(error) if would_block(&error))
     }
 
     /// Waits until there is something to read.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.untold { Poll::Ready(Ok(())) } else { self.stream.poll_read_ready(cx) }
+    pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.untold { Poll::Ready(Ok(())) } else { self.known()?.poll_read_ready(cx) }
     }
 
     /// Notices that the other side is done, or the connection broken, without reading what it said before.
     pub(crate) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.stream.poll_read_ready(cx).is_pending() {
+        let Ok(stream) = self.known() else { return Poll::Ready(()) };
+        if stream.poll_read_ready(cx).is_pending() {
             return Poll::Pending;
         }
         // That there is more to read is no news: forgotten, so that news wake this task. An end is never forgotten.
-        self.untold = true;
         let nothing_read = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-        let _forgotten = self.stream.try_io(Interest::READABLE, nothing_read);
-        self.stream.poll_read_ready(cx).map(drop)
+        let _forgotten = stream.try_io(Interest::READABLE, nothing_read);
+        let ended = stream.poll_read_ready(cx).map(drop);
+        self.untold = true;
+        ended
     }
 
     /// Reads once, whatever fits into the buffer, which gets at least `room` bytes in size as soon as there is
@@ -89,28 +123,30 @@ impl Socket {
         mut read: impl FnMut(&socket2::Socket) -> io::Result<(usize, usize)>,
     ) -> Poll<io::Result<usize>> {
         let budget = ready!(coop::poll_proceed(cx));
-        let stream = &self.stream;
-        let mut fill = || read(&SockRef::from(stream));
         loop {
             let read = if self.untold {
-                let read = fill();
+                let read = self.handle().and_then(|socket| read(&socket));
                 self.untold = matches!(read, Ok((count, asked)) if count == asked);
                 unless_blocked(read.map(|(count, _)| count))
             } else {
-                attempt(stream, Interest::READABLE, &mut fill)
+                let stream = self.known()?;
+                attempt(stream, Interest::READABLE, || read(&SockRef::from(stream)))
             };
             if let Some(count) = read? {
                 budget.made_progress();
                 return Poll::Ready(Ok(count));
             }
-            ready!(stream.poll_read_ready(cx))?;
+            ready!(self.known()?.poll_read_ready(cx))?;
         }
     }
 
     /// Writes once, as much as the system takes, not none.
-    pub(crate) fn poll_write(&self, cx: &mut Context<'_>, parts: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let mut write = || {
-            let mut socket = &*SockRef::from(&self.stream);
+    pub(crate) fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let write = |mut socket: &socket2::Socket| {
             let count = match parts {
                 [one] => socket.write(one)?,
                 many => socket.write_vectored(many)?,
@@ -118,33 +154,47 @@ impl Socket {
             Ok((count, parts.iter().map(|part| part.len()).sum()))
         };
         loop {
-            match attempt(&self.stream, Interest::WRITABLE, &mut write)? {
+            let written = match &self.link {
+                Link::Known(stream) => attempt(stream, Interest::WRITABLE, || write(&SockRef::from(stream))),
+                _ => unless_blocked(self.handle().and_then(|socket| write(&socket)).map(|(count, _)| count)),
+            };
+            match written? {
                 Some(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Some(count) => return Poll::Ready(Ok(count)),
-                None => ready!(self.stream.poll_write_ready(cx))?,
+                None => ready!(self.known()?.poll_write_ready(cx))?,
             }
         }
     }
 
     /// Writes what the system takes at once.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.try_write(bytes)
+        (&*self.handle()?).write(bytes)
     }
 
     #[cfg(test)]
     pub(super) fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
-        self.stream.local_addr()
+        let address = self.handle()?.local_addr()?;
+        address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     /// Says that nothing more will be sent.
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    pub(crate) fn shutdown(&self) -> io::Result<()> {
+        self.handle()?.shutdown(Shutdown::Write)
     }
 
     /// Closes so that the other side cannot take what it got for the whole: a reset.
     pub(crate) fn reset(&self) {
         // At worst it is closed in the ordinary way.
-        let _ordinary_close = SockRef::from(&self.stream).set_linger(Some(Duration::ZERO));
+        let _ordinary_close = self.handle().and_then(|socket| socket.set_linger(Some(Duration::ZERO)));
+    }
+
+    /// As the system knows it.
+    fn handle(&self) -> io::Result<SockRef<'_>> {
+        match &self.link {
+            Link::Fresh(stream) => Ok(SockRef::from(stream)),
+            Link::Known(stream) => Ok(SockRef::from(stream)),
+            Link::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }
 
@@ -177,4 +227,60 @@ fn unless_blocked(outcome: io::Result<usize>) -> io::Result<Option<usize>> {
 
 fn would_block(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WouldBlock
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::task::Waker;
+
+    use super::*;
+    use crate::buffer::{Pool, SMALL};
+
+    /// A socket that was accepted after its client said this, and the client.
+    fn accepted(said: &[u8]) -> (Socket, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let mut theirs =
+            std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (ours, _) = listener.accept().expect("accepted");
+        theirs.write_all(said).expect("sent");
+        if !said.is_empty() {
+            // Blocks until it is there.
+            ours.peek(&mut [0]).expect("open");
+        }
+        ours.set_nonblocking(true).expect("a socket");
+        (Socket::accepted(ours), theirs)
+    }
+
+    #[test]
+    fn a_client_that_has_asked_is_answered_without_the_reactor() {
+        // There is none: registering would panic.
+        let (mut socket, mut theirs) = accepted(b"question");
+        let mut buffer = Pool::new().none();
+        let cx = &mut Context::from_waker(Waker::noop());
+        assert!(socket.poll_readable(cx).is_ready());
+        assert!(matches!(socket.poll_read(cx, &mut buffer, SMALL), Poll::Ready(Ok(8))));
+        assert!(matches!(
+            socket.poll_write(cx, &[IoSlice::new(b"ans"), IoSlice::new(b"wer")]),
+            Poll::Ready(Ok(6))
+        ));
+        drop(socket);
+        let mut heard = String::new();
+        theirs.read_to_string(&mut heard).expect("closed in order");
+        assert_eq!(heard, "answer");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_has_not_asked_yet_or_asks_again_is_waited_for() {
+        let (mut socket, mut theirs) = accepted(b"");
+        let mut buffer = Pool::new().none();
+        for said in [&b"first"[..], b"second"] {
+            let waited = poll_fn(|cx| Poll::Ready(socket.poll_read(cx, &mut buffer, SMALL))).await;
+            assert!(waited.is_pending());
+            theirs.write_all(said).expect("sent");
+            let read = poll_fn(|cx| socket.poll_read(cx, &mut buffer, SMALL)).await.expect("open");
+            assert_eq!(buffer.filled(), said, "{read} bytes");
+            buffer.consume(read);
+        }
+    }
 }

@@ -189,7 +189,7 @@ impl Session {
     pub(super) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.say_goodbye();
         ready!(self.poll_send(cx))?;
-        self.socket.poll_shutdown(cx)
+        Poll::Ready(self.socket.shutdown())
     }
 
     /// Says goodbye and closes. A session that is dropped without it leaves the other side with the end of a connection

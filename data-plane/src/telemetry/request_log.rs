@@ -96,6 +96,7 @@ impl WorkerLog {
     }
 
     /// Adds one line.
+    #[inline(never)]
     pub(crate) fn write(&self, record: &Record<'_>) {
         let Some(on) = &self.on else { return };
         let mut batch = on.batch.borrow_mut();
