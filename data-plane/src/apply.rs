@@ -284,6 +284,9 @@ impl Applier {
         if upstreams.iter().any(|keys| keys.iter().any(|key| key.kind == Kind::Upstream)) {
             self.shared.resolver.follow(compiled.engine.upstreams()).await;
         }
+        if upstreams.iter().any(|keys| keys.iter().any(|key| key.kind == Kind::TokenIssuer)) {
+            self.shared.key_sets.follow(compiled.engine.remote_keys()).await;
+        }
     }
 
     /// The swap, and what must come after it.

@@ -8,6 +8,7 @@ mod buffer;
 pub mod config;
 mod digits;
 mod http2;
+mod jwks;
 mod proxy;
 mod relay;
 mod runtime;
@@ -36,6 +37,7 @@ use admin::{Admin, Identity};
 use apply::Applier;
 pub use apply::{Cursor, Reject, State};
 pub use config::Config;
+use jwks::KeySets;
 use runtime::{Shared, Workers};
 use server::tls::Tickets;
 use snapshot::{Live, Snapshot};
@@ -122,6 +124,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         request_log: RequestLog::start(&config.access_log, &metrics).map_err(RunError::RequestLog)?,
         metrics,
         resolver: Resolver::new(tokio::runtime::Handle::current()),
+        key_sets: KeySets::new(tokio::runtime::Handle::current()),
         tickets: Tickets::new(),
     });
     let workers = config.workers.unwrap_or_else(cores);

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::spawn_local;
 
 use crate::buffer;
+use crate::jwks::KeySets;
 use crate::proxy::date::Date;
 use crate::proxy::exchange::Exchange;
 use crate::proxy::identity::RequestIds;
@@ -50,6 +51,8 @@ pub(crate) struct Shared {
     pub(crate) request_log: RequestLog,
     /// Addresses of the targets that are given by name.
     pub(crate) resolver: Arc<Resolver>,
+    /// Keys of token issuers that are at an address.
+    pub(crate) key_sets: KeySets,
     /// Seals the tickets by which TLS sessions are resumed.
     pub(crate) tickets: Tickets,
 }

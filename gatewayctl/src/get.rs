@@ -223,7 +223,8 @@ fn route(spec: &Value) -> [String; 3] {
 }
 
 fn token_issuer(spec: &Value) -> [String; 4] {
-    let keys = if spec.get("secret").is_some() { "secret" } else { "jwks" };
+    let keys = ["secret", "jwks"].into_iter().find(|keys| spec.get(keys).is_some());
+    let keys = keys.unwrap_or_else(|| text(spec, "/jwksUri"));
     [
         text(spec, "/issuer").to_owned(),
         or_any(few(list(&spec["audiences"]).map(scalar))),

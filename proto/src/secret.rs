@@ -151,8 +151,16 @@ pub fn without_keys(text: &str) -> Cow<'_, str> {
 
 impl fmt::Debug for wire::TokenIssuerSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let wire::TokenIssuerSpec { issuer, audiences, algorithms, jwks, secret: _, leeway, consumer_claim } =
-            self;
+        let wire::TokenIssuerSpec {
+            issuer,
+            audiences,
+            algorithms,
+            jwks,
+            secret: _,
+            leeway,
+            consumer_claim,
+            jwks_uri,
+        } = self;
         f.debug_struct("TokenIssuerSpec")
             .field("issuer", issuer)
             .field("audiences", audiences)
@@ -161,6 +169,7 @@ impl fmt::Debug for wire::TokenIssuerSpec {
             .field("secret", &MASK)
             .field("leeway", leeway)
             .field("consumer_claim", consumer_claim)
+            .field("jwks_uri", jwks_uri)
             .finish()
     }
 }

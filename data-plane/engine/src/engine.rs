@@ -12,7 +12,7 @@ use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::secret::Secrets;
 
 use crate::compile::object::{Checked, Name, Object, PolicyObject};
-use crate::identity::{Consumer, Directory, TokenIssuer};
+use crate::identity::{Consumer, Directory, RemoteKeys, TokenIssuer};
 use crate::listener::Listener;
 use crate::policy::PolicySet;
 use crate::policy::chain::Levels;
@@ -202,6 +202,11 @@ impl Engine {
     #[inline]
     pub fn route(&self, slot: RouteSlot) -> Option<&Arc<Route>> {
         self.state.routes.get(slot.0)
+    }
+
+    /// The key sets that token issuers have elsewhere.
+    pub fn remote_keys(&self) -> impl Iterator<Item = &Arc<RemoteKeys>> {
+        self.state.issuers.iter().filter_map(|issuer| issuer.remote_keys())
     }
 
     /// One more than the highest upstream number ever given: the length of an array indexed by [`UpstreamSlot`].

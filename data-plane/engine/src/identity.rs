@@ -12,12 +12,14 @@ pub(crate) mod consumer;
 pub(crate) mod issuer;
 mod jwk;
 mod jwt;
+mod remote;
 
 pub use claims::MAX_CLAIM_NAME;
 pub use consumer::{Consumer, MAX_GROUPS};
 pub use issuer::{MAX_LEEWAY, TokenIssuer};
 pub use jwk::{MAX_JWKS_BYTES, MAX_KEYS};
 pub use jwt::MAX_TOKEN_BYTES;
+pub use remote::RemoteKeys;
 
 pub(crate) use jwt::{Token, Unsound};
 

@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use crate::buffer::SMALL;
+use crate::jwks::KeySets;
 use crate::runtime::{Shared, Worker};
 use crate::server::http1;
 use crate::server::listener::Door;
@@ -31,6 +32,7 @@ fn worker(snapshot: Snapshot) -> Rc<Worker> {
         metrics: Arc::new(Metrics::default()),
         request_log: RequestLog::off(),
         resolver: Resolver::new(Handle::current()),
+        key_sets: KeySets::new(Handle::current()),
         tickets: Tickets::new(),
     });
     let metrics = shared.metrics.worker();

@@ -9,6 +9,7 @@ use gateway_proto::secret::MASK;
 use gateway_proto::wire;
 
 use super::jwk::{self, Algorithm, Key, MAX_JWKS_BYTES};
+use super::remote::{self, RemoteKeys};
 use super::{IssuerSlot, MAX_CLAIM_NAME};
 use crate::value;
 use crate::violations::Violations;
@@ -37,10 +38,27 @@ pub struct TokenIssuer {
     /// The claim that names a consumer.
     pub(crate) consumer_claim: Option<Box<str>>,
     /// The keys; each for one algorithm.
-    pub(super) keys: Vec<Key>,
+    pub(super) keys: Keys,
+}
+
+/// Where an issuer's keys are.
+#[derive(Debug)]
+pub(super) enum Keys {
+    /// Here.
+    Given(Vec<Key>),
+    /// At an address.
+    Remote(Arc<RemoteKeys>),
 }
 
 impl TokenIssuer {
+    /// Its keys, if they are elsewhere.
+    pub(crate) fn remote_keys(&self) -> Option<&Arc<RemoteKeys>> {
+        match &self.keys {
+            Keys::Given(_) => None,
+            Keys::Remote(keys) => Some(keys),
+        }
+    }
+
     /// Its namespace.
     pub(crate) fn namespace(&self) -> &str {
         self.name.split_once('/').map_or("", |(namespace, _)| namespace)
@@ -71,7 +89,7 @@ pub(crate) fn check(
         out.push(&at.field("consumerClaim"), ViolationCode::OutOfRange, message);
     }
     let algorithms = algorithms(spec, &at.field("algorithms"), out);
-    let keys = keys(spec, &algorithms, at, out);
+    let keys = keys(spec, algorithms, at, out);
     (out.len() == faults).then(|| TokenIssuer {
         name,
         slot,
@@ -132,6 +150,24 @@ fn algorithms(spec: &wire::TokenIssuerSpec, at: &FieldPath<'_>, out: &mut Violat
 
 fn keys(
     spec: &wire::TokenIssuerSpec,
+    algorithms: Vec<Algorithm>,
+    at: &FieldPath<'_>,
+    out: &mut Violations,
+) -> Keys {
+    let uri_at = at.field("jwksUri");
+    if spec.jwks_uri.is_empty() {
+        return Keys::Given(given_keys(spec, &algorithms, at, out));
+    }
+    if !spec.jwks.trim().is_empty() || !spec.secret.is_empty() {
+        let message = "the keys are at one place, drop jwksUri or what else is given";
+        out.push(&uri_at, ViolationCode::Conflict, message);
+    }
+    out.ok(&uri_at, remote::check(&spec.jwks_uri));
+    Keys::Remote(Arc::new(RemoteKeys::new(&spec.jwks_uri, algorithms)))
+}
+
+fn given_keys(
+    spec: &wire::TokenIssuerSpec,
     algorithms: &[Algorithm],
     at: &FieldPath<'_>,
     out: &mut Violations,
@@ -139,7 +175,7 @@ fn keys(
     let (jwks_at, secret_at) = (at.field("jwks"), at.field("secret"));
     match (spec.jwks.trim().is_empty(), spec.secret.is_empty()) {
         (true, true) => {
-            out.push(at, ViolationCode::Required, "give the keys of its tokens: jwks or secret");
+            out.push(at, ViolationCode::Required, "give the keys of its tokens: jwks, jwksUri or secret");
             Vec::new()
         }
         (false, false) => {
@@ -153,7 +189,13 @@ fn keys(
             out.push(&jwks_at, ViolationCode::OutOfRange, message);
             Vec::new()
         }
-        (false, true) => jwk::keys(&spec.jwks, algorithms, &jwks_at, out),
+        (false, true) => match jwk::keys(&spec.jwks, algorithms) {
+            Ok(keys) => keys,
+            Err(faults) => {
+                faults.into_iter().for_each(|fault| out.push(&jwks_at, ViolationCode::Invalid, fault));
+                Vec::new()
+            }
+        },
         (true, false) => secret_keys(&spec.secret, algorithms, &secret_at, out),
     }
 }

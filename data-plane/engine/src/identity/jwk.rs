@@ -8,10 +8,7 @@ use aws_lc_rs::signature::{
 };
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use gateway_proto::field::{FieldPath, ViolationCode};
 use serde::Deserialize;
-
-use crate::violations::Violations;
 
 /// Longest JSON text of a key set.
 pub const MAX_JWKS_BYTES: usize = 256 * 1024;
@@ -196,41 +193,32 @@ struct Set<'a> {
 }
 
 /// The keys of a set, each pinned to the algorithms among `allowed` that it is for (empty: its `alg`, else the usual
-/// one of its type). Keys of unknown types and for other uses are passed over (RFC 7517 §5). Empty after a violation.
-pub(super) fn keys(text: &str, allowed: &[Algorithm], at: &FieldPath<'_>, out: &mut Violations) -> Vec<Key> {
-    let set: Set<'_> = match serde_json::from_str(text) {
-        Ok(set) => set,
-        Err(error) => {
-            let message = format!(
-                "no JWK Set: expected {{\"keys\": [...]}}, it breaks off the form at line {} column {}",
-                error.line(),
-                error.column()
-            );
-            out.push(at, ViolationCode::Invalid, message);
-            return Vec::new();
-        }
-    };
+/// one of its type). Keys of unknown types and for other uses are passed over (RFC 7517 §5).
+///
+/// # Errors
+/// Everything that is wrong with it, without a word of it.
+pub(super) fn keys(text: &str, allowed: &[Algorithm]) -> Result<Vec<Key>, Vec<String>> {
+    let set: Set<'_> = serde_json::from_str(text).map_err(|error| {
+        vec![format!(
+            "no JWK Set: expected {{\"keys\": [...]}}, it leaves the form at line {} column {}",
+            error.line(),
+            error.column()
+        )]
+    })?;
     if set.keys.len() > MAX_KEYS {
-        let message = format!("{} keys are too many, at most {MAX_KEYS} are allowed", set.keys.len());
-        out.push(at, ViolationCode::OutOfRange, message);
-        return Vec::new();
+        return Err(vec![format!("{} keys are too many, at most {MAX_KEYS} are allowed", set.keys.len())]);
     }
-    let faults = out.len();
-    let mut keys = Vec::new();
+    let (mut keys, mut faults) = (Vec::new(), Vec::new());
     for (index, raw) in set.keys.iter().enumerate() {
         match read(raw.get(), allowed) {
             Ok(found) => keys.extend(found),
-            Err(why) => out.push(at, ViolationCode::Invalid, format!("keys[{index}]: {why}")),
+            Err(why) => faults.push(format!("keys[{index}]: {why}")),
         }
     }
-    if out.len() > faults {
-        return Vec::new();
+    if faults.is_empty() && keys.is_empty() {
+        faults.push("no key in it is for signatures with these algorithms".to_owned());
     }
-    if keys.is_empty() {
-        let message = "no key in it is for signatures with these algorithms";
-        out.push(at, ViolationCode::Invalid, message);
-    }
-    keys
+    if faults.is_empty() { Ok(keys) } else { Err(faults) }
 }
 
 fn read(text: &str, allowed: &[Algorithm]) -> Result<Vec<Key>, &'static str> {

@@ -15,7 +15,8 @@ use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::claims::Text;
-use super::issuer::TokenIssuer;
+use super::issuer::{Keys, TokenIssuer};
+use super::jwk::Key;
 
 /// Longest token that is looked at.
 pub const MAX_TOKEN_BYTES: usize = 16 * 1024;
@@ -33,6 +34,8 @@ pub(crate) enum Unsound {
     Invalid,
     /// It was right once.
     Expired,
+    /// The keys of its issuer are not here yet.
+    NoKeys,
 }
 
 /// A token taken apart; nothing in it is to be believed yet.
@@ -114,8 +117,12 @@ impl<'t> Token<'t> {
 
     /// Checks signature and claims; `now` is in seconds since 1970.
     pub(crate) fn verify(&self, issuer: &TokenIssuer, now: u64) -> Result<(), Unsound> {
-        if !self.is_of(issuer) || !self.is_signed_by(issuer) {
+        if !self.is_of(issuer) {
             return Err(Unsound::Invalid);
+        }
+        match &issuer.keys {
+            Keys::Given(keys) => self.find_key(keys)?,
+            Keys::Remote(remote) => remote.with(|keys| self.find_key(keys.ok_or(Unsound::NoKeys)?))?,
         }
         let now = now as f64;
         // One without an end would be good for ever, also stolen.
@@ -127,16 +134,21 @@ impl<'t> Token<'t> {
         if in_force && self.is_for(&issuer.audiences) { Ok(()) } else { Err(Unsound::Invalid) }
     }
 
-    fn is_signed_by(&self, issuer: &TokenIssuer) -> bool {
+    /// One of the keys signed it.
+    fn find_key(&self, keys: &[Key]) -> Result<(), Unsound> {
         let mut bytes = [0; MAX_SIGNATURE];
-        let Ok(length) = URL_SAFE_NO_PAD.decode_slice(self.signature, &mut bytes) else { return false };
+        let length =
+            URL_SAFE_NO_PAD.decode_slice(self.signature, &mut bytes).map_err(|_| Unsound::Invalid)?;
         let signature = &bytes[..length];
         let Text(algorithm) = &self.header.alg;
         let named = self.header.kid.as_ref().map(|Text(id)| &**id);
         let may_be = |id: Option<&str>| id.is_none() || named.is_none() || id == named;
-        let candidates =
-            issuer.keys.iter().filter(|key| key.algorithm.name() == *algorithm && may_be(key.id.as_deref()));
-        candidates.take(MAX_TRIES).any(|key| key.verifies(self.signed, signature))
+        let mut candidates = keys
+            .iter()
+            .filter(|key| key.algorithm.name() == *algorithm && may_be(key.id.as_deref()))
+            .take(MAX_TRIES);
+        let signed = candidates.any(|key| key.verifies(self.signed, signature));
+        if signed { Ok(()) } else { Err(Unsound::Invalid) }
     }
 
     /// `aud` is one text or a list of them (RFC 7519 §4.1.3).

@@ -63,18 +63,21 @@ pub enum AuthResult {
     Invalid,
     /// It was right once.
     Expired,
+    /// It may be right: the issuer's keys are not here yet.
+    NoKeys,
     /// It is right, but leads to no consumer where it has to, or to another one than what else convinced.
     NoConsumer,
 }
 
 impl AuthResult {
     /// Every result, in the order of their numbers.
-    pub const ALL: [AuthResult; 6] = [
+    pub const ALL: [AuthResult; 7] = [
         AuthResult::Ok,
         AuthResult::Missing,
         AuthResult::Malformed,
         AuthResult::Invalid,
         AuthResult::Expired,
+        AuthResult::NoKeys,
         AuthResult::NoConsumer,
     ];
 
@@ -86,6 +89,7 @@ impl AuthResult {
             AuthResult::Malformed => "malformed",
             AuthResult::Invalid => "invalid",
             AuthResult::Expired => "expired",
+            AuthResult::NoKeys => "no_keys",
             AuthResult::NoConsumer => "no_consumer",
         }
     }
@@ -151,6 +155,7 @@ impl Auth {
                 Ok(proven.consumer)
             }
             (_, Some(AuthResult::NoConsumer)) => Err(Reason::Forbidden),
+            (_, Some(AuthResult::NoKeys)) => Err(Reason::NotReady),
             _ => {
                 ctx.notes.identity_mut().refused = true;
                 Err(Reason::Unauthorized)
@@ -169,9 +174,12 @@ fn join<'a>(known: Option<Proven<'a>>, found: Proven<'a>) -> Result<Proven<'a>, 
     }
 }
 
-/// Of several refusals that of somebody who is known to nobody's consumer is told.
+/// Which of several refusals is told: one that another proof of the same will not mend, or that is our own fault.
 fn worse(one: Option<AuthResult>, other: AuthResult) -> AuthResult {
-    if one == Some(AuthResult::NoConsumer) { AuthResult::NoConsumer } else { other }
+    match one {
+        Some(one @ (AuthResult::NoConsumer | AuthResult::NoKeys)) => one,
+        _ => other,
+    }
 }
 
 /// Of several tries of one scheme the best counts, then the first that was something.

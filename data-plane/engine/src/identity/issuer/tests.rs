@@ -9,7 +9,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gateway_proto::kind;
 use serde_json::{Value, json};
 
+use super::super::{MAX_KEYS, Token, Unsound};
 use super::*;
+use crate::policy::testing::NOW;
 
 /// The shared secret of [`Signer::Secret`].
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -145,7 +147,8 @@ pub(crate) fn jwks(keys: &[Value]) -> String {
 
 fn pinned(spec: Value) -> Vec<(Option<String>, &'static str)> {
     let made = compiled(&spec).expect("sound");
-    made.keys.iter().map(|key| (key.id.as_deref().map(str::to_owned), key.algorithm.name())).collect()
+    let Keys::Given(keys) = &made.keys else { panic!("they are here") };
+    keys.iter().map(|key| (key.id.as_deref().map(str::to_owned), key.algorithm.name())).collect()
 }
 
 #[test]
@@ -224,10 +227,8 @@ fn faults_of_a_key_set_are_named_without_a_word_of_it() {
     assert!(broken[0].contains("at line 2 column") && !broken[0].contains("secret"), "{broken:?}");
     let many = jwks(&vec![json!({ "kty": "x" }); MAX_KEYS + 1]);
     let found = compiled(&issuer(json!({ "jwks": many }))).expect_err("too many");
-    assert!(found[0].starts_with("spec.jwks: out_of_range: 101 keys are too many"), "{found:?}");
+    assert!(found[0].starts_with("spec.jwks: invalid: 101 keys are too many"), "{found:?}");
 }
-
-use super::super::MAX_KEYS;
 
 #[test]
 fn every_bad_field_is_named_at_once() {
@@ -260,7 +261,7 @@ fn there_is_one_source_of_keys() {
     let both = compiled(&issuer(json!({ "jwks": "{}", "secret": SECRET }))).expect_err("both");
     assert!(both[0].starts_with("spec.secret: conflict: "), "{both:?}");
     let none = compiled(&issuer(json!({}))).expect_err("none");
-    assert_eq!(none, ["spec: required: give the keys of its tokens: jwks or secret"]);
+    assert_eq!(none, ["spec: required: give the keys of its tokens: jwks, jwksUri or secret"]);
     let masked = compiled(&issuer(json!({ "secret": MASK }))).expect_err("masked");
     assert!(masked[0].starts_with("spec.secret: invalid: *** stands for the secret"), "{masked:?}");
     let symmetric = compiled(&issuer(json!({ "jwks": "{}", "algorithms": ["HS256"] }))).expect_err("mixed");
@@ -268,6 +269,68 @@ fn there_is_one_source_of_keys() {
         symmetric[0].starts_with("spec.algorithms[0]: conflict: HS256 goes with a secret"),
         "{symmetric:?}"
     );
+}
+
+#[test]
+fn keys_elsewhere_are_fetched_by_https_off_this_machine() {
+    for good in [
+        "https://issuer.example/.well-known/jwks.json",
+        "https://issuer.example:8443/keys?tenant=a",
+        "http://localhost:9/keys",
+        "http://127.0.0.1/keys",
+        "http://[::1]:8080/",
+    ] {
+        let made = compiled(&issuer(json!({ "jwksUri": good, "algorithms": ["RS256"] }))).expect(good);
+        assert_eq!(made.remote_keys().expect("they are elsewhere").uri(), good);
+    }
+    for bad in [
+        "http://issuer.example/keys",
+        "http://localhost.example/keys",
+        "http://10.0.0.1/keys",
+        "ftp://issuer.example/keys",
+        "/keys",
+        "https://",
+        "https://user:secret@issuer.example/keys",
+        "not a uri",
+    ] {
+        let found = compiled(&issuer(json!({ "jwksUri": bad }))).map(|_| bad).expect_err(bad);
+        assert!(found.len() == 1 && found[0].starts_with("spec.jwksUri: invalid: "), "{bad}: {found:?}");
+        assert!(!found[0].contains("secret"), "{found:?}");
+    }
+    let long = format!("https://a.example/{}", "x".repeat(2048));
+    assert!(compiled(&issuer(json!({ "jwksUri": long }))).is_err());
+    for (other, value) in [("jwks", "{\"keys\":[]}"), ("secret", SECRET)] {
+        let both = issuer(json!({ "jwksUri": "https://a.example/", other: value }));
+        let found = compiled(&both).expect_err("both");
+        assert!(found[0].starts_with("spec.jwksUri: conflict: "), "{found:?}");
+    }
+}
+
+#[test]
+fn the_last_good_set_is_kept_and_an_unknown_key_asks_for_another() {
+    let (one, two) = (Signer::of("ES256"), Signer::of("ES256"));
+    let made = compiled(&issuer(json!({ "jwksUri": "https://a.example/" }))).expect("sound");
+    let remote = made.remote_keys().expect("they are elsewhere");
+    let check = |signer: &Signer| {
+        let claims = json!({ "iss": "https://issuer.example", "exp": NOW + 60 });
+        let (token, mut header, mut payload) = (signer.token(&claims), Vec::new(), Vec::new());
+        let token = Token::parse(token.as_bytes(), &mut header, &mut payload)?;
+        token.verify(&made, NOW)
+    };
+    assert!(!remote.take_wanted());
+    assert_eq!(check(&one), Err(Unsound::NoKeys));
+    assert!(remote.take_wanted() && !remote.take_wanted());
+    remote.store(&jwks(&[one.jwk(Some("one"))])).expect("a sound set");
+    assert_eq!(check(&one), Ok(()));
+    assert!(!remote.take_wanted());
+    assert_eq!(check(&two), Err(Unsound::Invalid));
+    assert!(remote.take_wanted());
+    for bad in ["", "{}", &jwks(&[]), &jwks(&[json!({ "kty": "RSA", "n": "AAAA" })])] {
+        assert!(remote.store(bad).is_err(), "{bad}");
+    }
+    assert_eq!(check(&one), Ok(()), "the last good ones stay");
+    remote.store(&jwks(&[two.jwk(None)])).expect("a sound set");
+    assert_eq!((check(&one), check(&two)), (Err(Unsound::Invalid), Ok(())));
 }
 
 /// Random bytes, for tokens that are none.

@@ -100,6 +100,7 @@ const fn result(unsound: Unsound) -> AuthResult {
         Unsound::Malformed => AuthResult::Malformed,
         Unsound::Invalid => AuthResult::Invalid,
         Unsound::Expired => AuthResult::Expired,
+        Unsound::NoKeys => AuthResult::NoKeys,
     }
 }
 
