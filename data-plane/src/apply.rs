@@ -277,7 +277,8 @@ impl Applier {
         }
     }
 
-    /// Host names of new upstreams are looked up before the first request needs them.
+    /// Host names of new upstreams are looked up, and keys of new token issuers fetched, before the first request needs
+    /// them.
     async fn follow_names(&self, compiled: &Compiled) {
         let changed = &compiled.changed;
         let upstreams = [&changed.added, &changed.updated, &changed.removed];

@@ -1,5 +1,6 @@
 //! JWT: a JSON Web Token in compact form (RFC 7515 §3.1, RFC 7519), taken apart strictly and believed only after its
-//! signature. It allocates nothing but the growth of buffers it is lent, and judges by the advice of RFC 8725:
+//! signature. It works in buffers it is lent (only texts with escapes and lists of audiences are copied), and
+//! judges by the advice of RFC 8725:
 //! - exactly three parts of unpadded base64url without stray bits; header and payload are JSON objects without
 //!   members said twice, as far as they are read; an encrypted token (five parts) is none;
 //! - `alg` must be the one algorithm of the key (§3.1); `none` is the algorithm of no key (§3.2); keys and addresses of
