@@ -144,8 +144,9 @@ async fn the_driver_prints_a_table_and_writes_it_as_json() -> anyhow::Result<()>
     let output = Command::new(run)
         .args([
             "--peers=",
-            "--variants=plain,newconn,policies",
+            "--variants=plain,newconn,policies,growth",
             "--rounds=1",
+            "--minutes=0.01",
             "--seconds=0.3",
             "--warmup=0.1",
         ])
@@ -173,6 +174,9 @@ async fn the_driver_prints_a_table_and_writes_it_as_json() -> anyhow::Result<()>
         let row = table.lines().find(|line| line.starts_with(&format!("| {variant} |")));
         assert!(row.is_some_and(|row| row.matches('|').count() == 6), "{table}");
     }
-    assert_eq!(table.lines().filter(|line| line.starts_with("| ours |")).count(), 3, "{table}");
+    let grown = &written["variants"]["growth"]["cells"]["ours"][0];
+    let samples = grown["memory"].as_array().map(Vec::len);
+    assert!(samples > Some(20) && grown["errors"] == 0, "looked at many times: {grown}");
+    assert_eq!(table.lines().filter(|line| line.starts_with("| ours |")).count(), 4, "{table}");
     Ok(())
 }

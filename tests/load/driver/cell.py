@@ -33,6 +33,7 @@ class Bench:
     control_plane: Path | None  # for changes under load
     pinned: bool
     warmup: float
+    minutes: float  # of a long run
     seconds: float
     paced_seconds: float
     syscalls: str | None  # how to count them
@@ -249,6 +250,32 @@ class Cell:
             if calls:
                 result["syscalls"] = calls / reports[0]["requests"]
         return result
+
+    def grow(self, rate):
+        """Memory over a long run, looked at a hundred and twenty times."""
+        seconds, samples, over = self.bench.minutes * 60, [], threading.Event()
+
+        def sample():
+            began = time.monotonic()
+            while not over.wait(seconds / 120):
+                samples.append((time.monotonic() - began, process.memory_bytes(self.proxy.pid)))
+
+        idle, sampler = process.memory_bytes(self.proxy.pid), threading.Thread(target=sample)
+        sampler.start()
+        try:
+            report = self.drive(seconds, rate=rate)
+        finally:
+            over.set()
+            sampler.join()
+        return {
+            "memory": samples,
+            "idleBytes": idle,
+            "loadedBytes": samples[-1][1],
+            "perSecond": report["perSecond"],
+            "unsent": report["unsent"] / (rate * seconds),
+            "others": report["others"],
+            "errors": report["errors"],
+        }
 
     def hold(self):
         """Memory per idle connection, each of which has served one request."""

@@ -16,6 +16,7 @@ from . import machine, process, report, syscalls
 from .cell import Bench, Cell, Failed
 from .churn import Churn
 from .fetch import Cache
+from .report import OURS
 from .variants import VARIANTS
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -25,6 +26,8 @@ PACE = 0.55
 LEADER = 0.5
 # Requests a second while changes arrive: a quarter of a core, so that what a change costs shows as latency.
 CHURN_RATE = 10_000
+# Requests a second of a long run, each on a connection of its own: well below what every proxy holds.
+GROWTH_RATE = 3_000
 
 
 def arguments(argv):
@@ -36,13 +39,14 @@ def arguments(argv):
         epilog="variants: " + "; ".join(f"{variant.name}: {variant.about}" for variant in VARIANTS.values()),
     )
     add = parser.add_argument
-    usual = [name for name, variant in VARIANTS.items() if not variant.changes]
-    add("--variants", default=",".join(usual), help="which jobs, comma separated (default: all but churn)")
+    usual = [name for name, variant in VARIANTS.items() if not variant.changes and not variant.grows]
+    add("--variants", default=",".join(usual), help="which jobs, comma separated (default: all but churn and growth)")
     add("--peers", default=",".join(everyone), help="which proxies beside ours (default: %(default)s; '' for none)")
     add("--rounds", type=int, default=3, help="rounds, interleaved; the table shows medians (default: %(default)s)")
     add("--seconds", type=float, default=6, help="of full load in each cell (default: %(default)s)")
     add("--warmup", type=float, default=1.5, help="seconds of load before that (default: %(default)s)")
     add("--paced-seconds", type=float, default=4, help="at a fixed rate, for latency; 0: none (default: %(default)s)")
+    add("--minutes", type=float, default=10, help="how long growth runs (default: %(default)s)")
     add("--rate", type=float, help=f"that rate; default: {PACE * 100:.0f} %% of the slowest leader's, per variant")
     add(
         "--mode",
@@ -68,10 +72,16 @@ def arguments(argv):
     parsed = parser.parse_args(argv)
     parsed.variants = _chosen(parser, "variant", parsed.variants, VARIANTS)
     parsed.peers = _chosen(parser, "peer", parsed.peers, everyone)
-    if parsed.rounds < 1 or parsed.seconds <= 0:
-        parser.error("--rounds and --seconds must be positive")
-    if any("=" not in other for other in parsed.also):
-        parser.error("--also takes NAME=PROGRAM")
+    if parsed.rounds < 1 or parsed.seconds <= 0 or parsed.minutes <= 0:
+        parser.error("--rounds, --seconds and --minutes must be positive")
+    taken = {OURS, *everyone}
+    for other in parsed.also:
+        name, _, program = other.partition("=")
+        if not name or not program:
+            parser.error("--also takes NAME=PROGRAM")
+        if name in taken:
+            parser.error(f"--also {name}: the name is taken, and its figures would stand in the other's place")
+        taken.add(name)
     return parsed
 
 
@@ -107,6 +117,7 @@ def main(argv=None):
             certificates=Path(certificates),
             pinned=options.mode == "pinned",
             warmup=options.warmup,
+            minutes=options.minutes,
             control_plane=control_plane,
             seconds=options.seconds,
             paced_seconds=options.paced_seconds,
@@ -128,7 +139,7 @@ def main(argv=None):
             "variants": {name: {"rate": None, "leftOut": {}, "cells": {}} for name in options.variants},
         }
         measure(bench, contestants, options, results)
-    return 0 if all(cells["cells"].get("ours") for cells in results["variants"].values()) else 1
+    return 0 if all(cells["cells"].get(OURS) for cells in results["variants"].values()) else 1
 
 
 def build(options):
@@ -183,6 +194,8 @@ def measured(bench, peer, variant, rate, first):
         with Churn(bench, peer, variant, bench.control_plane) as cell:
             return cell.measure(rate)
     with Cell(bench, peer, variant) as cell:
+        if variant.grows:
+            return cell.grow(rate)
         return cell.hold() if variant.hold else cell.measure(rate, first)
 
 
@@ -191,19 +204,21 @@ def prepare(bench, contestants, variant, options, into):
     capacities = {}
     if variant.changes:
         into["rate"] = options.rate or CHURN_RATE
-        into["leftOut"] = {peer.name: "ours only" for peer in contestants if peer.name not in ("ours",)}
+        into["leftOut"] = {peer.name: "ours only" for peer in contestants if peer.name not in (OURS,)}
         return
     for peer in contestants:
         if reason := peer.left_out(variant):
             into["leftOut"][peer.name] = reason
-        elif options.paced_seconds and not options.rate and not variant.hold:
+        elif options.paced_seconds and not options.rate and not variant.hold and not variant.grows:
             try:
                 with Cell(bench, peer, variant) as cell:
                     capacities[peer.name] = cell.capacity()
             except Failed as failure:
                 into["leftOut"][peer.name] = str(failure)
                 print(f"{variant.name} {peer.name} is left out: {failure}", file=sys.stderr, flush=True)
-    if options.rate:
+    if variant.grows:
+        into["rate"] = options.rate or GROWTH_RATE
+    elif options.rate:
         into["rate"] = options.rate if options.paced_seconds else None
     elif capacities:
         own = {peer.name for peer in contestants if isinstance(peer, Gateway)}

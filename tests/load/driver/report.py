@@ -16,8 +16,25 @@ def median(cells, key):
     return statistics.median(values) if values else None
 
 
+def rise(samples):
+    """By how many bytes memory rises over a run, (seconds, bytes) each: along the line of least squares through its
+    last three quarters, because buffers, counters and pools come with the first of the load."""
+    later = samples[len(samples) // 4 :]
+    if len(later) < 2:
+        return None
+    seconds, sizes = zip(*later, strict=True)
+    return statistics.linear_regression(seconds, sizes).slope * (seconds[-1] - seconds[0])
+
+
+def _rises(cells):
+    found = [rise(cell["memory"]) for cell in cells if "memory" in cell]
+    return max((one for one in found if one is not None), default=None)
+
+
 def line(cell):
     """One cell in a line, for whoever watches."""
+    if "memory" in cell:
+        return f"{cell['loadedBytes'] / 1e6:.2f} MB in the end, risen by {(rise(cell['memory']) or 0) / 1e6:.3f} MB"
     if "changesPerSecond" in cell:
         return f"p99.9 {cell['quietP999']:.0f} µs, {cell['p999']:.0f} with {cell['changesPerSecond']:.1f} changes/s"
     if "bytesPerConnection" in cell:
@@ -69,6 +86,8 @@ def verdicts(name, cells):
     quiet, changed = median(ours, "quietP999"), median(ours, "p999")
     moved = changed - quiet if quiet is not None else None
     check("p99.9 moves by µs", moved, variant.moved_us, lambda value, most: value < most, f"< {variant.moved_us}")
+    risen = _rises(ours)
+    check("memory rises by MB", risen and risen / 1e6, variant.rise_mb, at_most, f"≤ {variant.rise_mb}")
     each = median(ours, "bytesPerConnection")
     check("bytes per connection", each, variant.bytes_per_connection, at_most, f"≤ {variant.bytes_per_connection}")
     return found
@@ -171,13 +190,18 @@ def spread(cells, peer, key):
 
 def detail(name, found):
     variant, cells = VARIANTS[name], found["cells"]
-    rate = f"; latency at {found['rate']:,.0f} requests/s" if found["rate"] else ""
+    what = "" if variant.grows else "latency "
+    rate = f"; {what}at {found['rate']:,.0f} requests/s" if found["rate"] else ""
     lines = [f"## {name}", "", f"{variant.about}{rate}.", ""]
     order = sorted(cells, key=lambda peer: median(cells[peer], "bytesPerConnection" if variant.hold else "cpu") or 0)
     if variant.changes:
         head = ["proxy", "changes/s", "CPU µs per change", "p50 µs without", "with", "p99 without", "with"]
         head += ["p99.9 without", "with", "MB", "others", "errors", "rounds"]
         rows = [[peer, *_changed(cells[peer]), str(len(cells[peer]))] for peer in order]
+    elif variant.grows:
+        head = ["proxy", "MB idle", "after a quarter", "at the end", "most", "rises by MB", "requests/s", "others"]
+        head += ["errors", "rounds"]
+        rows = [[peer, *_grown(cells[peer]), str(len(cells[peer]))] for peer in order]
     elif variant.hold:
         head = ["proxy", "bytes per connection", "MB before", "MB with them", "errors", "rounds"]
         rows = [[peer, *_held(cells[peer]), str(len(cells[peer]))] for peer in order]
@@ -193,6 +217,15 @@ def _held(rounds):
     errors = sum(cell["errors"] for cell in rounds)
     sizes = [number(median(rounds, key), 1, 1e6) for key in ("idleBytes", "loadedBytes")]
     return [number(median(rounds, "bytesPerConnection")), *sizes, str(errors)]
+
+
+def _grown(rounds):
+    """Of the round in which memory rose most."""
+    worst = max(rounds, key=lambda cell: rise(cell["memory"]) or 0)
+    sizes = [size for _, size in worst["memory"]]
+    shown = [worst["idleBytes"], sizes[len(sizes) // 4], sizes[-1], max(sizes), rise(worst["memory"])]
+    errors = f"{worst['errors']}" + ("; the rate is too much for it" if worst["unsent"] > TOO_MUCH else "")
+    return [*(number(size, 2, 1e6) for size in shown), number(worst["perSecond"]), f"{worst['others']:.0%}", errors]
 
 
 def _changed(rounds):

@@ -1,5 +1,7 @@
 """What the driver computes from what it measured: `python3 -B -m unittest driver.tests` (tests/tests/load.rs does)."""
 
+import contextlib
+import io
 import os
 import tempfile
 import unittest
@@ -94,6 +96,46 @@ class Report(unittest.TestCase):
     def test_every_variant_is_printed_without_any_cell(self):
         for name in VARIANTS:
             self.assertIn(f"## {name}", report.markdown(results({}, name)))
+
+
+class Growth(unittest.TestCase):
+    def cell(self, sizes):
+        memory = [(5.0 * at, size) for at, size in enumerate(sizes)]
+        more = {"idleBytes": 8e6, "loadedBytes": sizes[-1], "perSecond": 3000, "unsent": 0.0, "others": 0.0}
+        return more | {"memory": memory, "errors": 0}
+
+    def holds(self, sizes):
+        (check,) = report.verdicts("growth", {"ours": [self.cell(sizes)]})
+        return check["holds"]
+
+    def test_what_comes_with_the_first_load_is_no_growth_and_a_slow_leak_is(self):
+        jitter = [(at % 3) * 40_000 for at in range(120)]
+        warming = [min(8e6 + at * 2e5, 14e6) + jitter[at] for at in range(120)]
+        self.assertTrue(self.holds(warming))
+        leaking = [size + at * 8_000 for at, size in enumerate(warming)]
+        self.assertFalse(self.holds(leaking))
+
+    def test_the_table_shows_the_round_that_rose_most(self):
+        rounds = [self.cell([14e6] * 120), self.cell([14e6 + at * 1e4 for at in range(120)])]
+        self.assertIn("| 14.30 | 15.19 | 15.19 | 0.89 |", report.markdown(results({"ours": rounds}, "growth")))
+
+
+class Arguments(unittest.TestCase):
+    def refused(self, *arguments):
+        with contextlib.redirect_stderr(io.StringIO()) as said, self.assertRaises(SystemExit):
+            command_line.arguments(arguments)
+        return said.getvalue()
+
+    def test_another_build_needs_a_name_of_its_own(self):
+        self.assertEqual(command_line.arguments(["--also", "old=a", "--also", "older=b"]).also, ["old=a", "older=b"])
+        for taken in ("ours=a", "nginx=a"):
+            self.assertIn("the name is taken", self.refused("--also", taken))
+        self.assertIn("the name is taken", self.refused("--also", "old=a", "--also", "old=b"))
+        for bad in ("old", "=a", "old="):
+            self.assertIn("takes NAME=PROGRAM", self.refused("--also", bad))
+
+    def test_a_run_of_no_time_is_refused(self):
+        self.assertIn("must be positive", self.refused("--minutes", "0"))
 
 
 class Fetch(unittest.TestCase):

@@ -20,6 +20,7 @@ class Variant:
     logs: bool = False  # access log on, to a file
     policies: bool = False  # see peers/__init__.py
     changes: int = 0  # changes a second while the load runs (ours only; churn.py)
+    grows: bool = False  # memory over a long run is what is measured
     hold: int = 0  # idle connections whose memory is measured, instead of load
     # targets of issue 3; None: none is set
     ratio: float | None = None  # CPU per request, best peer to us
@@ -27,6 +28,7 @@ class Variant:
     idle_mb: float | None = None  # our memory before any load
     loaded_mb: float | None = None  # and under load
     bytes_per_connection: int | None = None
+    rise_mb: float | None = None  # how much our memory may rise in a long run
     moved_us: float | None = None  # how much p99.9 may move while changes arrive
 
     @property
@@ -71,6 +73,15 @@ VARIANTS = {
             hosts=10_000,
             changes=20,
             moved_us=1000,
+        ),
+        Variant(
+            "growth",
+            "memory over a run of --minutes at a fixed rate, 1,000 routes, a connection for each request",
+            connections=32,
+            routes=1000,
+            reconnect=True,
+            grows=True,
+            rise_mb=0.5,
         ),
         Variant("idletls", "5,000 idle TLS connections", hold=5000, tls=True, bytes_per_connection=15 * 1024),
     ]
