@@ -2,6 +2,7 @@
 //! SIGTERM and SIGINT drain (a second one ends at once), SIGHUP loads manifests and opens the request log anew.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use gateway_data_plane::Config;
@@ -21,8 +22,10 @@ fn main() -> anyhow::Result<ExitCode> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider was installed first"))?;
-    // The control side is small: one thread, and the blocking pool for what takes long. Requests run elsewhere.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // The control side is small: one thread, and the blocking pool for what takes long. Requests run elsewhere. What a
+    // thread of the pool allocated and others freed goes back to the system when that thread ends: it ends soon.
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().thread_keep_alive(Duration::from_millis(500)).build();
     runtime.context("cannot start the control runtime")?.block_on(serve(config))
 }
 
