@@ -50,6 +50,8 @@ pub struct Config {
     pub drain_timeout: Duration,
     /// Where the request log goes.
     pub access_log: AccessLog,
+    /// Times the phases of requests, for `/metrics`.
+    pub phase_timing: bool,
     /// Certificates (PEM) that a control plane's is checked against; none: those of the system.
     pub tls_ca: Option<PathBuf>,
     /// Allows clear text and an open admin port off loopback.
@@ -197,6 +199,10 @@ struct Args {
     /// Request log, a JSON object per line; a file is opened anew on SIGHUP [file: accessLog] [default: off]
     #[arg(long, env = "GATEWAY_ACCESS_LOG", hide_env_values = true, value_name = "off|stdout|FILE")]
     access_log: Option<AccessLog>,
+    /// Time the phases of each request: gateway_phase_duration_seconds in /metrics [file: phaseTiming] [default: false]
+    #[arg(long, env = "GATEWAY_PHASE_TIMING", hide_env_values = true, value_name = "BOOL", num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    phase_timing: Option<bool>,
     /// PEM certificates that an https control plane's is checked against [file: tlsCa] [default: the system's]
     #[arg(long, env = "GATEWAY_TLS_CA", hide_env_values = true, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
@@ -229,6 +235,7 @@ struct File {
     drain_delay: Option<Span>,
     drain_timeout: Option<Span>,
     access_log: Option<AccessLog>,
+    phase_timing: Option<bool>,
     tls_ca: Option<PathBuf>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
@@ -251,6 +258,7 @@ impl Config {
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
             access_log: AccessLog::Off,
+            phase_timing: false,
             tls_ca: None,
             insecure: false,
         }
@@ -326,6 +334,7 @@ impl Args {
                 .or(file.drain_timeout)
                 .map_or(base.drain_timeout, |span| span.0),
             access_log: self.access_log.or(file.access_log).unwrap_or(base.access_log),
+            phase_timing: self.phase_timing.or(file.phase_timing).unwrap_or(false),
             tls_ca,
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             source: base.source,

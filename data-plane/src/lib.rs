@@ -118,7 +118,7 @@ pub struct Running {
 pub async fn run(config: Config) -> Result<Running, RunError> {
     let state_dir = Arc::new(StateDir::open(&config.state_dir)?);
     let identity = identity(&config, &state_dir)?;
-    let metrics = Arc::new(Metrics::default());
+    let metrics = Arc::new(Metrics::new(config.phase_timing));
     let shared = Arc::new(Shared {
         live: Arc::new(Live::new(Snapshot::default())),
         request_log: RequestLog::start(&config.access_log, &metrics).map_err(RunError::RequestLog)?,

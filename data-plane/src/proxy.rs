@@ -36,6 +36,7 @@ use tokio::time::Instant;
 use crate::relay::Relay;
 use crate::runtime::Worker;
 use crate::server::listener::{Door, View};
+use crate::telemetry::metrics::Phase;
 use crate::upstream::Picked;
 use crate::upstream::http2::call::Call;
 use crate::wheel::Timer;
@@ -57,18 +58,33 @@ pub(crate) struct Job<'a> {
     pub(crate) asked: Asked,
 }
 
+impl Job<'_> {
+    /// A phase of the request is over.
+    #[inline]
+    fn lap(&self, phase: Phase) {
+        self.exchange.stopwatch.lap(&self.worker.metrics, phase);
+    }
+}
+
 /// Serves one request to its last byte. Afterwards the client knows whether its connection can go on.
 pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client: &mut C) {
     let _in_flight = job.worker.metrics.request_started();
+    job.exchange.stopwatch.start(&job.worker.metrics, job.asked.started);
+    job.lap(Phase::ReadHead);
     let mut ledger = Ledger::default();
     let (course, plan) = plan::plan(job, &view, client.head_bytes(), &mut ledger.target);
+    job.lap(Phase::RequestPolicies);
     client.release_head();
     match plan {
         Plan::Answer => answer(job, &course, After::Keep, client, &mut ledger).await,
         Plan::Refuse(reason) => refuse(job, &course, reason, After::Keep, client, &mut ledger).await,
         Plan::Forward => match obtain(job, &mut ledger).await {
-            Err(fault) => fail(job, &course, fault, client, &mut ledger).await,
+            Err(fault) => {
+                job.lap(Phase::Connect);
+                fail(job, &course, fault, client, &mut ledger).await;
+            }
             Ok(connection) => {
+                job.lap(Phase::Connect);
                 let mut passage = Passage::new(job, &course, connection, client);
                 match passage.begin(job, &course, &mut ledger).await {
                     Err(fault) => {
@@ -165,6 +181,7 @@ impl<'a, C: Client> Passage<'a, C> {
         let head =
             forward::await_head(&mut self.forwarding, picked, &job.worker.buffers, parsed_response, response)
                 .await;
+        job.lap(Phase::Upstream);
         report::attempt(job, picked, head.is_ok().then_some(job.exchange.parsed_response.status));
         head?;
         open(job, course, &mut self.forwarding, ledger)?;
@@ -270,6 +287,7 @@ fn open<C: Client>(
     // The target's was sound: what cannot be sent is made here.
     forwarding.client.open(&head, opening).map_err(|_unsendable| Fault::Target(Reason::InternalError))?;
     forwarding.target.release_head(parsed);
+    job.lap(Phase::ResponseHead);
     Ok(())
 }
 
@@ -324,6 +342,7 @@ async fn answer<C: Client>(
         _ => After::Close,
     };
     course.pass_back(job, b"");
+    job.lap(Phase::ResponseHead);
     let Exchange { response, body, .. } = &mut *job.exchange;
     let head = Head::new(b"", response);
     ledger.status = head.status();

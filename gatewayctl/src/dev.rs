@@ -232,6 +232,7 @@ fn data_config(args: &DevArgs, stream: SocketAddr) -> Result<data_plane::config:
         drain_delay: Duration::ZERO,
         drain_timeout: DRAIN_WITHIN,
         access_log: data_plane::config::AccessLog::Stdout,
+        phase_timing: false,
         tls_ca: None,
         insecure: false,
     })

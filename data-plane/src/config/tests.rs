@@ -13,7 +13,7 @@ fn standalone(args: &[&str]) -> Result<Config, ConfigError> {
 }
 
 /// Every setting: flag, environment variable, name in the file.
-const NAMES: [(&str, &str, &str); 17] = [
+const NAMES: [(&str, &str, &str); 18] = [
     ("--control-plane", "GATEWAY_CONTROL_PLANE", "controlPlane"),
     ("--manifests", "GATEWAY_MANIFESTS", "manifests"),
     ("--node", "GATEWAY_NODE", "node"),
@@ -27,6 +27,7 @@ const NAMES: [(&str, &str, &str); 17] = [
     ("--drain-delay", "GATEWAY_DRAIN_DELAY", "drainDelay"),
     ("--drain-timeout", "GATEWAY_DRAIN_TIMEOUT", "drainTimeout"),
     ("--access-log", "GATEWAY_ACCESS_LOG", "accessLog"),
+    ("--phase-timing", "GATEWAY_PHASE_TIMING", "phaseTiming"),
     ("--tls-ca", "GATEWAY_TLS_CA", "tlsCa"),
     ("--log-level", "GATEWAY_LOG_LEVEL", "logLevel"),
     ("--log-format", "GATEWAY_LOG_FORMAT", "logFormat"),
@@ -48,6 +49,7 @@ fn every_setting_has_a_flag_and_its_effect() {
         "--drain-delay=1s",
         "--drain-timeout=1m30s",
         "--access-log=/var/log/requests",
+        "--phase-timing",
         "--tls-ca=/ca",
         "--log-level=debug",
         "--log-format=json",
@@ -68,6 +70,7 @@ fn every_setting_has_a_flag_and_its_effect() {
     assert_eq!((config.drain_delay.as_secs(), config.drain_timeout.as_secs()), (1, 90));
     assert_eq!(config.access_log, AccessLog::File("/var/log/requests".into()));
     assert_eq!(config.tls_ca.as_deref(), Some(Path::new("/ca")));
+    assert!(config.phase_timing && !standalone(&["--phase-timing=false"]).expect("valid").phase_timing);
     assert_eq!(log, Log { level: LogLevel::Debug, format: LogFormat::Json });
     assert_eq!(standalone(&["--access-log=stdout"]).expect("valid").access_log, AccessLog::Stdout);
     assert_eq!(standalone(&["--access-log=off"]).expect("valid").access_log, AccessLog::Off);
@@ -80,6 +83,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:9002");
     assert_eq!((config.group.as_str(), config.zone.as_str(), config.node), ("default", "", None));
     assert_eq!((config.drain_delay.as_secs(), config.drain_timeout.as_secs()), (0, 30));
+    assert!(!config.phase_timing);
     assert_eq!((config.access_log, config.workers, config.insecure), (AccessLog::Off, None, false));
     assert_eq!(log, Log { level: LogLevel::Info, format: LogFormat::Text });
 }
@@ -89,7 +93,7 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("settings.yaml");
     let text = "controlPlane: [http://localhost:9001]\nnode: n\ngroup: g\nlabels: {a: b}\nzone: z\nadminListen: 127.0.0.1:7\n\
-                snapshotKeyFile: /k\nworkers: 2\ndrainDelay: 1s\ndrainTimeout: 2s\naccessLog: stdout\ntlsCa: /ca\n\
+                snapshotKeyFile: /k\nworkers: 2\ndrainDelay: 1s\ndrainTimeout: 2s\naccessLog: stdout\nphaseTiming: true\ntlsCa: /ca\n\
                 logLevel: warn\nlogFormat: json\ninsecure: true\n";
     std::fs::write(&path, text).expect("written");
     let file = format!("--config={}", path.display());
@@ -106,6 +110,7 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
         (config.drain_timeout.as_secs(), config.access_log, config.insecure),
         (2, AccessLog::Stdout, true)
     );
+    assert!(config.phase_timing);
     assert_eq!(log, Log { level: LogLevel::Warn, format: LogFormat::Json });
     std::fs::write(&path, "manifests: /m\nstateDir: /kept/here\n").expect("written");
     let (config, _) = Config::load(["gateway-data-plane", &file]).expect("valid");
@@ -121,6 +126,7 @@ fn a_wrong_file_is_refused_by_name_and_place() {
         ("adminPort: 1\n", "adminPort"),
         ("workers: 0\n", "1 to 1024"),
         ("drainDelay: 5\n", "5"),
+        ("phaseTiming: maybe\n", "line 1"),
         ("node: a b\n", "1 to 253"),
         ("controlPlane: [ftp://x]\n", "http://host:port"),
     ] {
@@ -146,6 +152,7 @@ fn a_bad_value_of_a_flag_is_a_usage_error() {
         "--drain-delay=5",
         "--drain-timeout=-1s",
         "--access-log=",
+        "--phase-timing=maybe",
         "--log-level=loud",
         "--log-format=xml",
         "--insecure=perhaps",

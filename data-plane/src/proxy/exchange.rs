@@ -7,6 +7,8 @@ use gateway_http1::request::RequestHead;
 use gateway_http1::response::ResponseHead;
 use http::Request;
 
+use crate::telemetry::metrics::Stopwatch;
+
 /// Storage above this many bytes is freed instead of kept: one huge head must not stay for ever.
 const KEEP: usize = 128 * 1024;
 
@@ -43,6 +45,8 @@ pub(crate) struct Exchange {
     pub(crate) to_target: Vec<u8>,
     /// The head of the request to a target that speaks HTTP/2.
     pub(crate) to_session: Option<Request<()>>,
+    /// Times its phases.
+    pub(crate) stopwatch: Stopwatch,
 }
 
 impl Exchange {

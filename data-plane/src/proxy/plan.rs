@@ -24,6 +24,7 @@ use super::{Exchange, Job, date};
 use crate::http2::fields;
 use crate::runtime::Worker;
 use crate::server::listener::View;
+use crate::telemetry::metrics::Phase;
 use crate::upstream::Picked;
 
 /// What to do.
@@ -64,7 +65,9 @@ pub(crate) fn plan<'v>(
     heads::add(request, KnownField::XRequestId, |out| out.extend_from_slice(id.as_bytes()));
     let origin = identity::introduce(&mut job.exchange.request, wire, &job.asked, &view.listener.http);
     let mut course = Course::without_route(view, origin);
-    let plan = match locate(job, view, wire, origin) {
+    let located = locate(job, view, wire, origin);
+    job.lap(Phase::Route);
+    let plan = match located {
         Ok(found) => {
             course.take(found.route);
             pass(job, wire, &mut course, &found, target)

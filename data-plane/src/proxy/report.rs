@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use gateway_engine::reject::Reason;
 use gateway_http1::Method;
@@ -11,7 +12,7 @@ use super::Job;
 use super::forward::Fault;
 use super::plan::Course;
 use crate::server::listener::View;
-use crate::telemetry::metrics::{self, Finished, Slot};
+use crate::telemetry::metrics::{self, Finished, Phase, Slot};
 use crate::telemetry::request_log::Record;
 use crate::upstream::Picked;
 
@@ -103,6 +104,7 @@ impl Kept {
 
 /// The request is over.
 pub(crate) fn finish(job: &Job<'_>, facts: Facts<'_>, bytes: (u64, u64), ledger: &Ledger) {
+    job.lap(Phase::Body);
     let (received, sent) = bytes;
     let duration = ledger.ended.unwrap_or_else(Instant::now).duration_since(job.asked.started);
     let metrics = &job.worker.metrics;
@@ -114,12 +116,15 @@ pub(crate) fn finish(job: &Job<'_>, facts: Facts<'_>, bytes: (u64, u64), ledger:
         reason: ledger.reason,
         duration,
     });
-    let log = &job.worker.log;
-    if !log.enabled() {
-        return;
+    if job.worker.log.enabled() {
+        log(job, facts, bytes, ledger, duration);
     }
+    job.lap(Phase::Report);
+}
+
+fn log(job: &Job<'_>, facts: Facts<'_>, (received, sent): (u64, u64), ledger: &Ledger, duration: Duration) {
     let target = ledger.target.as_ref();
-    log.write(&Record {
+    job.worker.log.write(&Record {
         request_id: &job.exchange.id,
         revision: facts.revision,
         listener: facts.listener,

@@ -7,6 +7,7 @@
 
 mod cells;
 mod exposition;
+mod phases;
 
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +17,10 @@ use std::time::Duration;
 use gateway_engine::policy::{AuthResult, AuthScheme};
 use gateway_engine::reject::Reason;
 
+pub use phases::{Phase, Stopwatch};
+
 use cells::{Cell, ListenerCells, Outcome, RouteCells, RouteLocal, Slots, UpstreamCells, UpstreamLocal};
+use phases::PhaseCells;
 
 /// A configured object as the hot path knows it: dense number and name. Slots may be reused for another name.
 #[derive(Clone, Copy, Debug)]
@@ -100,6 +104,7 @@ impl Handshake {
 /// Every metric of this process. Made once, shared; [`Metrics::render`] is the only reader.
 #[derive(Debug, Default)]
 pub struct Metrics {
+    times_phases: bool,
     config_revision: AtomicU64,
     last_apply_nanos: AtomicU64,
     config_rejected: AtomicU64,
@@ -113,6 +118,7 @@ pub struct Metrics {
 #[derive(Debug, Default)]
 struct Series {
     workers: Vec<Arc<ProcessCells>>,
+    phases: Vec<Arc<PhaseCells>>,
     routes: Vec<Arc<RouteCells>>,
     upstreams: Vec<Arc<UpstreamCells>>,
     listeners: Vec<Arc<ListenerCells>>,
@@ -128,13 +134,22 @@ struct ProcessCells {
 }
 
 impl Metrics {
+    /// With [`Phase`]s timed, or without, as by default.
+    pub fn new(times_phases: bool) -> Self {
+        Metrics { times_phases, ..Metrics::default() }
+    }
+
     /// The cells of one more worker.
     pub fn worker(self: &Arc<Self>) -> WorkerMetrics {
         let process = Arc::new(ProcessCells::default());
-        self.series().workers.push(Arc::clone(&process));
+        let phases = self.times_phases.then(Arc::<PhaseCells>::default);
+        let mut series = self.series();
+        series.workers.push(Arc::clone(&process));
+        series.phases.extend(phases.clone());
         WorkerMetrics {
             metrics: Arc::clone(self),
             process,
+            phases,
             unrouted: RefCell::default(),
             routes: RefCell::default(),
             upstreams: RefCell::default(),
@@ -188,6 +203,8 @@ impl Metrics {
 pub struct WorkerMetrics {
     metrics: Arc<Metrics>,
     process: Arc<ProcessCells>,
+    /// `None`: phases are not timed.
+    phases: Option<Arc<PhaseCells>>,
     unrouted: RefCell<Option<Box<RouteLocal>>>,
     routes: RefCell<Slots<RouteLocal>>,
     upstreams: RefCell<Slots<UpstreamLocal>>,

@@ -61,6 +61,7 @@ async fn metrics_count_requests_by_route_and_keep_the_bounds_of_their_labels() {
         expected.iter().all(|line| text.lines().any(|it| it == *line))
     })
     .await;
+    assert!(!text.contains("gateway_phase_duration"), "nobody asked for it: {text}");
     let bytes = |direction: &str| {
         let series = format!("gateway_bytes_total{{direction=\"{direction}\"}} ");
         text.lines().find_map(|line| line.strip_prefix(&series)?.parse::<f64>().ok()).expect("bytes")

@@ -11,6 +11,7 @@ mod http2_upstream;
 mod http2_upstream_faults;
 mod interim;
 mod local_answers;
+mod phases;
 mod smuggling;
 mod support;
 mod timeouts;

@@ -1,7 +1,7 @@
 //! The cells themselves: plain 64-bit words with one writer, grouped per route, upstream and listener.
 //! A `...Local` is the worker's private index into cells that the collector sees too.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -42,17 +42,19 @@ impl Cell {
 
 /// Durations, counted per bucket (not cumulated here).
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(super) struct Histogram {
-    buckets: [Cell; BUCKETS_US.len() + 1],
     sum_nanos: Cell,
+    buckets: [Cell; BUCKETS_US.len() + 1],
 }
 
 impl Histogram {
-    fn observe(&self, duration: Duration) {
+    /// Counts a duration under the first of the bounds (in microseconds) that it does not exceed.
+    pub(super) fn observe(&self, bounds_us: &[u64; BUCKETS_US.len()], duration: Duration) {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         // Rounded up: 500 µs and 1 ns is above the 500 µs bound.
         let micros = nanos.div_ceil(1_000);
-        self.buckets[BUCKETS_US.partition_point(|&bound| bound < micros)].add(1);
+        self.buckets[bounds_us.partition_point(|&bound| bound < micros)].add(1);
         self.sum_nanos.add(nanos);
     }
 
@@ -77,6 +79,9 @@ pub(super) struct HistogramTotal {
 pub(super) struct Outcome(u32);
 
 impl Outcome {
+    /// No outcome is this: there are not so many methods.
+    const NONE: u32 = u32::MAX;
+
     pub(super) fn new(method: Method, status: u16, reason: Option<Reason>) -> Self {
         // A small dense number (20 reasons today): one byte holds it, 0 is "none".
         let reason = reason.map_or(0, |reason| reason.index() as u32 + 1);
@@ -132,22 +137,53 @@ impl<K: Copy + PartialEq> Counters<K> {
     }
 }
 
-/// What one worker knows of one route; without a name: of the requests that found none.
+/// What one worker knows of one route; without a name: of the requests that found none. What a request of a route
+/// most often changes comes first: with many routes, each line of it is a cache miss.
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct RouteCells {
-    pub(super) name: Option<Arc<str>>,
     gone: AtomicBool,
+    /// The outcome that came first, and most often is the only one; [`Outcome::NONE`] before there is any.
+    usual: AtomicU32,
+    usual_count: Cell,
     pub(super) duration: Histogram,
-    pub(super) outcomes: Mutex<Vec<(Outcome, Arc<Cell>)>>,
+    pub(super) name: Option<Arc<str>>,
+    /// Outcomes but for the usual one.
+    others: Mutex<Vec<(Outcome, Arc<Cell>)>>,
 }
 
 impl RouteCells {
     pub(super) fn new(name: Option<Arc<str>>) -> Self {
         RouteCells {
-            name,
             gone: AtomicBool::new(false),
+            usual: AtomicU32::new(Outcome::NONE),
+            usual_count: Cell::default(),
             duration: Histogram::default(),
-            outcomes: Mutex::default(),
+            name,
+            others: Mutex::default(),
+        }
+    }
+
+    /// Counts one of the usual outcome, which the first one becomes; `false` if it is another.
+    fn count_usual(&self, outcome: Outcome) -> bool {
+        let usual = self.usual.load(Ordering::Relaxed);
+        if usual == Outcome::NONE {
+            self.usual.store(outcome.0, Ordering::Relaxed);
+        } else if usual != outcome.0 {
+            return false;
+        }
+        self.usual_count.add(1);
+        true
+    }
+
+    /// Shows every outcome and how often it came.
+    pub(super) fn each_outcome(&self, mut show: impl FnMut(Outcome, u64)) {
+        let usual = self.usual.load(Ordering::Relaxed);
+        if usual != Outcome::NONE {
+            show(Outcome(usual), self.usual_count.get());
+        }
+        for (outcome, cell) in self.others.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            show(*outcome, cell.get());
         }
     }
 
@@ -161,12 +197,12 @@ impl RouteCells {
 #[derive(Debug)]
 pub(super) struct RouteLocal {
     cells: Arc<RouteCells>,
-    outcomes: Counters<Outcome>,
+    others: Counters<Outcome>,
 }
 
 impl RouteLocal {
     pub(super) const fn new(cells: Arc<RouteCells>) -> Self {
-        RouteLocal { cells, outcomes: Counters::new() }
+        RouteLocal { cells, others: Counters::new() }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -174,8 +210,10 @@ impl RouteLocal {
     }
 
     pub(super) fn count(&mut self, outcome: Outcome, duration: Duration) {
-        self.cells.duration.observe(duration);
-        self.outcomes.count(outcome, Outcome::class, &self.cells.outcomes);
+        self.cells.duration.observe(&BUCKETS_US, duration);
+        if !self.cells.count_usual(outcome) {
+            self.others.count(outcome, Outcome::class, &self.cells.others);
+        }
     }
 }
 
@@ -234,7 +272,7 @@ impl UpstreamLocal {
     }
 
     pub(super) fn count(&mut self, target: Slot<'_>, status: Option<u16>, duration: Duration) {
-        self.cells.duration.observe(duration);
+        self.cells.duration.observe(&BUCKETS_US, duration);
         let UpstreamLocal { cells, targets } = self;
         let local = targets.get(
             target,

@@ -10,7 +10,8 @@ use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::cells::{BUCKETS_US, HistogramTotal, Outcome, RouteCells, UpstreamCells};
-use super::{Handshake, Metrics, ProcessCells, Series};
+use super::phases::{BUCKETS_US as PHASE_BUCKETS_US, PhaseCells};
+use super::{Handshake, Metrics, Phase, ProcessCells, Series};
 
 /// Everything, as text. Families without a series are left out.
 pub(super) fn render(metrics: &Metrics) -> String {
@@ -18,6 +19,7 @@ pub(super) fn render(metrics: &Metrics) -> String {
     {
         let series = metrics.series();
         worker_families(&series, &mut families);
+        phase_family(&series.phases, &mut families);
         route_families(&series.routes, &mut families);
         upstream_families(&series.upstreams, &mut families);
     }
@@ -134,14 +136,27 @@ fn auth_family(workers: &[Arc<ProcessCells>]) -> MetricFamily {
     )
 }
 
+fn phase_family(workers: &[Arc<PhaseCells>], families: &mut Vec<MetricFamily>) {
+    let totals = Phase::ALL.map(|phase| {
+        let mut total = HistogramTotal::default();
+        workers.iter().for_each(|cells| cells.of(phase).add_to(&mut total));
+        (phase, total)
+    });
+    let timed = totals.iter().filter(|_| !workers.is_empty());
+    families.push(family(
+        "gateway_phase_duration_seconds",
+        "Time that requests spend in each phase of their life; only with --phase-timing.",
+        MetricType::HISTOGRAM,
+        timed.map(|(phase, total)| histogram(&[("phase", phase.name())], &PHASE_BUCKETS_US, total)).collect(),
+    ));
+}
+
 fn route_families(routes: &[Arc<RouteCells>], families: &mut Vec<MetricFamily>) {
     let mut counts = BTreeMap::<(&str, Outcome), u64>::new();
     let mut durations = BTreeMap::<&str, HistogramTotal>::new();
     for cells in routes {
         let name = cells.name.as_deref().unwrap_or_default();
-        for (outcome, cell) in lock(&cells.outcomes).iter() {
-            *counts.entry((name, *outcome)).or_default() += cell.get();
-        }
+        cells.each_outcome(|outcome, count| *counts.entry((name, outcome)).or_default() += count);
         cells.duration.add_to(durations.entry(name).or_default());
     }
     let requests = counts.iter().map(|((route, outcome), &count)| {
@@ -164,7 +179,7 @@ fn route_families(routes: &[Arc<RouteCells>], families: &mut Vec<MetricFamily>) 
         "gateway_request_duration_seconds",
         "From the first byte of the request to the last of the response.",
         MetricType::HISTOGRAM,
-        durations.iter().map(|(route, total)| histogram(&[("route", route)], total)).collect(),
+        durations.iter().map(|(route, total)| histogram(&[("route", route)], &BUCKETS_US, total)).collect(),
     ));
 }
 
@@ -193,7 +208,10 @@ fn upstream_families(upstreams: &[Arc<UpstreamCells>], families: &mut Vec<Metric
         "gateway_upstream_duration_seconds",
         "From choosing a target to the head of its response, or to giving up.",
         MetricType::HISTOGRAM,
-        durations.iter().map(|(upstream, total)| histogram(&[("upstream", upstream)], total)).collect(),
+        durations
+            .iter()
+            .map(|(upstream, total)| histogram(&[("upstream", upstream)], &BUCKETS_US, total))
+            .collect(),
     ));
 }
 
@@ -246,10 +264,10 @@ fn gauge(pairs: &[(&str, &str)], value: f64) -> Metric {
     metric
 }
 
-fn histogram(pairs: &[(&str, &str)], total: &HistogramTotal) -> Metric {
+fn histogram(pairs: &[(&str, &str)], bounds_us: &[u64; BUCKETS_US.len()], total: &HistogramTotal) -> Metric {
     let mut cumulated = 0;
-    let mut buckets = Vec::with_capacity(BUCKETS_US.len());
-    for (&bound, count) in BUCKETS_US.iter().zip(total.buckets) {
+    let mut buckets = Vec::with_capacity(bounds_us.len());
+    for (&bound, count) in bounds_us.iter().zip(total.buckets) {
         cumulated += count;
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(bound as f64 / 1e6);
