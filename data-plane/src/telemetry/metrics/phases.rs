@@ -17,7 +17,7 @@ pub(super) const BUCKETS_US: [u64; cells::BUCKETS_US.len()] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
-    /// From the first byte to a parsed head. hyper reads the heads of HTTP/2: there it is next to nothing.
+    /// From the first byte to a parsed head. Those of HTTP/2 are read before: there it is next to nothing.
     ReadHead,
     /// Request id and forwarding fields, host and path in the one form, the route.
     Route,
