@@ -86,7 +86,7 @@ impl Stream {
                     ready!(session.poll_readable(cx))?;
                     buffer.make_room(room);
                 }
-                let count = ready!(session.poll_read(cx, buffer.spare()))?;
+                let count = ready!(session.poll_read(cx, &mut ReadBuf::new(buffer.spare())))?;
                 buffer.advance(count);
                 Poll::Ready(Ok(count))
             }
@@ -169,13 +169,14 @@ impl AsyncRead for Stream {
         cx: &mut Context<'_>,
         out: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let spare = out.initialize_unfilled();
-        let count = ready!(match &mut *self {
-            Stream::Plain(socket) => socket.poll_read_into(cx, spare),
-            Stream::Tls(session) => session.poll_read(cx, spare),
-        })?;
-        out.advance(count);
-        Poll::Ready(Ok(()))
+        match &mut *self {
+            Stream::Plain(socket) => {
+                let count = ready!(socket.poll_read_into(cx, out.initialize_unfilled()))?;
+                out.advance(count);
+                Poll::Ready(Ok(()))
+            }
+            Stream::Tls(session) => session.poll_read(cx, out).map_ok(drop),
+        }
     }
 }
 

@@ -193,3 +193,71 @@ impl AsyncWrite for Transport {
         ends.stream.poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+
+    use super::*;
+    use crate::buffer::Pool;
+
+    /// Our end with `replayed` read already, and the other side's.
+    fn connected(replayed: &[u8]) -> (Transport, std::net::TcpStream) {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let theirs = std::net::TcpStream::connect(listener.local_addr().expect("bound")).expect("connected");
+        let (ours, _) = listener.accept().expect("accepted");
+        ours.set_nonblocking(true).expect("a socket");
+        let ours = tokio::net::TcpStream::from_std(ours).expect("registered");
+        let pool = Pool::new();
+        let mut before = pool.take(buffer::SMALL);
+        before.spare()[..replayed.len()].copy_from_slice(replayed);
+        before.advance(replayed.len());
+        (Transport::new(ours.into(), before, pool.none()), theirs)
+    }
+
+    async fn write(transport: &mut Transport, pieces: &[&[u8]]) -> usize {
+        let slices: Vec<IoSlice<'_>> = pieces.iter().map(|piece| IoSlice::new(piece)).collect();
+        poll_fn(|cx| Pin::new(&mut *transport).poll_write_vectored(cx, &slices)).await.expect("taken")
+    }
+
+    #[tokio::test]
+    async fn what_is_written_in_one_turn_leaves_in_one_send() {
+        let (mut transport, mut theirs) = connected(b"");
+        theirs.set_nonblocking(true).expect("a socket");
+        for piece in [&b"a"[..], b"b", b"c"] {
+            assert_eq!(write(&mut transport, &[piece, piece]).await, 2);
+        }
+        let mut got = [0; 10];
+        assert!(theirs.read(&mut got).is_err(), "not before the end of the turn");
+        poll_fn(|cx| transport.poll_send(cx)).await;
+        theirs.set_nonblocking(false).expect("a socket");
+        assert_eq!((theirs.read(&mut got).expect("sent"), &got[..6]), (6, &b"aabbcc"[..]));
+        assert_eq!(transport.sent(), 6);
+        assert_eq!(transport.0.ends.borrow().gathered.capacity(), 0, "no buffer while nothing waits");
+    }
+
+    #[tokio::test]
+    async fn what_is_large_is_sent_behind_what_was_gathered() {
+        let (mut transport, mut theirs) = connected(b"");
+        assert_eq!(write(&mut transport, &[b"head"]).await, 4);
+        let large = vec![b'x'; buffer::SMALL];
+        let sent = write(&mut transport, &[&large]).await;
+        poll_fn(|cx| transport.poll_send(cx)).await;
+        let mut got = vec![0; 4 + sent];
+        theirs.read_exact(&mut got).expect("sent");
+        assert!(got.starts_with(b"headx") && sent > 0);
+        assert_eq!(transport.sent(), got.len() as u64);
+    }
+
+    #[tokio::test]
+    async fn what_was_read_before_is_read_first() {
+        let (mut transport, _theirs) = connected(b"PRI");
+        for expected in [&b"PR"[..], b"I"] {
+            let mut got = [0; 2];
+            let mut out = ReadBuf::new(&mut got);
+            poll_fn(|cx| Pin::new(&mut transport).poll_read(cx, &mut out)).await.expect("there");
+            assert_eq!(out.filled(), expected);
+        }
+        assert_eq!(transport.received().get(), 3);
+    }
+}

@@ -16,6 +16,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncryptError, InsufficientSizeError, UnbufferedStatus,
 };
+use tokio::io::ReadBuf;
 
 use super::socket::Socket;
 use crate::buffer::{self, Buffer, Pool};
@@ -106,7 +107,7 @@ impl Session {
     /// Shakes hands. Ready once requests can come; the last of our part may go out with the first response.
     pub(crate) fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
-            self.advance(&mut [])?;
+            self.advance(&mut ReadBuf::new(&mut []))?;
             if !self.rustls.is_handshaking() {
                 return Poll::Ready(Ok(()));
             }
@@ -143,7 +144,12 @@ impl Session {
         self.socket.poll_ended(cx)
     }
 
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
+    /// Reads into `out`, of which nothing need be initialised: what was decrypted is copied there, and no more touched.
+    pub(super) fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<usize>> {
         if !self.plain.is_empty() {
             return Poll::Ready(Ok(self.read_plain(out)));
         }
@@ -209,7 +215,7 @@ impl Session {
 
     /// Processes the records that have come: decrypts into `out`, and what does not fit into `plain`. Returns how much
     /// is in `out`. After an error what is to be said about it has been sent, as far as the system took it.
-    fn advance(&mut self, out: &mut [u8]) -> io::Result<(usize, Wants)> {
+    fn advance(&mut self, out: &mut ReadBuf<'_>) -> io::Result<(usize, Wants)> {
         if self.state == State::Failed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
@@ -222,8 +228,8 @@ impl Session {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {
                         let payload = record.map_err(broken)?.payload;
-                        let fitting = payload.len().min(out.len() - count);
-                        out[count..count + fitting].copy_from_slice(&payload[..fitting]);
+                        let fitting = payload.len().min(out.remaining());
+                        out.put_slice(&payload[..fitting]);
                         count += fitting;
                         self.plain.extend_from_slice(&payload[fitting..]);
                     }
@@ -271,10 +277,10 @@ impl Session {
         broken(error)
     }
 
-    fn read_plain(&mut self, out: &mut [u8]) -> usize {
+    fn read_plain(&mut self, out: &mut ReadBuf<'_>) -> usize {
         let rest = &self.plain[self.plain_read..];
-        let count = rest.len().min(out.len());
-        out[..count].copy_from_slice(&rest[..count]);
+        let count = rest.len().min(out.remaining());
+        out.put_slice(&rest[..count]);
         self.plain_read += count;
         if self.plain_read == self.plain.len() {
             (self.plain, self.plain_read) = (Vec::new(), 0);
@@ -309,7 +315,7 @@ impl Session {
         if plain.is_empty() {
             return Ok(());
         }
-        if let (_, Wants::Records) = self.advance(&mut [])? {
+        if let (_, Wants::Records) = self.advance(&mut ReadBuf::new(&mut []))? {
             return Err(io::ErrorKind::NotConnected.into());
         }
         let UnbufferedStatus { state, .. } = self.rustls.process_tls_records(self.incoming.filled_mut());
@@ -333,7 +339,7 @@ impl Session {
     /// Says, once, that we will send no more.
     fn say_goodbye(&mut self) {
         let has_to = self.state == State::Open && !self.rustls.is_handshaking();
-        if !has_to || self.advance(&mut []).is_err() {
+        if !has_to || self.advance(&mut ReadBuf::new(&mut [])).is_err() {
             return;
         }
         self.state = State::Silent;

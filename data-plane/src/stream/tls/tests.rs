@@ -47,7 +47,7 @@ async fn connected(buffers: &Rc<Pool>) -> (Session, TlsStream<TcpStream>) {
 
 async fn read(session: &mut Session, room: usize) -> io::Result<Vec<u8>> {
     let mut out = vec![0; room];
-    let count = poll_fn(|cx| session.poll_read(cx, &mut out)).await?;
+    let count = poll_fn(|cx| session.poll_read(cx, &mut ReadBuf::new(&mut out))).await?;
     out.truncate(count);
     Ok(out)
 }
@@ -64,7 +64,7 @@ async fn a_session_that_waits_holds_no_buffer() {
     client.read_exact(&mut pong).await.expect("whole");
     assert_eq!(&pong, b"pong");
     let mut out = [0; 100];
-    assert!(poll_fn(|cx| Poll::Ready(session.poll_read(cx, &mut out))).await.is_pending());
+    assert!(poll_fn(|cx| Poll::Ready(session.poll_read(cx, &mut ReadBuf::new(&mut out)))).await.is_pending());
     assert_eq!(
         (session.incoming.capacity(), session.outgoing.capacity(), session.plain.capacity()),
         (0, 0, 0)
@@ -125,7 +125,7 @@ async fn wait_and_read(session: &mut Session) -> io::Result<Vec<u8>> {
     let mut out = vec![0; 100];
     let count = poll_fn(|cx| {
         ready!(session.poll_readable(cx))?;
-        session.poll_read(cx, &mut out)
+        session.poll_read(cx, &mut ReadBuf::new(&mut out))
     })
     .await?;
     out.truncate(count);
@@ -161,7 +161,7 @@ async fn beyond_a_bound_nothing_is_read_until_something_is_sent_and_then_nothing
     client.flush().await.expect("sent");
     poll_fn(|cx| session.socket.poll_readable(cx)).await.expect("there is something");
     let mut out = [0; 100];
-    assert!(poll_fn(|cx| Poll::Ready(session.poll_read(cx, &mut out))).await.is_pending());
+    assert!(poll_fn(|cx| Poll::Ready(session.poll_read(cx, &mut ReadBuf::new(&mut out)))).await.is_pending());
     assert!(session.incoming.is_empty(), "what came is still in the system");
     let reading = async {
         let mut block = vec![0; RECORD];
