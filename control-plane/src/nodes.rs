@@ -140,9 +140,9 @@ impl Nodes {
         });
     }
 
-    /// How long its last apply took.
-    pub fn applied(&self, ticket: &Ticket, apply_us: u64) {
-        self.update(ticket, |own| own.report.apply_us = apply_us);
+    /// What became of a transaction.
+    pub fn acknowledged(&self, ticket: &Ticket, ack: &wire::Ack) {
+        self.update(ticket, |own| own.report.acknowledged(ack));
     }
 
     /// Everything that it refuses now.
@@ -355,6 +355,7 @@ impl Entry {
             in_sync: report.in_sync && self.revision >= head,
             apply_us: report.apply_us,
             rejects: report.rejects,
+            blocked: report.blocked,
         }
     }
 }

@@ -141,6 +141,12 @@ impl Publisher {
         }
     }
 
+    /// Whether an operator allows data planes to drop most of what they hold of another history. While the store is
+    /// away nobody does.
+    pub async fn is_shrink_allowed(&self) -> bool {
+        self.store.is_shrink_allowed().await.unwrap_or(false)
+    }
+
     async fn run(self: Arc<Self>, mut workshop: Workshop, stop: CancellationToken) {
         let mut heads = self.live.watch();
         loop {

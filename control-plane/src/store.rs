@@ -164,6 +164,19 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// contradictory commit; nothing is written in any of these cases.
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError>;
 
+    /// Records that data planes may drop most of what they held in another history when they come to this one; as
+    /// long as the epoch lasts.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn allow_shrink(&self) -> Result<(), StoreError>;
+
+    /// Whether that was recorded for the present epoch.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn is_shrink_allowed(&self) -> Result<bool, StoreError>;
+
     /// History, newest first; the cursor is the revision.
     ///
     /// # Errors

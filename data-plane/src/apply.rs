@@ -54,6 +54,8 @@ pub(crate) struct Update {
     pub(crate) gone: Vec<wire::ObjectRef>,
     /// What to do about violations.
     pub(crate) on_violation: OnViolation,
+    /// It may leave less than half of what is held of another history.
+    pub(crate) allow_shrink: bool,
 }
 
 /// What an update says about objects that it does not name.
@@ -90,7 +92,7 @@ pub(crate) enum ApplyError {
     },
     /// A new history that would drop more than half of what serves.
     #[error(
-        "a new store would leave {left} of {held} {what}: serving on with what there is (restore the store, or start this data plane with an empty state directory to accept it)"
+        "a new store would leave {left} of {held} {what}: serving on with what there is (restore the store, or accept the new one with `gatewayctl apply --allow-shrink`)"
     )]
     EpochShrink {
         /// `listeners` or `routes`.
@@ -205,10 +207,12 @@ impl Applier {
         let waiting: BTreeSet<Key> = self.held.parked().map(|(key, _)| key.clone()).collect();
         let named: BTreeSet<Key> = update.changes.iter().map(Change::key).collect();
         let unreadable = self.held.unreadable_after(&update);
-        let Update { scope, epoch, revision, changes, on_violation, .. } = update;
+        let Update { scope, epoch, revision, changes, on_violation, allow_shrink, .. } = update;
         let candidates = self.candidates(scope, changes, unreadable.clone()).await;
         let built = self.build(candidates, on_violation).await?;
-        self.held.check_shrink(&epoch, &built.compiled.engine)?;
+        if !allow_shrink {
+            self.held.check_shrink(&epoch, &built.compiled.engine)?;
+        }
         let released = waiting.iter().any(|key| !named.contains(key) && !built.refused.contains_key(key));
         let changed = self.held.take(built, unreadable, epoch, revision);
         self.switch(!changed.removed.is_empty()).await;
@@ -240,6 +244,7 @@ impl Applier {
             unreadable: Vec::new(),
             gone: Vec::new(),
             on_violation: OnViolation::Park,
+            allow_shrink: false,
         };
         self.apply(update).await.is_ok_and(|applied| applied.released)
     }

@@ -28,6 +28,7 @@ pub(crate) async fn run(
         base_revision: args.base_revision,
         dry_run: args.dry_run.is_some(),
         message: args.message.as_deref(),
+        allow_shrink: args.allow_shrink,
         ..Terms::default()
     };
     let response = send(&client, &documents, &terms, output).await?;
@@ -54,6 +55,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) dry_run: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) message: Option<&'a str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) allow_shrink: bool,
 }
 
 /// What the flags say about pruning.
@@ -134,10 +137,12 @@ mod tests {
             base_revision: Some(7),
             dry_run: true,
             message: Some("why \"not\""),
+            allow_shrink: true,
         };
         let body = body(&documents, &terms).expect("written");
         let read: ApplyRequest = serde_json::from_slice(&body).expect("the API's own shape");
         assert_eq!((read.resources.len(), read.base_revision, read.dry_run), (2, Some(7), true));
+        assert!(read.allow_shrink);
         assert_eq!(read.deletes, terms.deletes);
         assert_eq!(read.message.as_deref(), Some("why \"not\""));
         assert_eq!(read.prune.and_then(|prune| prune.max_delete), Some(3));

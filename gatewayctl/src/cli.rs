@@ -157,6 +157,9 @@ pub(crate) struct ApplyArgs {
     /// Refuse unless this is the newest revision
     #[arg(long, value_name = "N")]
     pub(crate) base_revision: Option<u64>,
+    /// Let data planes that come from another store drop most of what they serve (they report epoch_shrink otherwise)
+    #[arg(long)]
+    pub(crate) allow_shrink: bool,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

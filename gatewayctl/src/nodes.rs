@@ -23,12 +23,17 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client, output: &Output) -> R
     output.raw(&table(
         &["ID", "GROUP", "ZONE", "STATE", "REVISION", "LAG", "REFUSED", "LISTENERS", "VERSION", "LAST SEEN"],
         &rows,
-    ))
+    ))?;
+    for plane in list.items.iter().filter(|plane| !plane.blocked.is_empty()) {
+        output.note(format!("{} takes nothing: {}", plane.id, plane.blocked));
+    }
+    Ok(())
 }
 
 fn row(plane: &DataPlane) -> Vec<String> {
     let state = match (plane.connected, plane.in_sync) {
         (false, _) => "away",
+        (true, _) if !plane.blocked.is_empty() => "blocked",
         (true, true) => "in sync",
         (true, false) => "behind",
     };

@@ -88,7 +88,8 @@ fn conclude(
             output.say(format!("{}: applied revision {revision}", plane.id))?;
         } else {
             late += 1;
-            output.say(format!("{}: still at revision {}", plane.id, plane.applied_revision))?;
+            let why = if plane.blocked.is_empty() { String::new() } else { format!(" ({})", plane.blocked) };
+            output.say(format!("{}: still at revision {}{why}", plane.id, plane.applied_revision))?;
         }
     }
     let failure = |message: String| Failure::new(Exit::NotApplied, message);
@@ -136,6 +137,7 @@ mod tests {
             in_sync,
             apply_us: 0,
             rejects: Vec::new(),
+            blocked: String::new(),
         }
     }
 

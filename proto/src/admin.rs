@@ -56,6 +56,9 @@ pub struct ApplyRequest {
     /// Why; kept with the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Let data planes that come from another store drop most of what they held (they report `epoch_shrink` otherwise).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_shrink: bool,
 }
 
 /// What an apply may delete.
@@ -219,6 +222,9 @@ pub struct DataPlane {
     pub apply_us: u64,
     /// What it refuses at this moment.
     pub rejects: Vec<Reject>,
+    /// Why it takes nothing at all (`epoch_shrink: ...`); left out: it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub blocked: String,
 }
 
 /// `GET /v1/data-planes`.

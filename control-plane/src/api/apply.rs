@@ -42,6 +42,8 @@ struct Envelope<'a> {
     dry_run: bool,
     #[serde(default)]
     message: Option<String>,
+    #[serde(default)]
+    allow_shrink: bool,
 }
 
 /// Longest message of a revision, in bytes.
@@ -60,6 +62,7 @@ struct Wish {
     batch: Batch,
     dry_run: bool,
     message: String,
+    allow_shrink: bool,
     /// The body's place among the large ones, held until the batch is done with.
     _turn: Option<OwnedSemaphorePermit>,
 }
@@ -72,9 +75,19 @@ pub(super) async fn apply(
     body: BatchBody,
 ) -> Result<Json<ApplyResponse>, ApiError> {
     let wish = wish(caller.clone(), body).await?;
-    let object = format!("{} objects", wish.batch.documents.len() + wish.batch.deletes.len());
-    let intent = caller.intent("apply", object, wish.message, wish.dry_run || query.dry_run);
+    let shrink = if wish.allow_shrink { ", allows to shrink" } else { "" };
+    let object = format!("{} objects{shrink}", wish.batch.documents.len() + wish.batch.deletes.len());
+    let is_dry = wish.dry_run || query.dry_run;
+    if wish.allow_shrink && !caller.sees_all() {
+        let detail = "allowShrink concerns every namespace: use a token that is bound to none";
+        return Err(ApiError::new(ErrorCode::Forbidden, detail));
+    }
+    let intent = caller.intent("apply", object, wish.message, is_dry);
     let outcome = api.submit(&caller, Request::Batch(Arc::new(wish.batch)), intent).await?;
+    if wish.allow_shrink && !is_dry {
+        api.store.allow_shrink().await?;
+        tracing::info!(by = &*caller.principal().name, "data planes of another store may shrink to this one");
+    }
     Ok(Json(blocking(move || response(&outcome)).await))
 }
 
@@ -142,7 +155,8 @@ async fn wish(caller: Caller, body: BatchBody) -> Result<Wish, ApiError> {
             caller.enter(&key.namespace)?;
         }
         let batch = Batch { documents, deletes, prune, base_revision, ..Batch::default() };
-        Ok(Wish { batch, dry_run: envelope.dry_run, message, _turn: turn })
+        let Envelope { dry_run, allow_shrink, .. } = envelope;
+        Ok(Wish { batch, dry_run, message, allow_shrink, _turn: turn })
     })
     .await
 }
@@ -230,6 +244,7 @@ mod tests {
             base_revision: Some(7),
             dry_run: true,
             message: Some("why".into()),
+            allow_shrink: true,
         };
         let text = serde_json::to_string(&request).expect("JSON");
         let envelope: Envelope<'_> = serde_json::from_str(&text).expect("the same shape");
@@ -240,6 +255,7 @@ mod tests {
             (envelope.base_revision, envelope.dry_run, envelope.message),
             (Some(7), true, Some("why".into()))
         );
+        assert!(envelope.allow_shrink);
     }
 
     #[test]

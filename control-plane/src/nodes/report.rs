@@ -39,6 +39,8 @@ pub struct Report {
     pub apply_us: u64,
     /// What it refuses.
     pub rejects: Vec<Reject>,
+    /// Why it takes nothing at all; empty: it does.
+    pub blocked: String,
 }
 
 impl Report {
@@ -55,6 +57,18 @@ impl Report {
         };
         report.set_listeners(&hello.listeners);
         report
+    }
+
+    /// What an acknowledgement says: of what serves, or why none of a transaction does.
+    pub fn acknowledged(&mut self, ack: &wire::Ack) {
+        self.set_rejects(&ack.rejects);
+        self.set_listeners(&ack.listeners);
+        self.apply_us = ack.apply_us;
+        let whole = ack.rejects.iter().find(|reject| reject.object.is_none());
+        let whole = whole.filter(|_| ack.outcome() == wire::ack_outcome::Value::Rejected);
+        self.blocked = whole.map_or_else(String::new, |reject| {
+            format!("{}: {}", reject.code, reject.message).chars().take(MAX_MESSAGE).collect()
+        });
     }
 
     /// Replaces what it refuses.

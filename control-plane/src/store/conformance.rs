@@ -42,7 +42,8 @@ cases! {
         preconditions_are_checked_object_by_object,
         an_empty_or_contradictory_commit_is_refused,
         any_text_and_a_body_of_one_mebibyte_survive,
-        thousands_of_objects_are_one_revision;
+        thousands_of_objects_are_one_revision,
+        that_data_planes_may_shrink_is_kept_and_makes_no_revision;
     races:
         of_two_writers_on_one_base_exactly_one_wins,
         eight_writers_leave_a_history_without_gaps,

@@ -38,6 +38,8 @@ pub struct Session {
     comparison: Comparison,
     /// It refused a whole transaction without naming a reason to leave anything out: wait for another revision.
     stalled_at: Option<u64>,
+    /// It may drop most of what it holds of another history: an operator said so.
+    allow_shrink: bool,
 }
 
 /// Whether it holds what its cursor stands for.
@@ -102,6 +104,8 @@ pub struct Transaction {
     pub target: Cursor,
     /// The objects.
     pub content: Content,
+    /// It may leave the data plane with less than half of what it holds of another history.
+    pub allow_shrink: bool,
 }
 
 /// The objects of a transaction.
@@ -200,7 +204,19 @@ impl Session {
         self.sent += 1;
         let (number, target) = (self.sent, self.target(view));
         self.outstanding = Some(Outstanding { number, target });
-        Some(Next::Transaction(Transaction { number, base, target, content }))
+        let allow_shrink = self.allow_shrink;
+        Some(Next::Transaction(Transaction { number, base, target, content, allow_shrink }))
+    }
+
+    /// Whether it matters if it may shrink: it holds something of another history, and nobody has said that it may.
+    pub fn might_shrink(&self, view: &View) -> bool {
+        !self.allow_shrink && self.held.is_some_and(|held| held.epoch != view.head().epoch)
+    }
+
+    /// It may; what it has refused for that goes out again.
+    pub const fn allow_shrink(&mut self) {
+        self.allow_shrink = true;
+        self.stalled_at = None;
     }
 
     /// How many objects the next transaction would bring only because the difference is not known: what full
@@ -275,7 +291,9 @@ impl Session {
         }
         self.parked = read_parked(&heartbeat.parked);
         self.held = heartbeat.cursor.as_ref().and_then(Cursor::read);
-        self.stalled_at = None;
+        if !self.might_shrink(view) {
+            self.stalled_at = None;
+        }
         let Some(held) = self.held.filter(|held| held.epoch == view.head().epoch) else { return false };
         let Some(expected) = self.expected(view, held.revision) else { return false };
         let diverged = expected != held.root;

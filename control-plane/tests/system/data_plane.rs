@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use gateway_proto::buckets::{BucketSet, Buckets};
 use gateway_proto::digest::{ItemHash, RootHash};
 use gateway_proto::kind::{Key, Resource};
 use gateway_proto::wire;
@@ -38,6 +39,8 @@ pub(crate) struct Transaction {
     pub(crate) full: bool,
     pub(crate) upserts: Vec<wire::Upsert>,
     pub(crate) tombstones: Vec<wire::ObjectRef>,
+    pub(crate) allow_shrink: bool,
+    buckets: Vec<usize>,
     number: u64,
     pub(crate) target: wire::Cursor,
 }
@@ -104,6 +107,8 @@ impl DataPlane {
             let Some(Hear::Chunk(chunk)) = self.hear().await.expect("goes on") else { continue };
             whole.chunks += 1;
             whole.number = chunk.transaction;
+            whole.allow_shrink = chunk.allow_shrink;
+            whole.buckets.extend(chunk.buckets.into_iter().filter_map(|it| usize::try_from(it).ok()));
             whole.full = chunk.base.as_ref().is_none_or(|base| base.epoch.is_empty());
             if !whole.full {
                 assert_eq!(chunk.base, self.held.cursor);
@@ -119,9 +124,8 @@ impl DataPlane {
 
     /// Keeps a transaction but for what it refuses, and acknowledges it.
     pub(crate) async fn take(&mut self, whole: &Transaction, refuse: &[Key]) {
-        if whole.full {
-            self.held.items.clear();
-        }
+        let covered: BucketSet = whole.buckets.iter().copied().collect();
+        self.held.items.retain(|key, _| !whole.full && !covered.holds(key));
         for upsert in &whole.upserts {
             let resource =
                 Resource::decode(upsert.kind.parse().expect("a kind"), &upsert.body).expect("a resource");
@@ -138,7 +142,7 @@ impl DataPlane {
             self.held.parked.remove(&key);
             self.held.items.remove(&key);
         }
-        let root: RootHash = self.held.items.values().map(Resource::hash).collect();
+        let root: RootHash = self.hashes().into_iter().map(|(_, hash)| hash).collect();
         self.held.cursor = Some(wire::Cursor { root_hash: root.to_bytes().to_vec(), ..whole.target.clone() });
         let rejects: Vec<_> = self
             .held
@@ -165,6 +169,41 @@ impl DataPlane {
                 name: "default/public".into(),
                 address: "127.0.0.1:8080".into(),
             }],
+        };
+        self.say(Say::Ack(ack)).await;
+    }
+
+    /// Takes what is held for what it is now, whatever was sent; the cursor for it.
+    pub(crate) fn spoilt(&mut self) -> Option<wire::Cursor> {
+        let root: RootHash = self.hashes().into_iter().map(|(_, hash)| hash).collect();
+        let cursor = self.held.cursor.clone();
+        self.held.cursor =
+            cursor.map(|cursor| wire::Cursor { root_hash: root.to_bytes().to_vec(), ..cursor });
+        self.held.cursor.clone()
+    }
+
+    /// Waits to be asked for the sums of what is held, and tells them.
+    pub(crate) async fn answer_comparison(&mut self) {
+        while !matches!(self.hear().await.expect("goes on"), Some(Hear::Compare(_))) {}
+        let hashes = self.hashes();
+        let sums: Buckets = hashes.iter().map(|(key, hash)| (key, *hash)).collect();
+        self.say(Say::Buckets(wire::Buckets { cursor: self.held.cursor.clone(), sums: sums.to_bytes() }))
+            .await;
+    }
+
+    fn hashes(&self) -> Vec<(Key, ItemHash)> {
+        self.held.items.iter().map(|(key, it)| (key.clone(), ItemHash::of(key, &it.encode()))).collect()
+    }
+
+    /// Refuses a transaction as a whole.
+    pub(crate) async fn refuse(&mut self, whole: &Transaction, code: &str) {
+        let reject = wire::Reject { code: code.into(), message: "told to".into(), ..Default::default() };
+        let ack = wire::Ack {
+            transaction: whole.number,
+            cursor: self.held.cursor.clone(),
+            outcome: Outcome::Rejected.into(),
+            rejects: vec![reject],
+            ..Default::default()
         };
         self.say(Say::Ack(ack)).await;
     }

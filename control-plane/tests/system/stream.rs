@@ -1,5 +1,6 @@
 //! The snapshot stream, from a commit over HTTP to a data plane and back to `data-planes` and `status`.
 
+use gateway_proto::FEATURE_BUCKETS;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
 use gateway_proto::wire::data_plane_message::Message as Say;
@@ -299,6 +300,69 @@ async fn a_data_plane_that_holds_something_else_is_counted_and_sent_everything()
     ] {
         assert!(metrics.lines().any(|found| found == line), "{line} is missing in\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn what_came_apart_is_compared_and_mended_without_sending_everything() {
+    let plane = Plane::start().await;
+    let mut documents = vec![listener("public", 8080), upstream("users")];
+    documents.extend((0..200).map(|n| route(&format!("r{n}"), "users")));
+    plane.admin.apply(&documents).await;
+    published(&plane).await;
+    let able = wire::Hello {
+        features: vec![FEATURE_BUCKETS.to_owned()],
+        ..hello("one", "default", &Held::default())
+    };
+    let to = plane.running.stream;
+    let mut node = DataPlane::say_hello(to, able, Held::default()).await.expect("welcome");
+    node.reach(1).await;
+    let lost = Key::new(Kind::Route, "default", "r7");
+    node.held.items.remove(&lost);
+    node.held.items.insert(
+        Key::new(Kind::Route, "default", "never"),
+        node.held.items[&Key::new(Kind::Route, "default", "r8")].clone(),
+    );
+    let cursor = node.spoilt();
+    node.say(Say::Heartbeat(wire::Heartbeat { cursor, parked: Vec::new() })).await;
+    node.answer_comparison().await;
+    let mended = node.receive().await;
+    assert!(!mended.full && (1..20).contains(&mended.upserts.len()), "{} objects", mended.upserts.len());
+    node.take(&mended, &[]).await;
+    assert_eq!(node.held.cursor, node.welcome.head);
+    assert_eq!(node.held.items.len(), 202);
+    let metrics = plane.admin.get("/metrics").await.text;
+    for line in ["gateway_stream_divergences_total 1", "gateway_stream_pushes_total{mode=\"buckets\"} 1"] {
+        assert!(metrics.lines().any(|found| found == line), "{line} is missing in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn a_data_plane_that_would_shrink_is_shown_and_follows_once_it_may() {
+    let plane = begun().await;
+    let elsewhere = Held {
+        cursor: Some(wire::Cursor {
+            epoch: uuid::Uuid::from_u128(8).to_string(),
+            revision: 7,
+            root_hash: vec![1; 16],
+        }),
+        ..Held::default()
+    };
+    let mut node = DataPlane::connect(plane.running.stream, "one", "default", elsewhere).await;
+    let all = node.receive().await;
+    assert!(all.full && !all.allow_shrink);
+    node.refuse(&all, "epoch_shrink").await;
+    let entry = until(&plane.admin, "/v1/data-planes/one", |entry| entry["blocked"].is_string()).await;
+    assert_eq!(entry["blocked"], "epoch_shrink: told to");
+
+    // Nothing changes but that it may.
+    let batch = json!({"resources": [upstream("users")], "allowShrink": true});
+    let answer = plane.admin.post("/v1/apply", &batch).await.expect(StatusCode::OK);
+    assert_eq!(answer["revision"], 1);
+    let all = node.receive().await;
+    assert!(all.full && all.allow_shrink);
+    node.take(&all, &[]).await;
+    until(&plane.admin, "/v1/data-planes/one", |entry| entry["inSync"] == true && entry["blocked"].is_null())
+        .await;
 }
 
 #[tokio::test]

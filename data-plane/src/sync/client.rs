@@ -286,6 +286,7 @@ impl Client {
             changes: decoded.changes,
             unreadable: decoded.unreadable,
             gone: decoded.gone,
+            allow_shrink: transaction.allow_shrink,
             on_violation: OnViolation::Park,
         };
         let mut ack = wire::Ack { transaction: number, ..Default::default() };

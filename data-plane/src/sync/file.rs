@@ -60,6 +60,7 @@ impl Files {
             changes,
             unreadable: Vec::new(),
             gone: Vec::new(),
+            allow_shrink: false,
             on_violation: OnViolation::Refuse,
         };
         match applier.apply(update).await {

@@ -247,6 +247,7 @@ impl Kept {
             changes: decoded.changes,
             unreadable: decoded.unreadable,
             gone: decoded.gone,
+            allow_shrink: false,
             on_violation: OnViolation::Park,
         };
         let parked = decode(self.parked.upserts, self.parked.tombstones);

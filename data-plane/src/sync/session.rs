@@ -46,6 +46,8 @@ pub(super) struct Transaction {
     pub(super) scope: Scope,
     /// What holds after it.
     pub(super) target: Cursor,
+    /// It may leave less than half of what is held of another history.
+    pub(super) allow_shrink: bool,
     pub(super) upserts: Vec<wire::Upsert>,
     pub(super) tombstones: Vec<wire::ObjectRef>,
 }
@@ -141,7 +143,9 @@ impl Session {
                     Some(_) if chunk.buckets.is_empty() => Scope::Delta,
                     Some(_) => Scope::Buckets(Box::new(buckets.collect())),
                 };
-                let transaction = Transaction { number, scope, target, ..Transaction::default() };
+                let allow_shrink = chunk.allow_shrink;
+                let transaction =
+                    Transaction { number, scope, target, allow_shrink, ..Transaction::default() };
                 Assembly { base, bytes: 0, transaction }
             }
             _ => return Err(ProtocolError::OutOfOrder { got: number, last: self.last }),

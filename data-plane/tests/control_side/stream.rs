@@ -145,6 +145,19 @@ async fn it_never_goes_back_and_does_not_follow_a_new_store_that_lost_most_of_it
     stream.transaction(4, None, &restored, &most).await;
     let ack = stream.ack().await;
     assert_eq!((ack.outcome(), ack.cursor), (Outcome::Applied, Some(restored)));
+
+    // One that an operator has allowed to be smaller too.
+    let nothing = cursor("allowed", 1, Content::default().root());
+    let chunk = wire::Chunk {
+        transaction: 5,
+        target: Some(nothing.clone()),
+        last: true,
+        allow_shrink: true,
+        ..Default::default()
+    };
+    stream.send(Message::Chunk(chunk)).await;
+    let ack = stream.ack().await;
+    assert_eq!((ack.outcome(), ack.cursor), (Outcome::Applied, Some(nothing)));
 }
 
 #[tokio::test]

@@ -67,6 +67,7 @@ fn of_dry_run(command: &Command) -> Option<(&'static str, &'static str)> {
             let client = args.dry_run == Some(DryRun::Client);
             let options = [
                 ("--wait", args.wait.wait.is_some()),
+                ("--allow-shrink", args.allow_shrink),
                 ("--base-revision", client && args.base_revision.is_some()),
                 ("--message", client && args.message.is_some()),
                 ("--prune", client && args.prune.prune),

@@ -138,6 +138,7 @@ fn options_that_would_be_ignored_are_refused() {
         "apply -f x --dry-run=client --prune -l a=b",
         "apply -f x --dry-run=client --server http://x",
         "apply -f x --dry-run --wait",
+        "apply -f x --dry-run --allow-shrink",
         "delete route a --dry-run=client --ignore-not-found",
         "delete route a --dry-run=client --token t",
         "--server http://x validate -f x",

@@ -181,3 +181,13 @@ pub(super) async fn thousands_of_objects_are_one_revision(url: String) {
     assert_eq!(store.diff(1, 2).await.expect("answers").len(), MANY);
     assert_eq!(store.changes_since(1).await.expect("answers").changes.len(), made.changes.len());
 }
+
+pub(super) async fn that_data_planes_may_shrink_is_kept_and_makes_no_revision(url: String) {
+    let (one, two) = (open(&url).await.store, open(&url).await.store);
+    let before = one.head().await.expect("answers");
+    assert!(!one.is_shrink_allowed().await.expect("answers"));
+    one.allow_shrink().await.expect("answers");
+    one.allow_shrink().await.expect("twice is once");
+    assert!(two.is_shrink_allowed().await.expect("answers"));
+    assert_eq!(two.head().await.expect("answers"), before);
+}

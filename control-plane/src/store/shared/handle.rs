@@ -241,6 +241,14 @@ impl Store for Handle {
         Ok(Committed { head: plan.head, at: plan.header.at, changes: plan.changes })
     }
 
+    async fn allow_shrink(&self) -> Result<()> {
+        within(LONG, async { objects::allow_shrink(&mut *self.writer.acquire().await?).await }).await
+    }
+
+    async fn is_shrink_allowed(&self) -> Result<bool> {
+        within(SHORT, async { objects::is_shrink_allowed(&mut *self.readers.acquire().await?).await }).await
+    }
+
     async fn revisions(&self, page: PageRequest) -> Result<Page<Revision>> {
         within(SHORT, async { objects::revisions(&mut *self.readers.acquire().await?, page).await }).await
     }

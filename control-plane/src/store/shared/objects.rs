@@ -26,6 +26,18 @@ pub(super) async fn position(connection: &mut Connection) -> Result<Position> {
     Ok(Position { head, tokens_version: number(&row, "version")? })
 }
 
+/// Records that data planes of other histories may shrink to this one.
+pub(super) async fn allow_shrink(connection: &mut Connection) -> Result<()> {
+    sqlx::query("UPDATE meta SET shrink_epoch = epoch").execute(connection).await?;
+    Ok(())
+}
+
+/// Whether they may.
+pub(super) async fn is_shrink_allowed(connection: &mut Connection) -> Result<bool> {
+    const SQL: &str = "SELECT CAST(count(*) AS BIGINT) AS allowed FROM meta WHERE shrink_epoch = epoch";
+    Ok(number(&sqlx::query(SQL).fetch_one(connection).await?, "allowed")? > 0)
+}
+
 /// Every object, by name.
 pub(super) async fn load(connection: &mut Connection, visit: &mut Visit<'_>) -> Result<()> {
     const SQL: &str = "SELECT kind, namespace, name, generation, revision, body, hash, created_us, updated_us \

@@ -244,6 +244,9 @@ impl Talk<'_> {
         if let Some(held) = self.session.held() {
             self.streams.publisher.recall(&self.view, held).await;
         }
+        if self.session.might_shrink(&self.view) && self.streams.publisher.is_shrink_allowed().await {
+            self.session.allow_shrink();
+        }
         match (self.session.weight(&self.view), &self.turn) {
             (0, _) => self.turn = Turn::None,
             (_, Turn::Had(_)) => {}
@@ -282,6 +285,7 @@ impl Talk<'_> {
             base: Some(next.base.map(Into::into).unwrap_or_default()),
             target: Some(next.target.into()),
             buckets,
+            allow_shrink: next.allow_shrink,
             ..Default::default()
         };
         let _place = match std::mem::replace(&mut self.turn, Turn::None) {
@@ -354,9 +358,7 @@ impl Talk<'_> {
             }
             Acknowledged::Diverged => self.diverged("said by its acknowledgement"),
         }
-        self.streams.nodes.refused(&self.ticket, &ack.rejects);
-        self.streams.nodes.bound(&self.ticket, &ack.listeners);
-        self.streams.nodes.applied(&self.ticket, ack.apply_us);
+        self.streams.nodes.acknowledged(&self.ticket, ack);
         Ok(())
     }
 

@@ -612,3 +612,32 @@ fn only_what_is_sent_without_knowing_the_difference_has_a_weight() {
     session.compared(&sums(&node)).expect("asked for");
     assert!((1..all).contains(&session.weight(&story.view)), "the share of the buckets that differ");
 }
+
+#[test]
+fn a_data_plane_that_would_shrink_waits_for_another_revision_or_for_leave_to() {
+    let (mut story, _, mut node) = many();
+    node.cursor = node.cursor.map(|cursor| Cursor { epoch: Uuid::from_u128(8), ..cursor });
+    let (mut session, _) = Session::hello(&node.hello(), &story.view);
+    let refuse = |session: &mut Session, sent: &Transaction| {
+        let reject = wire::Reject { code: "epoch_shrink".into(), ..Default::default() };
+        let ack = wire::Ack {
+            transaction: sent.number,
+            cursor: node.cursor.map(Into::into),
+            outcome: Outcome::Rejected.into(),
+            rejects: vec![reject],
+            ..Default::default()
+        };
+        assert_eq!(session.ack(&ack), Ok(Acknowledged::Refused));
+    };
+    let full = send(&mut session, &story.view).expect("everything");
+    assert!(!full.allow_shrink && session.might_shrink(&story.view));
+    refuse(&mut session, &full);
+    session.heartbeat(&node.heartbeat(), &story.view);
+    assert!(send(&mut session, &story.view).is_none(), "not with every heartbeat");
+    story.commit(&[upstream("a", 2)], &[]);
+    let full = send(&mut session, &story.view).expect("another revision");
+    refuse(&mut session, &full);
+    session.allow_shrink();
+    assert!(!session.might_shrink(&story.view));
+    assert!(send(&mut session, &story.view).expect("now it may").allow_shrink);
+}

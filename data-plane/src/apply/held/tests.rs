@@ -28,6 +28,7 @@ fn update(scope: Scope, changes: Vec<Change>) -> Update {
         unreadable: Vec::new(),
         gone: Vec::new(),
         on_violation: OnViolation::Park,
+        allow_shrink: false,
     }
 }
 
