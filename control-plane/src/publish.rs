@@ -7,7 +7,7 @@
 
 pub mod encode;
 pub mod scope;
-#[cfg(test)]
+#[cfg(any(test, feature = "conformance"))]
 pub mod testing;
 pub mod view;
 

@@ -27,11 +27,12 @@ use tokio::sync::watch;
 
 use crate::runtime::{Shared, Workers};
 use crate::snapshot::Snapshot;
-use held::{Built, Held};
-use quarantine::Refused;
+use held::Built;
 use sockets::Sockets;
 use tidy::Tidy;
 
+pub(crate) use held::Held;
+pub(crate) use quarantine::Refused;
 pub use state::{Cursor, Reject, State};
 
 /// How often a change that failed for a reason that may pass is tried again.
@@ -160,7 +161,12 @@ impl Applier {
         }
     }
 
-    /// Where what is held stands.
+    /// What is held.
+    pub(crate) const fn held(&self) -> &Held {
+        &self.held
+    }
+
+    /// Where that stands.
     pub(crate) const fn cursor(&self) -> &Cursor {
         self.held.cursor()
     }
@@ -168,16 +174,6 @@ impl Applier {
     /// What serves: cheap to clone.
     pub(crate) const fn engine(&self) -> &Engine {
         self.held.engine()
-    }
-
-    /// What is done without, and why; what concerns one object stands together.
-    pub(crate) fn rejects(&self) -> Vec<Reject> {
-        self.held.rejects()
-    }
-
-    /// The parked changes.
-    pub(crate) fn parked(&self) -> impl Iterator<Item = &Change> {
-        self.held.parked().map(|(_, change)| change)
     }
 
     /// The sums of what is held, for a comparison.
@@ -203,7 +199,7 @@ impl Applier {
     pub(crate) async fn apply(&mut self, update: Update) -> Result<Applied, ApplyError> {
         let begun = Instant::now();
         self.held.check_order(&update)?;
-        let before = self.rejects();
+        let before = self.held.rejects();
         let waiting: BTreeSet<Key> = self.held.parked().map(|(key, _)| key.clone()).collect();
         let named: BTreeSet<Key> = update.changes.iter().map(Change::key).collect();
         let unreadable = self.held.unreadable_after(&update);
@@ -217,7 +213,7 @@ impl Applier {
         let changed = self.held.take(built, unreadable, epoch, revision);
         self.switch(!changed.removed.is_empty()).await;
         let refused: Vec<Reject> =
-            self.rejects().into_iter().filter(|reject| !before.contains(reject)).collect();
+            self.held.rejects().into_iter().filter(|reject| !before.contains(reject)).collect();
         self.shared.metrics.rejected(refused.len() as u64);
         let took = begun.elapsed();
         self.shared.metrics.applied(revision, took);
@@ -308,7 +304,7 @@ impl Applier {
         let next = State {
             cursor: self.cursor().clone(),
             listeners: self.sockets.bound(),
-            rejects: self.rejects(),
+            rejects: self.held.rejects(),
             complete: true,
             // Once ready, a later change that cannot be taken whole is no reason to send traffic away.
             ready: self.state.borrow().ready || !self.has_retryable(),

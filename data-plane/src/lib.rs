@@ -13,6 +13,8 @@ mod proxy;
 mod relay;
 mod runtime;
 mod server;
+#[cfg(feature = "simulation")]
+pub mod simulation;
 pub mod snapshot;
 pub mod state_dir;
 mod stream;

@@ -2,7 +2,8 @@
 //! starts from when the control plane is away. Each source owns the `Applier` and feeds it, one change at a time.
 
 pub(crate) mod client;
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod file;
 pub(crate) mod last_good;
-mod session;
+pub(crate) mod session;
+pub(crate) mod words;

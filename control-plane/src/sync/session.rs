@@ -81,7 +81,8 @@ struct Parked {
 #[derive(Clone, Copy, Debug)]
 struct Outstanding {
     number: u64,
-    target: Cursor,
+    /// What it holds then if it refuses nothing. What it refused before may serve by now.
+    head: Cursor,
 }
 
 /// What is to be sent.
@@ -203,7 +204,7 @@ impl Session {
         self.comparison = Comparison::None;
         self.sent += 1;
         let (number, target) = (self.sent, self.target(view));
-        self.outstanding = Some(Outstanding { number, target });
+        self.outstanding = Some(Outstanding { number, head: view.head() });
         let allow_shrink = self.allow_shrink;
         Some(Next::Transaction(Transaction { number, base, target, content, allow_shrink }))
     }
@@ -252,18 +253,18 @@ impl Session {
             let before = self.parked.len();
             self.parked.extend(rejected);
             if self.parked.len() == before {
-                self.stalled_at = Some(open.target.revision);
+                self.stalled_at = Some(open.head.revision);
             }
             return Ok(Acknowledged::Refused);
         }
         let cursor =
-            cursor.filter(|cursor| cursor.epoch == open.target.epoch).ok_or(ProtocolError::BadCursor)?;
+            cursor.filter(|cursor| cursor.epoch == open.head.epoch).ok_or(ProtocolError::BadCursor)?;
         let refused = !rejected.is_empty();
         // Everything it does without, also from before: with each change it tries again what it had refused.
         self.parked = rejected;
         self.held = Some(cursor);
         self.stalled_at = None;
-        Ok(match (refused, cursor == open.target) {
+        Ok(match (refused, cursor == open.head) {
             (true, _) => Acknowledged::Refused,
             (false, true) => {
                 self.trust = Trust::Sound;

@@ -29,9 +29,9 @@ pub(crate) struct Held {
 }
 
 /// What is to be held once it can serve.
-pub(super) struct Built {
-    pub(super) compiled: Compiled,
-    pub(super) refused: BTreeMap<Key, Refused>,
+pub(crate) struct Built {
+    pub(crate) compiled: Compiled,
+    pub(crate) refused: BTreeMap<Key, Refused>,
     /// Of what is held then.
     root: RootHash,
 }
@@ -70,7 +70,7 @@ impl Held {
     }
 
     /// Refuses what goes back in the same history.
-    pub(super) fn check_order(&self, update: &Update) -> Result<(), ApplyError> {
+    pub(crate) fn check_order(&self, update: &Update) -> Result<(), ApplyError> {
         if update.epoch == self.cursor.epoch && update.revision < self.cursor.revision {
             return Err(ApplyError::Backwards { held: self.cursor.revision, offered: update.revision });
         }
@@ -78,7 +78,7 @@ impl Held {
     }
 
     /// Refuses another history that would drop more than half of what serves.
-    pub(super) fn check_shrink(&self, epoch: &Arc<str>, next: &Engine) -> Result<(), ApplyError> {
+    pub(crate) fn check_shrink(&self, epoch: &Arc<str>, next: &Engine) -> Result<(), ApplyError> {
         if *epoch == self.cursor.epoch {
             return Ok(());
         }
@@ -93,7 +93,7 @@ impl Held {
     }
 
     /// What cannot be read once an update is made: it stays so until the object is named again or goes.
-    pub(super) fn unreadable_after(&self, update: &Update) -> Vec<Reject> {
+    pub(crate) fn unreadable_after(&self, update: &Update) -> Vec<Reject> {
         let mut still = self.unreadable.clone();
         if !still.is_empty() {
             let changed = update.changes.iter().map(|change| wire::ObjectRef::from(&change.key()));
@@ -109,7 +109,7 @@ impl Held {
 
     /// Everything that is to be tried: the update over what is parked, and over the removal of what it covers.
     /// `unreadable` keep their old copies.
-    pub(super) fn candidates(
+    pub(crate) fn candidates(
         &self,
         scope: &Scope,
         changes: Vec<Change>,
@@ -135,13 +135,13 @@ impl Held {
     }
 
     /// Compiles what can be compiled; `refused` are those that the caller has given up already.
-    pub(super) fn build(&self, changes: BTreeMap<Key, Change>, refused: BTreeMap<Key, Refused>) -> Built {
+    pub(crate) fn build(&self, changes: BTreeMap<Key, Change>, refused: BTreeMap<Key, Refused>) -> Built {
         let Quarantined { compiled, refused } = quarantine(&self.engine, changes, refused);
         Built { root: root_after(self.cursor.root, &self.engine, &compiled), compiled, refused }
     }
 
     /// Holds what was built. Returns what differs.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         built: Built,
         unreadable: Vec<Reject>,

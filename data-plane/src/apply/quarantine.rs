@@ -15,11 +15,11 @@ const MAX_ROUNDS: usize = 8;
 
 /// A change that was left out and why.
 #[derive(Clone, Debug)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     /// What was wanted.
-    pub(super) change: Change,
+    pub(crate) change: Change,
     /// What is wrong with it; at least one.
-    pub(super) violations: Vec<Violation>,
+    pub(crate) violations: Vec<Violation>,
 }
 
 /// What could be compiled.

@@ -14,13 +14,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_unti
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Status, Streaming};
-use wire::ack_outcome::Value as Outcome;
 use wire::data_plane_message::Message;
 use wire::sync_mode::Value as Mode;
 
 use super::decode::decode;
 use super::last_good::Saver;
 use super::session::{ProtocolError, Session, Step, Transaction};
+use super::words;
 use crate::admin::Identity;
 use crate::apply::{Applier, OnViolation, RETRY_EVERY, Update};
 use crate::config::ControlPlane;
@@ -240,11 +240,11 @@ impl Client {
                         }
                         Step::Tell => {
                             tracing::error!(control_plane = stream.url, revision = applier.cursor().revision, "what is held is not what the control plane has at this revision");
-                            send(&stream.outbound, Message::Heartbeat(heartbeat_of(applier)))?;
+                            send(&stream.outbound, Message::Heartbeat(words::heartbeat(applier.held())))?;
                         }
                         Step::Compare => {
                             let sums = applier.buckets().await.to_bytes();
-                            send(&stream.outbound, Message::Buckets(wire::Buckets { cursor: cursor(applier), sums }))?;
+                            send(&stream.outbound, Message::Buckets(wire::Buckets { cursor: words::cursor(applier.held()), sums }))?;
                         }
                         Step::Leave(within) => {
                             let within = rand::rng().random_range(Duration::ZERO..=within);
@@ -254,7 +254,7 @@ impl Client {
                     }
                 }
                 _ = heartbeat.tick() => {
-                    send(&stream.outbound, Message::Heartbeat(heartbeat_of(applier)))?;
+                    send(&stream.outbound, Message::Heartbeat(words::heartbeat(applier.held())))?;
                 }
                 _ = retry.tick(), if applier.has_retryable() => {
                     if applier.retry().await {
@@ -289,19 +289,16 @@ impl Client {
             allow_shrink: transaction.allow_shrink,
             on_violation: OnViolation::Park,
         };
-        let mut ack = wire::Ack { transaction: number, ..Default::default() };
         let mut released = false;
-        match applier.apply(update).await {
+        let mut ack = match applier.apply(update).await {
             Ok(applied) => {
                 released = applied.released;
-                ack.rejects = applier.rejects().iter().map(Into::into).collect();
-                ack.set_outcome(if ack.rejects.is_empty() { Outcome::Applied } else { Outcome::Partial });
-                ack.apply_us = u64::try_from(applied.took.as_micros()).unwrap_or(u64::MAX);
+                let ack = words::applied(number, applier.held(), applied.took);
                 let revision = applier.cursor().revision;
                 for reject in &applied.refused {
                     tracing::error!(revision, "{reject}");
                 }
-                if ack.rejects.is_empty() && applier.cursor().root != expected {
+                if ack.rejects.is_empty() && !released && applier.cursor().root != expected {
                     tracing::error!(
                         revision,
                         "what is held is not what was announced: the next heartbeat will tell"
@@ -309,15 +306,13 @@ impl Client {
                 }
                 tracing::info!(revision, rejects = ack.rejects.len(), "configuration applied");
                 self.saver.save(applier);
+                ack
             }
             Err(error) => {
                 tracing::error!(transaction = number, %error, "transaction refused");
-                let (code, message) = (error.code().to_owned(), error.to_string());
-                ack.set_outcome(Outcome::Rejected);
-                ack.rejects = vec![wire::Reject { code, message, ..Default::default() }];
+                words::refused(number, applier.held(), &error)
             }
-        }
-        ack.cursor = cursor(applier);
+        };
         ack.listeners = listeners(applier);
         send(outbound, Message::Ack(ack))?;
         if released {
@@ -336,8 +331,8 @@ impl Client {
             build: self.identity.version.to_owned(),
             protocol: SYNC_PROTOCOL,
             features: vec![FEATURE_BUCKETS.to_owned()],
-            cursor: cursor(applier),
-            parked: parked(applier),
+            cursor: words::cursor(applier.held()),
+            parked: words::parked(applier.held()),
             listeners: listeners(applier),
         }
     }
@@ -353,24 +348,8 @@ fn send(outbound: &mpsc::Sender<wire::DataPlaneMessage>, message: Message) -> Re
 }
 
 /// What is held; `None` before anything is.
-fn cursor(applier: &Applier) -> Option<wire::Cursor> {
-    let cursor = applier.cursor();
-    (!cursor.epoch.is_empty()).then(|| cursor.into())
-}
-
 fn refuses(applier: &Applier) -> bool {
-    !applier.rejects().is_empty()
-}
-
-/// Each object that is done without, once.
-fn parked(applier: &Applier) -> Vec<wire::Parked> {
-    let mut parked: Vec<wire::Parked> = applier.rejects().iter().map(Into::into).collect();
-    parked.dedup_by(|one, before| one.object == before.object);
-    parked
-}
-
-fn heartbeat_of(applier: &Applier) -> wire::Heartbeat {
-    wire::Heartbeat { cursor: cursor(applier), parked: parked(applier) }
+    !applier.held().rejects().is_empty()
 }
 
 fn listeners(applier: &Applier) -> Vec<wire::BoundListener> {
@@ -383,8 +362,8 @@ fn listeners(applier: &Applier) -> Vec<wire::BoundListener> {
 
 fn status(applier: &Applier) -> wire::Status {
     wire::Status {
-        cursor: cursor(applier),
-        rejects: applier.rejects().iter().map(Into::into).collect(),
+        cursor: words::cursor(applier.held()),
+        rejects: applier.held().rejects().iter().map(Into::into).collect(),
         listeners: listeners(applier),
     }
 }

@@ -12,12 +12,12 @@ use crate::apply::Reject;
 
 /// Objects to set and objects to remove.
 #[derive(Debug, Default)]
-pub(super) struct Decoded {
-    pub(super) changes: Vec<Change>,
+pub(crate) struct Decoded {
+    pub(crate) changes: Vec<Change>,
     /// What cannot be taken.
-    pub(super) unreadable: Vec<Reject>,
+    pub(crate) unreadable: Vec<Reject>,
     /// Objects to remove of kinds that this version does not know.
-    pub(super) gone: Vec<wire::ObjectRef>,
+    pub(crate) gone: Vec<wire::ObjectRef>,
 }
 
 /// What all kinds have in common.
@@ -27,7 +27,7 @@ struct Envelope {
     metadata: Option<wire::Metadata>,
 }
 
-pub(super) fn decode(upserts: Vec<wire::Upsert>, tombstones: Vec<wire::ObjectRef>) -> Decoded {
+pub(crate) fn decode(upserts: Vec<wire::Upsert>, tombstones: Vec<wire::ObjectRef>) -> Decoded {
     let mut decoded = Decoded::default();
     for upsert in upserts {
         match read(&upsert) {

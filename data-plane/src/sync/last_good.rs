@@ -290,7 +290,7 @@ impl Saver {
         self.0.send_replace(Some(Arc::new(Copy {
             cursor: applier.cursor().clone(),
             engine: applier.engine().clone(),
-            parked: applier.parked().cloned().collect(),
+            parked: applier.held().parked().map(|(_, change)| change.clone()).collect(),
         })));
     }
 }

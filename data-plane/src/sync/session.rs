@@ -22,7 +22,7 @@ const HEARTBEAT: (u32, u32) = (100, 60_000);
 
 /// What to do next.
 #[derive(Debug, PartialEq)]
-pub(super) enum Step {
+pub(crate) enum Step {
     /// Wait for more.
     Wait,
     /// The server says how it goes on.
@@ -39,22 +39,22 @@ pub(super) enum Step {
 
 /// A change, complete.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Transaction {
+pub(crate) struct Transaction {
     /// Its number on the stream.
-    pub(super) number: u64,
+    pub(crate) number: u64,
     /// What becomes of what is not named.
-    pub(super) scope: Scope,
+    pub(crate) scope: Scope,
     /// What holds after it.
-    pub(super) target: Cursor,
+    pub(crate) target: Cursor,
     /// It may leave less than half of what is held of another history.
-    pub(super) allow_shrink: bool,
-    pub(super) upserts: Vec<wire::Upsert>,
-    pub(super) tombstones: Vec<wire::ObjectRef>,
+    pub(crate) allow_shrink: bool,
+    pub(crate) upserts: Vec<wire::Upsert>,
+    pub(crate) tombstones: Vec<wire::ObjectRef>,
 }
 
 /// A message that has no place there.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ProtocolError {
+pub(crate) enum ProtocolError {
     #[error("expected a welcome first")]
     NotWelcomed,
     #[error("welcomed twice")]
@@ -73,7 +73,7 @@ pub(super) enum ProtocolError {
 
 /// One stream.
 #[derive(Debug, Default)]
-pub(super) struct Session {
+pub(crate) struct Session {
     welcomed: bool,
     last: u64,
     open: Option<Assembly>,
@@ -91,7 +91,7 @@ impl Session {
     ///
     /// # Errors
     /// [`ProtocolError`]: close the stream.
-    pub(super) fn receive(
+    pub(crate) fn receive(
         &mut self,
         message: wire::ControlPlaneMessage,
         held: &Cursor,
