@@ -93,6 +93,11 @@ pub enum SecretError {
         master::hex(.0)
     )]
     UnknownMaster(MasterId),
+    /// Another rewrap, to another master key, began meanwhile.
+    #[error(
+        "another rewrap began meanwhile: give every replica the same --master-key-file, then run it again"
+    )]
+    Overtaken,
 }
 
 /// Seals and opens.

@@ -228,15 +228,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// When the database does not answer.
     async fn create_master(&self, record: MasterRecord) -> Result<MasterRecord, StoreError>;
 
-    /// Names another master key for what is sealed from now on. A commit whose values are sealed with any other
-    /// fails with [`CommitError::Resealed`], also one that is under way.
+    /// Names another master key for what is sealed from now on; `false`: `from` is not the one that is named. A commit
+    /// whose values are sealed with any other fails with [`CommitError::Resealed`], also one that is under way.
     ///
     /// # Errors
     /// When the database does not answer.
-    async fn replace_master(&self, record: MasterRecord) -> Result<(), StoreError>;
+    async fn replace_master(&self, from: MasterId, record: MasterRecord) -> Result<bool, StoreError>;
 
-    /// At most `limit` of the sealed values whose data keys are encrypted with another master key than that, in any
-    /// order.
+    /// At most `limit` of the sealed values whose data keys are encrypted with another master key than that, the
+    /// same ones until they are replaced.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -246,11 +246,13 @@ pub trait Store: Send + Sync + fmt::Debug {
         limit: u32,
     ) -> Result<Vec<SecretRecord>, StoreError>;
 
-    /// Replaces the data keys of sealed values, all or none; the values stay.
+    /// Replaces the data keys of sealed values; the values stay. Beside each the master key that it was encrypted
+    /// with: one that somebody else has replaced meanwhile is left alone. `false`: the store does not name the new
+    /// master key, and nothing is replaced.
     ///
     /// # Errors
     /// When the database does not answer.
-    async fn put_data_keys(&self, secrets: Vec<SecretRecord>) -> Result<(), StoreError>;
+    async fn put_data_keys(&self, secrets: Vec<(MasterId, SecretRecord)>) -> Result<bool, StoreError>;
 
     /// All admin tokens, by name.
     ///

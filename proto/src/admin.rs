@@ -80,6 +80,8 @@ pub struct RewrapResponse {
     pub master: String,
     /// How many secrets were sealed with another one before.
     pub data_keys: u64,
+    /// How many other master keys the replica that answered was given: with none, it had nothing to replace.
+    pub other_keys: u32,
 }
 
 /// Answer to an apply, a write of one object or a rollback.

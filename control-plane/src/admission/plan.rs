@@ -120,8 +120,10 @@ impl From<SecretError> for Refusal {
         Refusal::Store(match error {
             SecretError::Store(error) => error,
             damaged @ SecretError::Damaged { .. } => StoreError::Broken(damaged.to_string()),
-            // Somebody has to give this replica the key.
-            unknown @ SecretError::UnknownMaster(_) => StoreError::Unavailable(unknown.to_string()),
+            // Somebody has to give the replicas the right keys.
+            wrong @ (SecretError::UnknownMaster(_) | SecretError::Overtaken) => {
+                StoreError::Unavailable(wrong.to_string())
+            }
         })
     }
 }

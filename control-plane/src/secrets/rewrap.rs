@@ -18,27 +18,44 @@ pub struct Rewrapped {
     pub master: MasterId,
     /// How many data keys were encrypted anew.
     pub data_keys: u64,
+    /// How many other master keys this process was given: with none, there was nothing to replace.
+    pub other_keys: usize,
 }
 
 /// Seals everything with the first of the vault's master keys.
 ///
 /// # Errors
-/// [`SecretError`]: the store fails, or a value is sealed with a master key that is not at hand.
+/// [`SecretError`]: the store fails, it names a master key that is not at hand (and keeps it: this process is late), or
+/// a value is sealed with one.
 pub async fn rewrap(vault: &Vault, store: &dyn Store) -> Result<Rewrapped, SecretError> {
-    let record = vault.record(vault.first());
-    let master = record.id;
-    store.replace_master(record.clone()).await?;
-    vault.follow(&record)?;
+    let master = name_first(vault, store).await?;
     let mut data_keys = 0;
     loop {
         let page = store.secrets_of_other_masters(master, PAGE).await?;
         if page.is_empty() {
-            return Ok(Rewrapped { master, data_keys });
+            return Ok(Rewrapped { master, data_keys, other_keys: vault.wraps.len() - 1 });
         }
-        let page = page.into_iter().map(|it| vault.rewrapped(it)).collect::<Result<Vec<_>, _>>()?;
+        let page = page.into_iter().map(|it| Ok((it.master, vault.rewrapped(it)?)));
+        let page = page.collect::<Result<Vec<_>, SecretError>>()?;
         data_keys += page.len() as u64;
-        store.put_data_keys(page).await?;
+        if !store.put_data_keys(page).await? {
+            return Err(SecretError::Overtaken);
+        }
     }
+}
+
+/// The store names the first key from here on.
+async fn name_first(vault: &Vault, store: &dyn Store) -> Result<MasterId, SecretError> {
+    let wanted = vault.record(vault.first());
+    if let Some(named) = store.master().await? {
+        // A replica that does not know the key in use must not put an older one in its place.
+        vault.follow(&named)?;
+        if named.id != wanted.id && !store.replace_master(named.id, wanted.clone()).await? {
+            return Err(SecretError::Overtaken);
+        }
+    }
+    vault.follow(&wanted)?;
+    Ok(wanted.id)
 }
 
 #[cfg(test)]
@@ -98,7 +115,7 @@ mod tests {
         // Until then the old key seals, so that replicas without the new one can open everything.
         assert_eq!(vault.seal(id("x", 1), "x").master, record.id);
         let done = rewrap(&vault, &*store).await.expect("both keys are at hand");
-        assert_eq!(done, Rewrapped { master: keys(&[&new]).first().id(), data_keys: count });
+        assert_eq!(done, Rewrapped { master: keys(&[&new]).first().id(), data_keys: count, other_keys: 1 });
         let again = rewrap(&vault, &*store).await.expect("nothing is left");
         assert_eq!(again, Rewrapped { data_keys: 0, ..done });
 
@@ -107,6 +124,10 @@ mod tests {
         assert!(matches!(late, Err(CommitError::Resealed)), "{late:?}");
         let named = store.master().await.expect("answers").expect("there is one");
         assert!(matches!(replica.follow(&named), Err(SecretError::UnknownMaster(id)) if id == done.master));
+        // Nor does it take the store back, when the command is run again and reaches it.
+        let back = rewrap(&replica, &*store).await;
+        assert!(matches!(back, Err(SecretError::UnknownMaster(id)) if id == done.master), "{back:?}");
+        assert_eq!(store.master().await.expect("answers").as_ref(), Some(&named));
         commit(&*store, vault.seal(id("new", count + 1), "after")).await.expect("stored");
 
         let only_new = Vault::unlock(&keys(&[&new]), &named).expect("the new key alone does");

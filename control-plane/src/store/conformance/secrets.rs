@@ -67,7 +67,8 @@ pub(super) async fn a_commit_under_another_master_key_than_the_named_one_is_refu
     let master = |content| MasterRecord { id: [content; 8], tag_key: vec![content; 60] };
     one.create_master(master(1)).await.expect("answers");
     commit_on_head(&*one, vec![put_with("a", vec![record(id("a", 1), 1)])]).await;
-    two.replace_master(master(2)).await.expect("answers");
+    assert!(!two.replace_master([7; 8], master(3)).await.expect("answers"), "that is not the one it names");
+    assert!(two.replace_master([1; 8], master(2)).await.expect("answers"));
     assert_eq!(one.master().await.expect("answers"), Some(master(2)));
 
     let head = one.head().await.expect("answers");
@@ -94,8 +95,17 @@ pub(super) async fn data_keys_are_replaced_and_values_stay(url: String) {
 
     let rewrapped = |it: &SecretRecord| SecretRecord { master: [3; 8], data_key: vec![9], ..it.clone() };
     let rewrapped: Vec<_> = records[..2].iter().map(rewrapped).collect();
-    store.put_data_keys(rewrapped.clone()).await.expect("answers");
+    let from = |masters: [u8; 2]| masters.into_iter().map(|it| [it; 8]).zip(rewrapped.clone()).collect();
+    assert!(store.put_data_keys(from([1, 7])).await.expect("answers"));
+    assert_eq!(others(10).await, records[1..2], "what another has replaced meanwhile stays");
+    assert!(store.put_data_keys(from([1, 2])).await.expect("answers"));
     assert_eq!(others(10).await, []);
-    let expected = [rewrapped, records[2..].to_vec()].concat();
+    let expected = [&rewrapped[..], &records[2..]].concat();
     assert_eq!(found(&*store, &[id("a", 1), id("b", 1), id("c", 1)]).await, expected);
+
+    let named = MasterRecord { id: [4; 8], tag_key: vec![4; 60] };
+    store.create_master(named).await.expect("answers");
+    let late = vec![([3; 8], SecretRecord { master: [5; 8], ..expected[0].clone() })];
+    assert!(!store.put_data_keys(late).await.expect("answers"), "the store names another");
+    assert_eq!(found(&*store, &[id("a", 1)]).await, expected[..1]);
 }

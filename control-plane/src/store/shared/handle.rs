@@ -84,7 +84,7 @@ impl Handle {
         let existing: HashMap<_, _> = dialect::existing(&mut transaction, &keys).await?;
         drop(keys);
         let plan = plan::plan(commit, &existing, now())?;
-        if !secrets::are_current(&mut transaction, &plan.secrets).await? {
+        if !secrets::are_current(&mut transaction, plan.secrets.iter()).await? {
             return Err(PrepareError::Failed(CommitError::Resealed));
         }
         write_plan(&mut transaction, &plan, audit).await?;
@@ -288,11 +288,12 @@ impl Store for Handle {
         .await
     }
 
-    async fn replace_master(&self, record: MasterRecord) -> Result<()> {
+    async fn replace_master(&self, from: MasterId, record: MasterRecord) -> Result<bool> {
         within(LONG, async {
             let mut transaction = self.write().await?;
-            secrets::replace_master(&mut transaction, &record).await?;
-            confirm(transaction).await
+            let done = secrets::replace_master(&mut transaction, from, &record).await?;
+            confirm(transaction).await?;
+            Ok(done)
         })
         .await
     }
@@ -304,11 +305,15 @@ impl Store for Handle {
         .await
     }
 
-    async fn put_data_keys(&self, secrets: Vec<SecretRecord>) -> Result<()> {
+    async fn put_data_keys(&self, secrets: Vec<(MasterId, SecretRecord)>) -> Result<bool> {
         within(LONG, async {
             let mut transaction = self.write().await?;
+            if !secrets::are_current(&mut transaction, secrets.iter().map(|(_, record)| record)).await? {
+                return Ok(false);
+            }
             secrets::put_data_keys(&mut transaction, &secrets).await?;
-            confirm(transaction).await
+            confirm(transaction).await?;
+            Ok(true)
         })
         .await
     }

@@ -38,14 +38,13 @@ pub(super) async fn insert(
 /// Whether values are sealed with the master key that is named, which stays so until the transaction ends.
 pub(super) async fn are_current(
     connection: &mut Connection,
-    secrets: &[SecretRecord],
+    mut secrets: impl Iterator<Item = &SecretRecord>,
 ) -> std::result::Result<bool, sqlx::Error> {
-    if secrets.is_empty() {
-        return Ok(true);
-    }
+    let Some(first) = secrets.next() else { return Ok(true) };
     let row = sqlx::query(dialect::HOLD_MASTER).fetch_optional(connection).await?;
     let named = row.map(|row| row.try_get::<Vec<u8>, _>("id")).transpose()?;
-    Ok(named.is_none_or(|named| secrets.iter().all(|secret| secret.master.as_slice() == named)))
+    let is_named = |secret: &SecretRecord| named.as_ref().is_none_or(|named| secret.master == **named);
+    Ok(is_named(first) && secrets.all(is_named))
 }
 
 /// Values whose data keys are encrypted with another master key.
@@ -55,16 +54,19 @@ pub(super) async fn of_other_masters(
     limit: u32,
 ) -> Result<Vec<SecretRecord>> {
     const SQL: &str = "SELECT kind, namespace, name, field, revision, master, data_key, value FROM secrets \
-         WHERE master <> $1 LIMIT $2";
+         WHERE master <> $1 ORDER BY kind, namespace, name, field, revision LIMIT $2";
     let rows = sqlx::query(SQL).bind(master.as_slice()).bind(i64::from(limit)).fetch_all(connection).await?;
     rows.iter().map(secret).collect()
 }
 
-/// Replaces data keys.
-pub(super) async fn put_data_keys(connection: &mut Connection, secrets: &[SecretRecord]) -> Result<()> {
+/// Replaces data keys, each unless it is encrypted with another master key than that by now.
+pub(super) async fn put_data_keys(
+    connection: &mut Connection,
+    secrets: &[(MasterId, SecretRecord)],
+) -> Result<()> {
     const SQL: &str = "UPDATE secrets SET master = $1, data_key = $2 \
-         WHERE kind = $3 AND namespace = $4 AND name = $5 AND field = $6 AND revision = $7";
-    for SecretRecord { id, master, data_key, .. } in secrets {
+         WHERE kind = $3 AND namespace = $4 AND name = $5 AND field = $6 AND revision = $7 AND master = $8";
+    for (from, SecretRecord { id, master, data_key, .. }) in secrets {
         sqlx::query(SQL)
             .bind(master.as_slice())
             .bind(data_key.as_slice())
@@ -73,17 +75,27 @@ pub(super) async fn put_data_keys(connection: &mut Connection, secrets: &[Secret
             .bind(&*id.key.name)
             .bind(&*id.field)
             .bind(signed(id.revision))
+            .bind(from.as_slice())
             .execute(&mut *connection)
             .await?;
     }
     Ok(())
 }
 
-/// Names another master key.
-pub(super) async fn replace_master(connection: &mut Connection, record: &MasterRecord) -> Result<()> {
-    const SQL: &str = "UPDATE master SET id = $1, tag_key = $2 WHERE id <> $1";
-    sqlx::query(SQL).bind(record.id.as_slice()).bind(record.tag_key.as_slice()).execute(connection).await?;
-    Ok(())
+/// Names another master key, if that is the one that is named now.
+pub(super) async fn replace_master(
+    connection: &mut Connection,
+    from: MasterId,
+    record: &MasterRecord,
+) -> Result<bool> {
+    const SQL: &str = "UPDATE master SET id = $1, tag_key = $2 WHERE id = $3";
+    let done = sqlx::query(SQL)
+        .bind(record.id.as_slice())
+        .bind(record.tag_key.as_slice())
+        .bind(from.as_slice())
+        .execute(connection)
+        .await?;
+    Ok(done.rows_affected() == 1)
 }
 
 /// The values that are asked for and there.
