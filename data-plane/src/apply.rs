@@ -205,10 +205,8 @@ impl Applier {
         let unreadable = self.held.unreadable_after(&update);
         let Update { scope, epoch, revision, changes, on_violation, allow_shrink, .. } = update;
         let candidates = self.candidates(scope, changes, unreadable.clone()).await;
-        let built = self.build(candidates, on_violation).await?;
-        if !allow_shrink {
-            self.held.check_shrink(&epoch, &built.compiled.engine)?;
-        }
+        let shrinks = (!allow_shrink).then_some(&epoch);
+        let built = self.build(candidates, on_violation, shrinks).await?;
         let released = waiting.iter().any(|key| !named.contains(key) && !built.refused.contains_key(key));
         let changed = self.held.take(built, unreadable, epoch, revision);
         self.switch(!changed.removed.is_empty()).await;
@@ -255,8 +253,14 @@ impl Applier {
         blocking(move || held.candidates(&scope, changes, &unreadable)).await
     }
 
-    /// Compiles and binds; where a listener cannot be bound, compiles again without that change.
-    async fn build(&mut self, mut left: BTreeMap<Key, Change>, on: OnViolation) -> Result<Built, ApplyError> {
+    /// Compiles and binds; where a listener cannot be bound, compiles again without that change. `of` is the history
+    /// that it must not shrink with; what is refused is never followed or bound.
+    async fn build(
+        &mut self,
+        mut left: BTreeMap<Key, Change>,
+        on: OnViolation,
+        of: Option<&Arc<str>>,
+    ) -> Result<Built, ApplyError> {
         let mut given_up = BTreeMap::new();
         loop {
             let held = self.held.clone();
@@ -265,6 +269,9 @@ impl Applier {
             if on == OnViolation::Refuse && given_up.is_empty() && !built.refused.is_empty() {
                 let violations = built.refused.into_values().flat_map(|refused| refused.violations);
                 return Err(ApplyError::Violations(violations.collect()));
+            }
+            if let Some(epoch) = of {
+                self.held.check_shrink(epoch, &built.compiled.engine)?;
             }
             self.follow_names(&built.compiled).await;
             let failed = self.sockets.bind(&built.compiled.engine);
