@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce};
 use gateway_proto::kind::{Key, Resource};
-use gateway_proto::secret::Secrets;
+use gateway_proto::secret::{SEALED, Secrets};
 use hmac::{Hmac, Mac as _};
 use rand::RngExt as _;
 use sha2::Sha256;
@@ -32,8 +32,6 @@ pub use rewrap::{Rewrapped, rewrap};
 const NONCE: usize = 12;
 /// What AES-GCM adds to what it encrypts.
 const OVERHEAD: usize = 16;
-/// How the text of a reference begins.
-const SCHEME: &str = "sealed:";
 
 /// Tells whether two values of one secret are the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +48,7 @@ pub struct Reference {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{SCHEME}{}:", self.revision)?;
+        write!(f, "{SEALED}{}:", self.revision)?;
         self.tag.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
 }
@@ -60,7 +58,7 @@ impl FromStr for Reference {
 
     fn from_str(text: &str) -> Result<Self, NoReference> {
         let (revision, digits) =
-            text.strip_prefix(SCHEME).and_then(|rest| rest.split_once(':')).ok_or(NoReference)?;
+            text.strip_prefix(SEALED).and_then(|rest| rest.split_once(':')).ok_or(NoReference)?;
         let tag = master::from_hex(digits.as_bytes()).ok_or(NoReference)?;
         Ok(Reference { revision: revision.parse().map_err(|_| NoReference)?, tag: Tag(*tag) })
     }

@@ -16,6 +16,9 @@ use crate::wire;
 /// What stands for a secret wherever an object is shown; on input: keep the value that is stored.
 pub const MASK: &str = "***";
 
+/// How the text begins that a store keeps in the place of a secret, and that is never one itself.
+pub const SEALED: &str = "sealed:";
+
 impl Resource {
     /// Every secret that may be in it, with its field path (`spec.key`), set or not.
     pub fn secrets_mut(&mut self) -> Vec<(String, &mut String)> {

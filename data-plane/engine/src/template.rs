@@ -8,7 +8,7 @@
 
 use crate::context::{Captured, Ctx};
 use crate::head::Head;
-use crate::identity::claims;
+use crate::identity::{MAX_CLAIM_NAME, claims};
 use crate::policy::header_name;
 
 mod encode;
@@ -246,6 +246,9 @@ impl Variable {
                     return Ok(Variable::Header(header_name(header)?.into()));
                 }
                 if let Some(claim) = name.strip_prefix("claim.").filter(|claim| !claim.is_empty()) {
+                    if claim.len() > MAX_CLAIM_NAME {
+                        return Err(format!("a claim's name has at most {MAX_CLAIM_NAME} bytes"));
+                    }
                     return Ok(Variable::Claim(claim.into()));
                 }
                 match name.strip_prefix("path.") {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_proto::field::{FieldPath, ViolationCode};
-use gateway_proto::secret::MASK;
+use gateway_proto::secret::{MASK, SEALED};
 use gateway_proto::wire;
 
 use super::jwk::{self, Algorithm, Key, MAX_JWKS_BYTES};
@@ -204,6 +204,13 @@ fn secret_keys(secret: &str, algorithms: &[Algorithm], at: &FieldPath<'_>, out: 
     if secret == MASK {
         let message = format!(
             "{MASK} stands for the secret that a control plane keeps, which is not known here: give the secret itself"
+        );
+        out.push(at, ViolationCode::Invalid, message);
+        return Vec::new();
+    }
+    if secret.starts_with(SEALED) {
+        let message = format!(
+            "{SEALED} begins what a store keeps in the place of a secret: the secret itself did not get here"
         );
         out.push(at, ViolationCode::Invalid, message);
         return Vec::new();

@@ -67,6 +67,9 @@ fn unknown_variables_are_answered_with_those_that_exist() {
             "{bad}: {message}"
         );
     }
+    let claim = |length| Template::compile(&format!("${{claim.{}}}", "n".repeat(length)), Scope::SHARED);
+    assert!(claim(256).is_ok());
+    assert_eq!(claim(257).expect_err("too long"), "a claim's name has at most 256 bytes");
     assert!(Template::compile("a${request.id", Scope::SHARED).expect_err("unclosed").contains("without"));
     let spaced = Template::compile("${request.header.a b}", Scope::SHARED).expect_err("space");
     assert!(spaced.contains("invalid header name"), "{spaced}");

@@ -264,6 +264,9 @@ fn there_is_one_source_of_keys() {
     assert_eq!(none, ["spec: required: give the keys of its tokens: jwks, jwksUri or secret"]);
     let masked = compiled(&issuer(json!({ "secret": MASK }))).expect_err("masked");
     assert!(masked[0].starts_with("spec.secret: invalid: *** stands for the secret"), "{masked:?}");
+    let reference = format!("{SEALED}12:{}", "ab".repeat(32));
+    let sealed = compiled(&issuer(json!({ "secret": reference }))).expect_err("a reference is no key");
+    assert!(sealed[0].starts_with("spec.secret: invalid: sealed: begins what a store keeps"), "{sealed:?}");
     let symmetric = compiled(&issuer(json!({ "jwks": "{}", "algorithms": ["HS256"] }))).expect_err("mixed");
     assert!(
         symmetric[0].starts_with("spec.algorithms[0]: conflict: HS256 goes with a secret"),

@@ -114,6 +114,19 @@ fn a_key_id_chooses_among_the_keys_and_without_one_all_that_fit_are_tried() {
 }
 
 #[test]
+fn the_key_that_is_named_is_tried_however_many_have_no_name() {
+    let last = Signer::of("ES256");
+    let mut keys: Vec<Value> = (0..MAX_TRIES).map(|_| Signer::of("ES256").jwk(None)).collect();
+    keys.push(last.jwk(Some("last")));
+    let issuer = compiled(&issuer(json!({ "jwks": jwks(&keys) }))).expect("sound");
+    let named = last.token_with(&json!({ "alg": "ES256", "kid": "last" }), &claims());
+    assert_eq!(check(named.as_bytes(), &issuer, NOW), Ok(()));
+    // There is a bound on what a token without a name may cost.
+    let unnamed = last.token_with(&json!({ "alg": "ES256" }), &claims());
+    assert_eq!(check(unnamed.as_bytes(), &issuer, NOW), Err(Unsound::Invalid));
+}
+
+#[test]
 fn claims_are_checked_with_leeway() {
     let signer = Signer::of("HS256");
     let issuer = compiled(&issuer(json!({ "secret": SECRET, "audiences": ["api", "web"], "leeway": "30s" })))
