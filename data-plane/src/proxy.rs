@@ -161,7 +161,7 @@ impl<'a, C: Client> Passage<'a, C> {
             method: job.asked.method,
             upload: match job.asked.framing {
                 Framing::None => Relay::of_nothing(),
-                _ => Relay::new(course.max_body),
+                _ => Relay::new(course.max_body).guarding_identity(course.guards_identity()),
             },
             download: Relay::new(u64::MAX),
             state: State::new(connected.reused),

@@ -7,7 +7,9 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use gateway_http1::body::BodyError;
+use gateway_engine::identity::speaks_of_identity;
+use gateway_http1::Field;
+use gateway_http1::body::{BodyError, parse_trailers};
 
 /// One step of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +85,7 @@ pub(crate) enum Waiting {
 pub(crate) struct Relay {
     moved: u64,
     limit: u64,
+    guards_identity: bool,
     state: State,
     waiting: Waiting,
 }
@@ -97,12 +100,17 @@ enum State {
 impl Relay {
     /// A body of at most `limit` bytes.
     pub(crate) fn new(limit: u64) -> Self {
-        Relay { moved: 0, limit, state: State::Flowing, waiting: Waiting::Source }
+        Relay { moved: 0, limit, guards_identity: false, state: State::Flowing, waiting: Waiting::Source }
+    }
+
+    /// Drops trailers that only the gateway may say, if it `guards` them: fields of identity.
+    pub(crate) fn guarding_identity(self, guards: bool) -> Self {
+        Relay { guards_identity: guards, ..self }
     }
 
     /// The end of a body that has no data and was announced as none: only what the sink keeps has to go out.
     pub(crate) fn of_nothing() -> Self {
-        Relay { moved: 0, limit: 0, state: State::Ended, waiting: Waiting::Sink }
+        Relay { state: State::Ended, waiting: Waiting::Sink, ..Relay::new(0) }
     }
 
     /// The sink will send again what it kept: see that it does.
@@ -144,7 +152,12 @@ impl Relay {
                 }
                 Poll::Ready(Step::Data) => {}
                 Poll::Ready(Step::End) => {
-                    sink.end(source.trailers()).map_err(|_| Broken::Sink)?;
+                    let trailers = source.trailers();
+                    let ended = match self.guards_identity && !trailers.is_empty() {
+                        true => without_identity(trailers).and_then(|trailers| sink.end(&trailers)),
+                        false => sink.end(trailers),
+                    };
+                    ended.map_err(|_| Broken::Sink)?;
                     self.state = State::Ended;
                 }
                 Poll::Pending => {
@@ -162,6 +175,23 @@ impl Relay {
     }
 }
 
+/// Trailers without those that speak of identity.
+fn without_identity(trailers: &[u8]) -> io::Result<Vec<u8>> {
+    let mut fields: Vec<Field> = Vec::new();
+    parse_trailers(trailers, &mut fields).map_err(io::Error::other)?;
+    let mut kept = Vec::with_capacity(trailers.len());
+    for field in fields {
+        let (name, value) = (field.name.of(trailers), field.value.of(trailers));
+        if !speaks_of_identity(name) {
+            [name, b": ", value, b"\r\n"].into_iter().for_each(|piece| kept.extend_from_slice(piece));
+        }
+    }
+    if !kept.is_empty() {
+        kept.extend_from_slice(b"\r\n");
+    }
+    Ok(kept)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
@@ -174,6 +204,7 @@ mod tests {
     struct Script {
         steps: VecDeque<Option<&'static [u8]>>,
         current: &'static [u8],
+        trailers: &'static [u8],
     }
 
     impl Source for Script {
@@ -194,7 +225,7 @@ mod tests {
             self.current = &self.current[count..];
         }
         fn trailers(&self) -> &[u8] {
-            b""
+            self.trailers
         }
     }
 
@@ -205,6 +236,7 @@ mod tests {
         room: usize,
         flushed: usize,
         ended: bool,
+        trailers: Vec<u8>,
     }
 
     impl Sink for Bounded {
@@ -217,8 +249,9 @@ mod tests {
             self.taken.extend_from_slice(&data[..count]);
             Poll::Ready(Ok(count))
         }
-        fn end(&mut self, _trailers: &[u8]) -> io::Result<()> {
+        fn end(&mut self, trailers: &[u8]) -> io::Result<()> {
             self.ended = true;
+            self.trailers = trailers.to_vec();
             Ok(())
         }
         fn poll_flush(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -237,6 +270,24 @@ mod tests {
         assert_eq!((&sink.taken[..], sink.flushed, relay.waiting()), (&b"ab"[..], 1, Waiting::Source));
         assert!(matches!(relay.poll(&mut cx, &mut source, &mut sink), Poll::Ready(Ok(()))));
         assert_eq!((&sink.taken[..], sink.ended, relay.is_done()), (&b"abc"[..], true, true));
+    }
+
+    #[test]
+    fn trailers_that_speak_of_identity_are_dropped_where_it_is_guarded() {
+        const SENT: &[u8] = b"X-Sum: 5\r\nX-Consumer-ID: default/root\r\nx_credential_identifier: a\r\n\r\n";
+        for (guards, trailers, passed) in [
+            (true, SENT, &b"X-Sum: 5\r\n\r\n"[..]),
+            (true, b"X-Consumer-ID: default/root\r\n\r\n", b""),
+            (true, b"", b""),
+            (false, SENT, SENT),
+        ] {
+            let mut source = Script { trailers, ..Script::default() };
+            let mut sink = Bounded::default();
+            let mut cx = Context::from_waker(Waker::noop());
+            let mut relay = Relay::new(u64::MAX).guarding_identity(guards);
+            assert!(matches!(relay.poll(&mut cx, &mut source, &mut sink), Poll::Ready(Ok(()))));
+            assert_eq!(sink.trailers, passed);
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ use crate::engine::{Engine, State};
 
 pub(crate) mod claims;
 pub(crate) mod consumer;
+pub(crate) mod fields;
 pub(crate) mod issuer;
 mod jwk;
 mod jwt;
@@ -16,6 +17,7 @@ mod remote;
 
 pub use claims::MAX_CLAIM_NAME;
 pub use consumer::{Consumer, MAX_GROUPS};
+pub use fields::speaks_of_identity;
 pub use issuer::{MAX_LEEWAY, TokenIssuer};
 pub use jwk::{MAX_JWKS_BYTES, MAX_KEYS};
 pub use jwt::MAX_TOKEN_BYTES;
@@ -38,6 +40,12 @@ impl<'a> Directory<'a> {
     /// Those of a configuration.
     pub fn of(engine: &'a Engine) -> Self {
         Directory(Some(&engine.state))
+    }
+
+    /// Somebody may be known here: upstreams may believe what they are told about who asks.
+    #[inline]
+    pub(crate) fn knows_anybody(self) -> bool {
+        self.0.is_some_and(|state| !state.issuers.is_empty() || !state.consumers.is_empty())
     }
 
     /// A consumer by `namespace/name`.

@@ -293,6 +293,11 @@ impl<'v> Course<'v> {
         self.route = Some(route);
     }
 
+    /// Nobody but the gateway says who asks, in trailers neither.
+    pub(crate) fn guards_identity(&self) -> bool {
+        self.chain.guards_identity()
+    }
+
     /// From the end of the request's body to the response's head.
     pub(crate) fn request_timeout(&self) -> Option<Duration> {
         self.route.and_then(|route| route.request_timeout)

@@ -62,6 +62,19 @@ async fn chunked_bodies_and_their_trailers_pass_both_ways() {
     assert!(upstream.head().await.starts_with("GET /next "), "both connections are in step");
 }
 
+#[tokio::test]
+async fn where_consumers_are_known_a_client_says_who_it_is_neither_in_the_head_nor_in_trailers() {
+    let consumer = "---\nkind: Consumer\nmetadata: { name: alice }\n";
+    let proxy = Proxy::with("{}", consumer).await;
+    let mut client = proxy.gateway.connect().await;
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\nX-Consumer-ID: default/alice\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX-Sum: 0\r\nX-Consumer_ID: default/alice\r\n\r\n")
+        .await;
+    let (mut upstream, head) = proxy.target.request().await;
+    assert!(field(&head, "x-consumer-id").is_none(), "no policy asks who it is");
+    assert_eq!(upstream.until("\r\n\r\n").await, "0\r\nX-Sum: 0\r\n\r\n");
+}
+
 /// The data of a chunked body.
 fn decode(mut text: &str) -> String {
     let mut data = String::new();

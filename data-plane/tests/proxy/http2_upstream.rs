@@ -116,6 +116,21 @@ async fn bodies_and_trailers_pass_both_ways_between_streams() {
 }
 
 #[tokio::test]
+async fn where_consumers_are_known_no_trailer_of_a_stream_says_who_asks() {
+    let proxy = Proxy::with("{}", "---\nkind: Consumer\nmetadata: { name: alice }\n").await;
+    let trailers = [("x-sum", "0"), ("x-consumer-id", "default/alice")]
+        .map(|(name, value)| (name.parse().unwrap(), HeaderValue::from_static(value)));
+    let frames = [Ok::<_, std::convert::Infallible>(Frame::trailers(HeaderMap::from_iter(trailers)))];
+    let mut request = get("/").map(|_| StreamBody::new(tokio_stream::iter(frames)).boxed());
+    *request.method_mut() = Method::POST;
+    let _answer = ask(&mut connect(&proxy.gateway).await, request);
+    let (_session, mut asked) = proxy.target.request().await;
+    let (_, trailers) = asked.read().await;
+    let names: Vec<_> = trailers.expect("trailers").keys().map(ToString::to_string).collect();
+    assert_eq!(names, ["x-sum"]);
+}
+
+#[tokio::test]
 async fn large_bodies_pass_both_ways_between_streams() {
     let proxy = Proxy::start().await;
     let large = Bytes::from(vec![b'x'; 2 << 20]);

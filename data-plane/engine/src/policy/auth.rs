@@ -1,6 +1,6 @@
 //! auth: who asks. Each way to say it is tried in the order written; the result goes into the notes (for variables and
 //! metrics) and to the upstream, in fields that a client cannot forge: those it sends itself are removed, also where
-//! `disabled` lets everybody pass. A refusal says with `WWW-Authenticate` what would be believed (RFC 9110 §11.6.1).
+//! nobody is asked who they are (see [`Chain::guards_identity`](super::chain::Chain::guards_identity)). A refusal says with `WWW-Authenticate` what would be believed (RFC 9110 §11.6.1).
 //!
 //! Invariant: without an identity that convinced the request goes no further; there is no way around [`Auth::identify`].
 
@@ -11,7 +11,8 @@ use gateway_proto::wire::auth_method;
 use super::{Flow, Hooks, Level, Scope, phase};
 use crate::context::Ctx;
 use crate::head::Head;
-use crate::identity::{Consumer, Directory};
+use crate::identity::fields::{CONSUMER_GROUPS, CONSUMER_ID, CONSUMER_USERNAME, CREDENTIAL};
+use crate::identity::{Consumer, Directory, speaks_of_identity};
 use crate::reject::Reason;
 use crate::violations::Violations;
 
@@ -190,12 +191,7 @@ fn note(ctx: &mut Ctx<'_>, scheme: AuthScheme, result: AuthResult) {
     }
 }
 
-const CONSUMER_ID: &str = "x-consumer-id";
-const CONSUMER_USERNAME: &str = "x-consumer-username";
-const CONSUMER_GROUPS: &str = "x-consumer-groups";
-const CREDENTIAL: &str = "x-credential-identifier";
-
-/// Tells the upstream, under the names that Kong made known.
+/// Tells the upstream.
 fn introduce(proven: Proven<'_>, ctx: &mut Ctx<'_>, head: &mut Head<'_>) {
     if let Some(consumer) = proven.consumer {
         let name = ctx.notes.capture(consumer.name.as_bytes());
@@ -209,20 +205,9 @@ fn introduce(proven: Proven<'_>, ctx: &mut Ctx<'_>, head: &mut Head<'_>) {
     head.add(CREDENTIAL, proven.credential.as_bytes());
 }
 
-/// Removes what only [`introduce`] may say. Upstreams that read fields as variables (CGI, RFC 3875 §4.1.18) cannot
-/// tell `_` from `-`, so that neither gets through.
+/// Removes what only [`introduce`] may say.
 pub(super) fn remove_claims_of_identity(head: &mut Head<'_>) {
-    head.remove_where(|name, _| {
-        let begins = |with: &[u8]| {
-            name.len() >= with.len()
-                && name.iter().zip(with).all(|(byte, with)| match byte {
-                    b'_' => *with == b'-',
-                    byte => byte.to_ascii_lowercase() == *with,
-                })
-        };
-        matches!(name.first(), Some(b'x' | b'X'))
-            && (begins(b"x-consumer-") || (name.len() == CREDENTIAL.len() && begins(CREDENTIAL.as_bytes())))
-    });
+    head.remove_where(|name, _| speaks_of_identity(name));
 }
 
 impl Hooks for Auth {

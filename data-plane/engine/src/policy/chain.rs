@@ -79,9 +79,10 @@ impl<'a> Chain<'a> {
         self.set == 0 && !self.guards_identity()
     }
 
-    /// Some level says something about `auth`, so that clients' own fields of identity are removed.
-    fn guards_identity(&self) -> bool {
-        self.named & Kind::Auth.bit() != 0
+    /// Clients' own fields of identity are removed: some level says something about `auth`, or somebody is known in this
+    /// configuration. An upstream that believes such fields believes them whatever route they came by.
+    pub fn guards_identity(&self) -> bool {
+        self.named & Kind::Auth.bit() != 0 || self.directory.knows_anybody()
     }
 
     /// Notes what the response pass will need. [`Chain::request`] does it first; a request that is rejected before

@@ -68,6 +68,11 @@ impl<T> Slab<T> {
         self.next as usize
     }
 
+    /// It holds no value.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.next as usize == self.free.len()
+    }
+
     fn place(&mut self, slot: u32) -> &mut Option<Arc<T>> {
         &mut Arc::make_mut(&mut self.chunks[slot as usize / CHUNK])[slot as usize % CHUNK]
     }

@@ -3,6 +3,7 @@
 use gateway_proto::kind::Resource;
 use serde_json::{Value, json};
 
+use super::super::chain::Chain;
 use super::super::testing::{Message, NOW, Ran};
 use super::*;
 use crate::compile::{Change, compile};
@@ -139,6 +140,36 @@ fn fields_of_identity_cannot_be_forged() {
     let open = engine(json!([{ "auth": { "disabled": true } }]));
     let ran = send(&open, &forge(Message::request("GET", "/")));
     assert_eq!((ran.flow, told(&ran)), (Flow::Continue, vec!["x-consumers: stays".to_owned()]));
+}
+
+#[test]
+fn fields_of_identity_cannot_be_forged_where_nobody_is_asked_either() {
+    let forged = Message::request("GET", "/p").with("X-Consumer-ID", "default/root").with("a", "1");
+    let known = engine(json!([]));
+    assert_eq!(send(&known, &forged).request, ["a: 1"]);
+    assert!(!chain_of(&known).is_empty(), "it is not passed over");
+
+    let delete = |kind: &str, name: &str| {
+        Change::Delete(gateway_proto::kind::Key::new(kind.parse().expect("a kind"), "default", name))
+    };
+    let [alice, bob] = ["alice", "bob"].map(|name| delete("Consumer", name));
+    let [main, guests] = ["main", "guests"].map(|name| delete("TokenIssuer", name));
+    let after = |changes: Vec<Change>| compile(&known, changes).expect("nothing names them").engine;
+    for some in
+        [after(vec![alice.clone(), bob.clone(), guests.clone()]), after(vec![main.clone(), guests.clone()])]
+    {
+        assert_eq!(send(&some, &forged).request, ["a: 1"]);
+    }
+    // Where nobody is known they are fields like any other, and cost nothing.
+    let nobody = after(vec![alice, bob, main, guests]);
+    assert!(chain_of(&nobody).is_empty());
+    assert_eq!(send(&nobody, &forged).request.len(), 2);
+}
+
+fn chain_of(engine: &Engine) -> Chain<'_> {
+    let route = engine.routes().next().expect("there is one");
+    let listener = engine.listeners().next().expect("there is one");
+    Chain::new(engine.levels(listener, route))
 }
 
 #[test]
