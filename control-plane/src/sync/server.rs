@@ -42,7 +42,7 @@ pub struct Streams {
     nodes: Arc<Nodes>,
     metrics: Arc<Metrics>,
     open: Arc<Semaphore>,
-    turns: Turns,
+    turns: Arc<Turns>,
     /// Ends the stream of a node; the number tells streams of one node apart.
     by_node: Mutex<HashMap<String, Open>>,
     stop: CancellationToken,
@@ -69,7 +69,7 @@ impl Streams {
             nodes,
             metrics,
             open: Arc::new(Semaphore::new(MAX_STREAMS)),
-            turns: Turns::new(),
+            turns: Arc::new(Turns::new()),
             by_node: Mutex::default(),
             stop,
         })

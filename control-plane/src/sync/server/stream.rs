@@ -2,6 +2,7 @@
 //! on the wire cannot disagree.
 
 use std::collections::VecDeque;
+use std::future::pending;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +14,14 @@ use gateway_proto::SYNC_PROTOCOL;
 use gateway_proto::buckets::BucketSet;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::{Status, Streaming};
 use wire::control_plane_message::Message as Say;
 use wire::data_plane_message::Message as Hear;
 
 use super::Streams;
+use super::turns::Place;
 use crate::nodes::Ticket;
 use crate::nodes::report::MAX_LISTENERS;
 use crate::publish::encode::{Frame, full_piece};
@@ -69,7 +71,7 @@ struct Sending {
     header: wire::Chunk,
     source: Source,
     /// A place among the large transfers, given back with the last piece.
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Place>,
 }
 
 enum Source {
@@ -80,8 +82,8 @@ enum Source {
 /// A place among the large transfers that is waited for, or had.
 enum Turn {
     None,
-    Waited(BoxFuture<'static, Option<OwnedSemaphorePermit>>),
-    Had(Option<OwnedSemaphorePermit>),
+    Waited(BoxFuture<'static, Place>),
+    Had(Place),
 }
 
 /// Serves one stream and says why it ended, if it was not the data plane's own doing.
@@ -225,9 +227,7 @@ impl Talk<'_> {
                     self.view = Arc::clone(views.borrow_and_update().of(&self.group));
                     self.report();
                 }
-                place = self.turn.wait(), if matches!(self.turn, Turn::Waited(_)) => {
-                    self.turn = Turn::Had(place);
-                }
+                place = self.turn.wait() => self.turn = Turn::Had(place),
                 place = out.reserve(), if has_output => {
                     let place = place.map_err(|_| Status::cancelled("the data plane left"))?;
                     if let Some(frame) = self.frame() {
@@ -251,7 +251,7 @@ impl Talk<'_> {
             (0, _) => self.turn = Turn::None,
             (_, Turn::Had(_)) => {}
             (weight, Turn::None) => {
-                self.turn = Turn::Waited(Box::pin(self.streams.turns.take(weight)));
+                self.turn = Turn::Waited(Box::pin(Arc::clone(&self.streams.turns).take(weight)));
                 return;
             }
             (_, Turn::Waited(_)) => return,
@@ -289,7 +289,10 @@ impl Talk<'_> {
             ..Default::default()
         };
         let _place = match std::mem::replace(&mut self.turn, Turn::None) {
-            Turn::Had(place) => place,
+            Turn::Had(mut place) => {
+                place.begin();
+                Some(place)
+            }
             Turn::None | Turn::Waited(_) => None,
         };
         self.sending = Some(Sending { header, source, _place });
@@ -417,10 +420,11 @@ impl Waits {
 }
 
 impl Turn {
-    async fn wait(&mut self) -> Option<OwnedSemaphorePermit> {
+    /// Ready when what is waited for is there.
+    async fn wait(&mut self) -> Place {
         match self {
             Turn::Waited(turn) => turn.await,
-            Turn::None | Turn::Had(_) => None,
+            Turn::None | Turn::Had(_) => pending().await,
         }
     }
 }
