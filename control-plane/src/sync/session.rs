@@ -291,10 +291,12 @@ impl Session {
             return false;
         }
         self.parked = read_parked(&heartbeat.parked);
-        self.held = heartbeat.cursor.as_ref().and_then(Cursor::read);
-        if !self.might_shrink(view) {
+        let held = heartbeat.cursor.as_ref().and_then(Cursor::read);
+        // It refused that from what it holds now: only from something else the answer may be another.
+        if held != self.held {
             self.stalled_at = None;
         }
+        self.held = held;
         let Some(held) = self.held.filter(|held| held.epoch == view.head().epoch) else { return false };
         let Some(expected) = self.expected(view, held.revision) else { return false };
         let diverged = expected != held.root;

@@ -157,25 +157,29 @@ fn hello_decides_the_mode() {
     story.commit(&[upstream("a", 2)], &[]);
     let head = story.view.head();
     let wrong = RootHash::default().plus(ItemHash([9; 16]));
-    for (name, cursor, mode) in [
-        ("nothing held", None, Mode::Full),
-        ("the head", Some(head), Mode::InSync),
-        ("a revision of the window", Some(old), Mode::Delta),
-        ("a revision of the window with another content", Some(Cursor { root: wrong, ..old }), Mode::Full),
-        ("the head with another content", Some(Cursor { root: wrong, ..head }), Mode::Full),
-        ("another history", Some(Cursor { epoch: Uuid::from_u128(8), ..head }), Mode::Full),
-        ("a later revision", Some(Cursor { revision: 9, ..head }), Mode::Behind),
+    // After a restart the window begins at the head.
+    let (view, fresh) = (&story.view, &story.restarted(None));
+    for (name, view, cursor, mode) in [
+        ("nothing held", view, None, Mode::Full),
+        ("the head", view, Some(head), Mode::InSync),
+        ("a revision of the window", view, Some(old), Mode::Delta),
         (
-            "a revision before the window with another content",
-            Some(Cursor { revision: 77, ..head }),
-            Mode::Behind,
+            "a revision of the window with another content",
+            view,
+            Some(Cursor { root: wrong, ..old }),
+            Mode::Full,
         ),
+        ("the head with another content", view, Some(Cursor { root: wrong, ..head }), Mode::Full),
+        ("another history", view, Some(Cursor { epoch: Uuid::from_u128(8), ..head }), Mode::Full),
+        ("a later revision", view, Some(Cursor { revision: 9, ..head }), Mode::Behind),
+        ("a revision before the window", fresh, Some(Cursor { root: head.root, ..old }), Mode::Delta),
+        ("a revision before the window with another content", fresh, Some(old), Mode::Full),
     ] {
         let hello = wire::Hello { cursor: cursor.map(Into::into), ..Default::default() };
-        let (mut session, welcome) = Session::hello(&hello, &story.view);
+        let (mut session, welcome) = Session::hello(&hello, view);
         assert_eq!(welcome.mode(), mode, "{name}");
         assert_eq!(welcome.heartbeat_ms, HEARTBEAT_MS);
-        let next = send(&mut session, &story.view);
+        let next = send(&mut session, view);
         let sent = next.as_ref().map(|next| matches!(next.content, Content::Full(_)));
         let expected = match mode {
             Mode::InSync | Mode::Behind | Mode::Buckets => None,
@@ -370,6 +374,8 @@ fn a_transaction_refused_for_no_reason_waits_for_another_revision() {
     };
     assert_eq!(session.ack(&ack), Ok(Acknowledged::Refused));
     assert!(send(&mut session, &story.view).is_none());
+    assert!(!session.heartbeat(&node.heartbeat(), &story.view));
+    assert!(send(&mut session, &story.view).is_none(), "nothing is new");
     story.commit(&[upstream("a", 3)], &[]);
     assert!(send(&mut session, &story.view).is_some());
 }
