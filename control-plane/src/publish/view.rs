@@ -4,7 +4,7 @@
 //! Invariants: immutable, but for what it remembers of the past; the window of steps is bounded and without gaps up to
 //! this revision; content is never invented: what cannot be had from the window or the store's history is sent whole.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use bytes::Bytes;
@@ -197,7 +197,14 @@ impl View {
         let mut scope = self.scope.clone();
         let touched = scope.advance(&objects, &edits).into_iter();
         let before = |key: &Key| scope.items().get(key).map(|stored| stored.hash);
-        let touched = touched.map(|it| Touched { before: before(&it.key), key: it.key }).collect();
+        let mut touched: Vec<Touched> =
+            touched.map(|it| Touched { before: before(&it.key), key: it.key }).collect();
+        // What the window changed and the difference does not name only came back to what it was: the window alone
+        // would say that it was then what it was when the window began.
+        let mut named: HashSet<Key> = touched.iter().map(|it| it.key.clone()).collect();
+        let changed = self.window.iter().flat_map(|step| &step.touched).map(|it| &it.key);
+        let back = changed.filter(|key| named.insert((*key).clone()));
+        touched.extend(back.map(|key| Touched { before: before(key), key: key.clone() }));
         let mut recalled = self.recalled.lock().unwrap_or_else(PoisonError::into_inner);
         if recalled.len() >= MAX_RECALLED {
             recalled.clear();

@@ -128,6 +128,21 @@ fn object() -> impl Strategy<Value = (Key, Option<Resource>)> {
     (kinds, proptest::bool::weighted(0.75)).prop_map(|((key, resource), put)| (key, put.then_some(resource)))
 }
 
+#[test]
+fn what_came_back_inside_the_window_to_what_it_was_before_it_is_no_difference() {
+    let mut story = Story::begin(None);
+    story.commit(&[listener("l", None, &[]), route("r", &[], "a", &[]), upstream("a", 1)], &[]);
+    let a = key(Kind::Upstream, "a");
+    let (then, root) = (story.view.items().get(&a).map(|it| it.hash), story.view.head().root);
+    story.commit(&[upstream("a", 2)], &[]);
+    // The window begins while it is another one.
+    story.view = story.restarted(None);
+    story.commit(&[upstream("a", 1)], &[]);
+    story.view.recall(1, story.differences(1));
+    assert_eq!((story.view.root_at(1), story.view.hash_at(1, &a)), (Some(root), then));
+    assert_eq!(story.view.delta(1).expect("recalled").changes.len(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
