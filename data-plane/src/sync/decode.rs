@@ -46,31 +46,32 @@ pub(crate) fn decode(upserts: Vec<wire::Upsert>, tombstones: Vec<wire::ObjectRef
 
 fn read(upsert: &wire::Upsert) -> Result<Resource, Box<Reject>> {
     let Some(kind) = Kind::from_name(&upsert.kind) else {
-        return Err(Box::new(unknown(upsert)));
+        let message = format!("this version does not know the kind {:?}: update the data plane", upsert.kind);
+        return Err(Box::new(unread(upsert, message)));
     };
-    let resource = Resource::decode(kind, &upsert.body).map_err(|error| {
-        let object = wire::ObjectRef { kind: upsert.kind.clone(), ..Default::default() };
-        Box::new(reject(object, None, format!("the object cannot be read: {error}")))
-    })?;
+    let resource = Resource::decode(kind, &upsert.body)
+        .map_err(|error| Box::new(unread(upsert, format!("the object cannot be read: {error}"))))?;
     if resource.encode() == upsert.body {
         return Ok(resource);
     }
     let key = resource.key();
     let hash = ItemHash::of(&key, &upsert.body);
     let message = "it has a field that this version does not know: update the data plane".to_owned();
-    Err(Box::new(reject((&key).into(), Some(hash), message)))
+    Err(Box::new(reject((&key).into(), hash, message)))
 }
 
-/// An object of a later version's kind. It has a name and a hash like any other.
-fn unknown(upsert: &wire::Upsert) -> Reject {
-    let metadata = Envelope::decode(upsert.body.clone()).unwrap_or_default().metadata.unwrap_or_default();
-    let wire::Metadata { namespace, name, .. } = metadata;
+/// An object of a later version's kind, or one whose bytes make no sense. It has a name and a hash like any other, which
+/// the other end must hear to reckon what is held: the name is taken even if what follows it cannot be read.
+fn unread(upsert: &wire::Upsert, message: String) -> Reject {
+    let mut envelope = Envelope::default();
+    let _rest = envelope.merge(upsert.body.clone());
+    let wire::Metadata { namespace, name, .. } = envelope.metadata.unwrap_or_default();
     let hash = ItemHash::of_named([&upsert.kind, &namespace, &name], &upsert.body);
-    let message = format!("this version does not know the kind {:?}: update the data plane", upsert.kind);
-    reject(wire::ObjectRef { kind: upsert.kind.clone(), namespace, name }, Some(hash), message)
+    reject(wire::ObjectRef { kind: upsert.kind.clone(), namespace, name }, hash, message)
 }
 
-fn reject(object: wire::ObjectRef, hash: Option<ItemHash>, message: String) -> Reject {
+fn reject(object: wire::ObjectRef, hash: ItemHash, message: String) -> Reject {
+    let hash = Some(hash);
     Reject { object, hash, held: None, field: String::new(), code: ViolationCode::Unknown, message }
 }
 
@@ -88,6 +89,8 @@ mod tests {
         let known = Resource::from(wire::Upstream { metadata, ..Default::default() }).canonical();
         // Field 100, a varint: from a newer version.
         let newer = [known.encode().as_ref(), &[0xa0, 0x06, 0x01]].concat();
+        // The last field ends too early.
+        let broken = [known.encode().as_ref(), &[0x22, 0x05, 0x01]].concat();
         let tombstone =
             wire::ObjectRef { kind: "Route".into(), namespace: "default".into(), name: "r".into() };
         let foreign = wire::ObjectRef { kind: "Gizmo".into(), ..tombstone.clone() };
@@ -96,7 +99,7 @@ mod tests {
                 upsert("Upstream", known.encode()),
                 upsert("Upstream", newer.clone()),
                 upsert("Gizmo", known.encode()),
-                upsert("Route", &b"\xff\xff"[..]),
+                upsert("Upstream", broken.clone()),
             ],
             vec![tombstone, foreign],
         );
@@ -105,9 +108,10 @@ mod tests {
         let refused: Vec<_> =
             decoded.unreadable.iter().map(|it| (it.object.kind.as_str(), it.hash)).collect();
         let hash = ItemHash::of(&known.key(), &newer);
+        let broken = ItemHash::of(&known.key(), &broken);
         let gizmo = ItemHash::of_named(["Gizmo", "default", "u"], &known.encode());
-        assert_eq!(refused, [("Upstream", Some(hash)), ("Gizmo", Some(gizmo)), ("Route", None)]);
-        assert_eq!(decoded.unreadable[1].object.name, "u");
+        assert_eq!(refused, [("Upstream", Some(hash)), ("Gizmo", Some(gizmo)), ("Upstream", Some(broken))]);
+        assert!(decoded.unreadable.iter().all(|it| it.object.name == "u"));
         assert_eq!(decoded.gone.iter().map(|it| &*it.kind).collect::<Vec<_>>(), ["Gizmo"]);
         assert!(decoded.unreadable.iter().all(|it| it.code == ViolationCode::Unknown));
     }
