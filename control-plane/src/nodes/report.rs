@@ -82,8 +82,10 @@ impl Report {
         let still: HashSet<(&Key, &str)> = now.iter().map(|it| (&it.object, it.hash.as_str())).collect();
         self.rejects.retain(|it| still.contains(&(&it.object, it.hash.as_str())));
         for parked in now {
-            let known = self.rejects.iter().any(|it| it.object == parked.object);
-            if !known && self.rejects.len() < MAX_REJECTS {
+            if self.rejects.len() >= MAX_REJECTS {
+                break;
+            }
+            if !self.rejects.iter().any(|it| it.object == parked.object) {
                 self.rejects.push(parked);
             }
         }

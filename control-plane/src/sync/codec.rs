@@ -16,8 +16,9 @@ use super::server::Streams;
 use crate::publish::encode::Frame;
 
 const METHOD: &str = "/gateway.v1.Sync/Stream";
-/// Largest message taken from a data plane (its refusals), in bytes.
-const MAX_MESSAGE: usize = 4 << 20;
+/// Largest message taken from a data plane, in bytes: the names and hashes of everything that it refuses, about 100
+/// bytes each, more with long names. One that refuses all of its configuration must be able to say so.
+const MAX_MESSAGE: usize = 64 << 20;
 
 /// Messages in, frames out.
 #[derive(Clone, Copy, Debug, Default)]

@@ -1,11 +1,13 @@
 //! The snapshot stream, from a commit over HTTP to a data plane and back to `data-planes` and `status`.
 
 use gateway_proto::FEATURE_BUCKETS;
+use gateway_proto::digest::ItemHash;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
 use gateway_proto::wire::data_plane_message::Message as Say;
 use gateway_proto::wire::sync_mode::Value as Mode;
 use http::StatusCode;
+use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::client::{Api, Plane, labelled, listener, route, upstream};
@@ -180,6 +182,22 @@ async fn what_a_data_plane_refuses_is_told_and_not_sent_again_until_it_changes()
     let cursor = node.held.cursor.clone();
     node.say(Say::Status(wire::Status { cursor, ..Default::default() })).await;
     until(api, "/v1/data-planes/one", |entry| entry["rejects"].as_array().is_some_and(Vec::is_empty)).await;
+}
+
+#[tokio::test]
+async fn a_data_plane_that_refuses_a_great_deal_is_not_cut_off() {
+    let plane = begun().await;
+    let mut node = DataPlane::connect(plane.running.stream, "one", "default", Held::default()).await;
+    node.reach(1).await;
+    let refused = (0..60_000).map(|n| (Key::new(Kind::Route, "default", format!("{n:0100}")), [7; 16]));
+    node.held.parked = refused.map(|(key, hash)| (key, ItemHash(hash))).collect();
+    let hello = hello("one", "default", &node.held);
+    assert!(hello.encoded_len() > 8 << 20);
+    let heartbeat = wire::Heartbeat { cursor: hello.cursor.clone(), parked: hello.parked.clone() };
+    let mut node = DataPlane::say_hello(plane.running.stream, hello, node.held).await.expect("welcome");
+    node.say(Say::Heartbeat(heartbeat)).await;
+    plane.admin.apply(&[labelled("a", "b", upstream("users"))]).await;
+    assert_eq!(node.receive().await.upserts.len(), 1, "the stream goes on");
 }
 
 #[tokio::test]

@@ -37,6 +37,12 @@ pub(crate) struct Built {
 }
 
 impl Held {
+    /// Holds nothing and cannot read these.
+    #[cfg(test)]
+    pub(crate) fn refusing(unreadable: Vec<Reject>) -> Self {
+        Held { unreadable, ..Held::default() }
+    }
+
     pub(crate) const fn cursor(&self) -> &Cursor {
         &self.cursor
     }
@@ -45,7 +51,12 @@ impl Held {
         &self.engine
     }
 
-    /// What is done without, and why; what concerns one object stands together.
+    /// Whether anything is done without. Asked with every message, so that it must cost nothing.
+    pub(crate) fn refuses(&self) -> bool {
+        !self.parked.is_empty() || !self.unreadable.is_empty()
+    }
+
+    /// What is done without, and why; what concerns one object stands together. Costs a hash of each.
     pub(crate) fn rejects(&self) -> Vec<Reject> {
         let of = |(key, refused): (&Key, &Refused)| {
             let (hash, held) = (upserted(&refused.change), hash_in(&self.engine, key));

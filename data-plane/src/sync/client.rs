@@ -195,7 +195,7 @@ impl Client {
             timeout(ANSWER_WITHIN, opened).await.unwrap_or(Err(Lost::Silent(ANSWER_WITHIN)))?;
         let mut session = Session::default();
         let url = url.to_string();
-        match session.receive(first, applier.cursor(), refuses(applier))? {
+        match session.receive(first, applier.cursor(), applier.held().refuses())? {
             Step::Welcome { mode, heartbeat } => {
                 let revision = applier.cursor().revision;
                 if mode == Mode::Behind {
@@ -231,7 +231,7 @@ impl Client {
                 message = stream.inbound.message() => {
                     heard = Instant::now();
                     let message = message?.ok_or(Lost::Closed)?;
-                    match stream.session.receive(message, applier.cursor(), refuses(applier))? {
+                    match stream.session.receive(message, applier.cursor(), applier.held().refuses())? {
                         Step::Wait | Step::Welcome { .. } => {}
                         Step::Apply(transaction) => {
                             self.apply(transaction, applier, &stream.outbound).await?;
@@ -347,11 +347,6 @@ fn send(outbound: &mpsc::Sender<wire::DataPlaneMessage>, message: Message) -> Re
     })
 }
 
-/// What is held; `None` before anything is.
-fn refuses(applier: &Applier) -> bool {
-    !applier.held().rejects().is_empty()
-}
-
 fn listeners(applier: &Applier) -> Vec<wire::BoundListener> {
     let of = |(name, address): (String, std::net::SocketAddr)| wire::BoundListener {
         name,
@@ -363,7 +358,7 @@ fn listeners(applier: &Applier) -> Vec<wire::BoundListener> {
 fn status(applier: &Applier) -> wire::Status {
     wire::Status {
         cursor: words::cursor(applier.held()),
-        rejects: applier.held().rejects().iter().map(Into::into).collect(),
+        rejects: words::rejects(applier.held()),
         listeners: listeners(applier),
     }
 }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use gateway_proto::wire;
 use wire::ack_outcome::Value as Outcome;
 
-use crate::apply::{ApplyError, Held};
+use crate::apply::{ApplyError, Held, Reject};
+
+/// Refusals that are told with their reasons: a control plane keeps no more of one data plane.
+const MAX_REASONS: usize = 1_000;
 
 /// Where what is held stands; none: nothing is held.
 pub(crate) fn cursor(held: &Held) -> Option<wire::Cursor> {
@@ -25,9 +28,23 @@ pub(crate) fn heartbeat(held: &Held) -> wire::Heartbeat {
     wire::Heartbeat { cursor: cursor(held), parked: parked(held) }
 }
 
+/// Everything that is done without, and why. Beyond the first the control plane only reckons with it: of those each
+/// object is named once, without the reasons.
+pub(crate) fn rejects(held: &Held) -> Vec<wire::Reject> {
+    let mut told: Vec<wire::Reject> = Vec::new();
+    for reject in held.rejects() {
+        if told.len() < MAX_REASONS {
+            told.push((&reject).into());
+        } else if told.last().is_none_or(|before| before.object.as_ref() != Some(&reject.object)) {
+            told.push((&Reject { field: String::new(), message: String::new(), ..reject }).into());
+        }
+    }
+    told
+}
+
 /// A transaction that was applied, but for what is refused.
 pub(crate) fn applied(number: u64, held: &Held, took: Duration) -> wire::Ack {
-    let rejects: Vec<wire::Reject> = held.rejects().iter().map(Into::into).collect();
+    let rejects = rejects(held);
     let outcome = if rejects.is_empty() { Outcome::Applied } else { Outcome::Partial };
     wire::Ack {
         transaction: number,
@@ -48,5 +65,39 @@ pub(crate) fn refused(number: u64, held: &Held, error: &ApplyError) -> wire::Ack
         outcome: Outcome::Rejected.into(),
         rejects: vec![wire::Reject { code, message, ..Default::default() }],
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gateway_proto::digest::ItemHash;
+    use gateway_proto::field::ViolationCode;
+
+    use super::*;
+
+    #[test]
+    fn of_a_great_many_refusals_only_the_first_are_told_with_their_reasons() {
+        let reject = |n: usize| Reject {
+            object: wire::ObjectRef {
+                kind: "Gizmo".into(),
+                namespace: "default".into(),
+                name: n.to_string(),
+            },
+            hash: Some(ItemHash([7; 16])),
+            held: None,
+            field: "spec".into(),
+            code: ViolationCode::Unknown,
+            message: "no".into(),
+        };
+        // The last two are of the same object.
+        let unreadable = (0..=MAX_REASONS).chain([MAX_REASONS]).map(reject).collect();
+        let held = Held::refusing(unreadable);
+        let told = rejects(&held);
+        assert_eq!(told.len(), MAX_REASONS + 1, "each object");
+        let (last, first) = told.split_last().expect("some");
+        assert!(first.iter().all(|it| it.message == "no" && it.field == "spec"));
+        assert_eq!((&*last.message, &*last.field, &*last.hash), ("", "", &[7; 16][..]));
+        assert_eq!(parked(&held).len(), told.len());
+        assert_eq!(applied(1, &held, Duration::ZERO).rejects, told);
     }
 }
