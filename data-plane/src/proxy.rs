@@ -78,7 +78,7 @@ pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client:
     match plan {
         Plan::Answer => answer(job, &course, After::Keep, client, &mut ledger).await,
         Plan::Refuse(reason) => refuse(job, &course, reason, After::Keep, client, &mut ledger).await,
-        Plan::Forward => match obtain(job, &mut ledger).await {
+        Plan::Forward => match forward::unless_withdrawn(client, obtain(job, &mut ledger)).await {
             Err(fault) => {
                 job.lap(Phase::Connect);
                 fail(job, &course, fault, client, &mut ledger).await;

@@ -1,5 +1,6 @@
 //! Bodies on a stream: one that comes in is a [`Source`], one that goes out has what a [`Sink`](crate::relay::Sink)
 //! needs. Both hold one piece at most; what more there may be is bounded by the stream's window and h2's send buffer.
+//! h2 is given no more than the window has room for: what it has taken is as good as sent.
 //!
 //! Invariant: room in the window is given back only for what has been taken on by the other side.
 
@@ -100,6 +101,7 @@ pub(crate) struct Outgoing {
     stream: Option<SendStream<Bytes>>,
     held: Bytes,
     end: End,
+    passed_on: u64,
 }
 
 #[derive(Debug, Default)]
@@ -132,6 +134,11 @@ impl Outgoing {
         self.held.is_empty()
     }
 
+    /// Bytes that h2 was given.
+    pub(crate) fn passed_on(&self) -> u64 {
+        self.passed_on
+    }
+
     /// Takes some of the data; nothing may be held.
     pub(crate) fn hold(&mut self, data: &[u8]) -> &Bytes {
         debug_assert!(self.held.is_empty(), "sent before");
@@ -152,15 +159,18 @@ impl Outgoing {
     /// Gives h2 what is held, as far as windows and its buffer allow, then the end. Before the head was sent there is
     /// nothing to do.
     pub(crate) fn poll_pass_on(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Outgoing { stream: Some(stream), held, end } = self else { return Poll::Ready(Ok(())) };
-        if !held.is_empty() {
-            // As soon as there is room for any of it: asking for more would keep that from others.
-            stream.reserve_capacity(1);
+        let Outgoing { stream: Some(stream), held, end, passed_on } = self else {
+            return Poll::Ready(Ok(()));
+        };
+        while !held.is_empty() {
+            stream.reserve_capacity(held.len());
             if stream.capacity() == 0 && !matches!(ready!(stream.poll_capacity(cx)), Some(Ok(_))) {
                 return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
             }
-            let last = matches!(end, End::Due(None));
-            stream.send_data(std::mem::take(held), last).map_err(|_| io::ErrorKind::BrokenPipe)?;
+            let piece = held.split_to(stream.capacity().min(held.len()));
+            *passed_on += piece.len() as u64;
+            let last = held.is_empty() && matches!(end, End::Due(None));
+            stream.send_data(piece, last).map_err(|_| io::ErrorKind::BrokenPipe)?;
             if last {
                 *end = End::Said;
             }

@@ -104,6 +104,11 @@ pub(crate) trait Client: Source + Sink {
     /// Tells the client that nothing more comes through the tunnel.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()>;
 
+    /// Notices that the client has withdrawn the request, where that costs nothing to see.
+    fn poll_withdrawn(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+
     /// Notices that the client went away while nothing is expected from it.
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone>;
 

@@ -129,6 +129,19 @@ pub(crate) async fn connect(picked: &mut Picked, buffers: &Rc<Pool>, timer: &Tim
     Err(Fault::Target(fault))
 }
 
+/// Waits for a connection no longer than the client does.
+pub(crate) async fn unless_withdrawn<T>(
+    client: &mut impl Client,
+    connecting: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    let mut connecting = pin!(connecting);
+    poll_fn(|cx| match connecting.as_mut().poll(cx) {
+        Poll::Pending => client.poll_withdrawn(cx).map(|()| Err(Fault::ClientGone)),
+        connected => connected,
+    })
+    .await
+}
+
 /// Gets a place on a session with the target, trying its other addresses if it has a name. `picked` ends as the one
 /// connected.
 pub(crate) async fn join(picked: &mut Picked, buffers: &Rc<Pool>) -> Result<Lease, Fault> {
@@ -309,6 +322,9 @@ impl<C: Client> Forwarding<'_, C> {
     /// Once nothing is expected from the client: notices that it went away.
     fn watch_client(&mut self, cx: &mut Context<'_>) -> Result<(), Fault> {
         if self.state.interims > 0 && matches!(self.client.poll_flush(cx), Poll::Ready(Err(_))) {
+            return Err(Fault::ClientGone);
+        }
+        if self.client.poll_withdrawn(cx).is_ready() {
             return Err(Fault::ClientGone);
         }
         let looks = self.state.watching || self.state.returning;

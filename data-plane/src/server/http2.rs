@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use gateway_engine::context::Scheme;
-use h2::RecvStream;
 use h2::server::{Builder, Handshake, SendResponse};
+use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::task::spawn_local;
 
@@ -60,6 +60,7 @@ pub(super) async fn serve(
         .max_concurrent_streams(http.max_concurrent_streams)
         .max_header_list_size(http.max_header_bytes)
         .max_send_buffer_size(SEND_BUFFER);
+    let http_streams = http.max_concurrent_streams as usize;
     drop(view);
     let replayed = std::mem::replace(&mut wire.buffer, worker.buffers.none());
     let transport = Transport::new(wire.into_stream(), replayed, worker.buffers.none());
@@ -67,6 +68,7 @@ pub(super) async fn serve(
         state: State::Beginning(builder.handshake(transport.clone())),
         transport,
         streams: Rc::default(),
+        most: http_streams.saturating_mul(2),
         seen: 0,
         leaving: None,
         idle,
@@ -90,6 +92,9 @@ struct Connection {
     transport: Transport,
     /// How many streams are open.
     streams: Rc<Cell<usize>>,
+    /// How many may be. The protocol's own bound, which h2 holds the client to, forgets a stream as soon as the client
+    /// resets it; here it counts until its task has let go of it.
+    most: usize,
     /// How many were when it was looked at last.
     seen: usize,
     leaving: Option<Leave>,
@@ -157,6 +162,9 @@ impl Connection {
                     Poll::Pending => return Poll::Pending,
                 },
                 State::Open(connection) => match connection.poll_accept(cx) {
+                    Poll::Ready(Some(Ok((_, mut respond)))) if self.streams.get() >= self.most => {
+                        respond.send_reset(Reason::REFUSED_STREAM);
+                    }
                     Poll::Ready(Some(Ok((request, respond)))) => {
                         open(Opened { request, respond, count: Open::new(&self.streams) });
                     }

@@ -15,6 +15,7 @@ use crate::support::{Gateway, OK, Peer, Proxy, within};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 /// `GET http://a/`, in indexed fields but for the authority.
 const GET_BLOCK: &[u8] = &[0x82, 0x86, 0x84, 0x41, 1, b'a'];
@@ -30,6 +31,48 @@ async fn begin(gateway: &Gateway, frames: &[Vec<u8>]) -> Peer {
     let mut client = gateway.connect().await;
     client.send([PREFACE, &frames.concat()].concat()).await;
     client
+}
+
+/// The code with which a stream is reset, whatever is said before.
+async fn reset_code(client: &mut Peer, stream: u32) -> u8 {
+    loop {
+        let head = client.bytes(9).await;
+        let payload =
+            client.bytes(usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])).await;
+        if head[3] == RST_STREAM && head[5..] == stream.to_be_bytes() {
+            return payload[3];
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_withdrawn_at_once_are_not_begun_and_not_without_bound() {
+    let proxy = Proxy::with("{ http2: { maxConcurrentStreams: 1 } }", "").await;
+    let ask = |stream| frame(HEADERS, 5, stream, GET_BLOCK);
+    let withdraw = |stream| frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]);
+    let frames = [frame(SETTINGS, 0, 0, &[]), ask(1), withdraw(1), ask(3), withdraw(3), ask(5)];
+    let mut client = begin(&proxy.gateway, &frames).await;
+    assert_eq!(reset_code(&mut client, 5).await, 7, "refused");
+    assert!(proxy.target.is_left_alone().await);
+    // Those are over now.
+    client.send(ask(7)).await;
+    proxy.target.request().await;
+}
+
+#[tokio::test]
+async fn a_response_is_not_over_while_its_client_has_no_room_for_it() {
+    let proxy = Proxy::with("{}", "  timeouts: { idle: 300ms }\n").await;
+    let one_byte = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 1]);
+    let mut client = begin(&proxy.gateway, &[one_byte, frame(HEADERS, 5, 1, GET_BLOCK)]).await;
+    let (mut upstream, _) = proxy.target.request().await;
+    upstream.send(OK).await;
+    assert_eq!(reset_code(&mut client, 1).await, 2, "broken off");
+    proxy
+        .gateway
+        .counts(
+            r#"gateway_requests_total{route="default/all",method="GET",code="200",reason="client_closed"} 1"#,
+        )
+        .await;
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ use crate::http2_target::{Proxy, Session, documents};
 use crate::support::{GET, Gateway, Peer, within};
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
@@ -17,11 +18,17 @@ async fn raw_request(proxy: &Proxy) -> Peer {
     let mut raw = Peer::new(proxy.target.accept().await);
     raw.send(frame(SETTINGS, 0, 0, &[])).await;
     raw.until("SM\r\n\r\n").await;
+    request_head(&mut raw).await;
+    raw
+}
+
+/// Reads up to and with a request's head.
+async fn request_head(raw: &mut Peer) {
     loop {
         let head = raw.bytes(9).await;
         raw.bytes(usize::from(head[0]) << 16 | usize::from(head[1]) << 8 | usize::from(head[2])).await;
         if head[3] == HEADERS {
-            return raw;
+            return;
         }
     }
 }
@@ -141,6 +148,32 @@ async fn a_target_that_speaks_something_else_is_no_http() {
     raw.send("HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await;
     let reply = client.reply().await;
     assert_eq!((reply.status(), reply.problem().as_str()), ("502", "upstream_protocol"));
+}
+
+#[tokio::test]
+async fn a_target_cannot_switch_protocols_on_a_stream() {
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
+    client.send(GET).await;
+    let mut raw = raw_request(&proxy).await;
+    raw.send(frame(HEADERS, 4, 1, b"\x08\x03101")).await;
+    let reply = client.reply().await;
+    assert_eq!((reply.status(), reply.problem().as_str()), ("502", "upstream_protocol"));
+}
+
+#[tokio::test]
+async fn data_where_no_body_can_be_is_ignored() {
+    let proxy = Proxy::start().await;
+    let mut client = proxy.gateway.connect().await;
+    client.send(GET).await;
+    let mut raw = raw_request(&proxy).await;
+    let answer = |stream| [frame(HEADERS, 4, stream, &[0x89]), frame(DATA, 1, stream, b"x")].concat();
+    raw.send(answer(1)).await;
+    assert_eq!(client.reply().await.status(), "204");
+    client.send(GET).await;
+    request_head(&mut raw).await;
+    raw.send(answer(3)).await;
+    assert_eq!(client.reply().await.status(), "204");
 }
 
 #[tokio::test]

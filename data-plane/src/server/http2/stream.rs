@@ -29,9 +29,14 @@ use crate::wheel::Timer;
 
 /// Serves the stream's request.
 pub(super) async fn serve(worker: Rc<Worker>, door: Rc<Door>, caller: Caller, opened: Opened) {
-    let Opened { request, respond, count } = opened;
+    let Opened { request, mut respond, count } = opened;
     let Some(view) = door.view(&worker) else { return };
-    let timer = poll_fn(|cx| Poll::Ready(worker.wheel.timer(cx.waker()))).await;
+    let (timer, withdrawn) =
+        poll_fn(|cx| Poll::Ready((worker.wheel.timer(cx.waker()), respond.poll_reset(cx).is_ready()))).await;
+    if withdrawn {
+        // Before anything was done for it.
+        return;
+    }
     let mut exchange = worker.take_exchange();
     let (parts, body) = request.into_parts();
     let http = &view.listener.http;
@@ -262,6 +267,10 @@ impl Client for Stream {
         Poll::Ready(())
     }
 
+    fn poll_withdrawn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.poll_gone(cx).map(|_dead| ())
+    }
+
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Gone> {
         let unwanted = match self.outgoing.is_following() {
             true => self.outgoing.poll_unwanted(cx),
@@ -278,7 +287,7 @@ impl Client for Stream {
     }
 
     fn progress(&self) -> u64 {
-        self.incoming.progress() + self.sent
+        self.incoming.progress() + self.sent + self.outgoing.passed_on()
     }
 
     fn take_counts(&mut self) -> (u64, u64) {

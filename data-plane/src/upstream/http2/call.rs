@@ -16,7 +16,7 @@ use gateway_http1::write::has_body;
 use gateway_http1::{Framing, KnownField, Method};
 use h2::client::ResponseFuture;
 use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 
 use super::Lease;
 use crate::http2::body::{Incoming, Outgoing};
@@ -102,9 +102,10 @@ impl Call {
 
     /// Bytes of bodies sent and received so far.
     pub(crate) fn progress(&self) -> u64 {
+        let sent = self.sent + self.outgoing.passed_on();
         match &self.progress {
-            Progress::Answered(_, incoming) => self.sent + incoming.progress(),
-            _ => self.sent,
+            Progress::Answered(_, incoming) => sent + incoming.progress(),
+            _ => sent,
         }
     }
 
@@ -169,6 +170,8 @@ impl Call {
             }
         };
         Poll::Ready(match outcome {
+            // RFC 9113 §8.6: there is nothing to switch to.
+            Ok(head) if head.status() == StatusCode::SWITCHING_PROTOCOLS => Err(Reason::UpstreamProtocol),
             Ok(head) => {
                 self.take(head, method, parsed);
                 Ok(())
@@ -190,7 +193,13 @@ impl Call {
         parsed.content_length = length.or(empty.then_some(0));
         let before = std::mem::replace(&mut self.progress, OVER);
         self.progress = match (body, before) {
-            (Some(body), _) => Progress::Answered(head.headers, body),
+            (Some(mut body), _) => {
+                // To HEAD h2 itself takes none.
+                if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
+                    body.ignore();
+                }
+                Progress::Answered(head.headers, body)
+            }
             (None, Progress::Asked(response)) => Progress::Interim(response, head.headers),
             (None, before) => before,
         };
