@@ -7,6 +7,7 @@ use gateway_tests::client::Http;
 use gateway_tests::process::free_port;
 use gateway_tests::stack::Stack;
 use gateway_tests::tokens::Accounts;
+use gateway_tests::upstream::Upstream;
 use gateway_tests::wait;
 use serde_json::{Value, json};
 
@@ -20,6 +21,14 @@ fn object(kind: &str, name: &str, spec: Value) -> Value {
 fn address_answers(status: u16, body: &str) -> Value {
     let respond = json!({"status": status, "headers": {"content-type": "application/json"}, "body": body});
     object("Route", "keys", json!({"matches": [{"path": {"exact": "/keys"}}], "respond": respond}))
+}
+
+/// It is an upstream's `path` from now on.
+fn address_is(name: &str, upstream: &Upstream, path: &str) -> [Value; 2] {
+    let target = json!({"targets": [{"address": upstream.address().to_string()}]});
+    let route = json!({"matches": [{"path": {"exact": "/keys"}}], "forward": {"backends": [{"upstream": name}]},
+        "policies": [{"rewrite": {"path": path}}]});
+    [object("Upstream", name, target), object("Route", "keys", route)]
 }
 
 fn issuer(port: u16, more: Value) -> Value {
@@ -69,10 +78,16 @@ async fn keys_at_an_address_are_fetched_rotated_and_kept() -> anyhow::Result<()>
     assert_eq!(status(address, &old.token("alice", "a", 60)).await?, 401);
 
     // The address fails: the last good set stays, also for an issuer that is changed meanwhile.
-    for broken in [address_answers(500, ""), address_answers(200, "{\"keys\":[]}")] {
-        stack.applied(admin.apply(&[broken]).await?).await?;
-        assert_eq!(status(address, &old.token("alice", "a", 60)).await?, 401, "it asks for another");
-        assert_eq!(status(address, &new.token("alice", "a", 60)).await?, 200);
+    for (name, path) in [("refusing", "/status/500"), ("without-keys", "/no-keys")] {
+        let broken = Upstream::start(name).await?;
+        stack.applied(admin.apply(&address_is(name, &broken, path)).await?).await?;
+        wait::until("the broken address to be asked", || async {
+            // A key that nobody has, again and again, until it is looked for.
+            let refused = status(address, &old.token("alice", "a", 60)).await;
+            if matches!(refused, Ok(401)) && broken.served() > 0 { Ok(()) } else { Err(refused) }
+        })
+        .await?;
+        assert_eq!(status(address, &new.token("alice", "a", 60)).await?, 200, "{name}");
     }
     let changed = issuer(port, json!({"audiences": ["shop"]}));
     stack.applied(admin.apply(&[changed]).await?).await?;
