@@ -69,7 +69,7 @@ impl Source for Incoming {
                     let trailers = ready!(self.stream.poll_trailers(cx)).map_err(|error| cut_off(&error))?;
                     self.ended = true;
                     if let Some(trailers) = trailers {
-                        fields::write_trailers(&trailers, &mut self.trailers);
+                        fields::write_trailers(&trailers, &mut self.trailers)?;
                     }
                 }
             }

@@ -7,7 +7,8 @@ use std::sync::LazyLock;
 
 use bytes::{Bytes, BytesMut};
 use gateway_engine::head::{Head, HeadParts};
-use gateway_http1::body::parse_trailers;
+use gateway_http1::body::{BodyError, parse_trailers};
+use gateway_http1::head::MAX_FIELDS;
 use gateway_http1::{Framing, KnownField};
 use http::header::{CONTENT_LENGTH, COOKIE, TE};
 use http::uri::{Authority, PathAndQuery, Scheme};
@@ -117,7 +118,13 @@ pub(crate) fn request(
 }
 
 /// Appends trailers as the text of an HTTP/1.1 trailer section, without those that trailers may not hold.
-pub(crate) fn write_trailers(map: &HeaderMap, text: &mut Vec<u8>) {
+///
+/// # Errors
+/// When there are more than such a section may have.
+pub(crate) fn write_trailers(map: &HeaderMap, text: &mut Vec<u8>) -> Result<(), BodyError> {
+    if map.len() > MAX_FIELDS {
+        return Err(BodyError::TrailersTooLarge);
+    }
     for (name, value) in map {
         if KnownField::classify(name.as_str().as_bytes()).is_forbidden_in_trailers() {
             continue;
@@ -129,6 +136,7 @@ pub(crate) fn write_trailers(map: &HeaderMap, text: &mut Vec<u8>) {
     if !text.is_empty() {
         text.extend_from_slice(b"\r\n");
     }
+    Ok(())
 }
 
 /// Trailers that are sent, from such a text; `None` if there are none.
@@ -198,10 +206,22 @@ mod tests {
             (HeaderName::from_static("content-length"), HeaderValue::from_static("7")),
         ]);
         let mut text = Vec::new();
-        write_trailers(&given, &mut text);
+        write_trailers(&given, &mut text).expect("few");
         assert_eq!(text, b"grpc-status: 0\r\n\r\n");
         let back = read_trailers(&text).expect("sound").expect("there");
         assert_eq!((back.len(), &back["grpc-status"]), (1, &given["grpc-status"]));
         assert!(read_trailers(b"").expect("sound").is_none());
+    }
+
+    #[test]
+    fn as_many_trailers_as_can_be_read_back_are_written_and_no_more() {
+        let name = HeaderName::from_static("x");
+        let mut given: HeaderMap =
+            std::iter::repeat_n((name.clone(), HeaderValue::from_static("1")), MAX_FIELDS).collect();
+        let mut text = Vec::new();
+        write_trailers(&given, &mut text).expect("as many as may be");
+        assert_eq!(read_trailers(&text).expect("sound").expect("there").len(), MAX_FIELDS);
+        given.append(name, HeaderValue::from_static("1"));
+        assert!(write_trailers(&given, &mut text).is_err());
     }
 }

@@ -189,7 +189,7 @@ pub(crate) async fn await_head<C: Client>(
 impl<C: Client> Forwarding<'_, C> {
     fn attempt(&self) -> Attempt {
         Attempt {
-            reused: self.state.reused,
+            reused: self.state.reused && !self.target.is_reset(),
             heard: self.state.heard,
             untouched: self.target.is_untouched(),
             replayable: self.target.is_replayable(),

@@ -1,5 +1,6 @@
 //! When a request may be sent again: on a fresh connection after one from the pool died under it, if that cannot do twice
-//! what should be done once; and on another one when an HTTP/2 target said that it did not look at it. Retries that an author asks for come with the `retry` option.
+//! what should be done once; and on another one when an HTTP/2 target said that it did not look at it. Retries that an
+//! author asks for come with the `retry` option.
 
 /// How often a request is sent again because a target refused to look at it.
 const MAX_REFUSALS: u32 = 2;
@@ -7,7 +8,7 @@ const MAX_REFUSALS: u32 = 2;
 /// What is known of an attempt that failed before a response.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attempt {
-    /// The connection came from the pool: the target may have closed it before the request arrived.
+    /// The connection came from the pool, and died: the target may have closed it before the request arrived.
     pub(crate) reused: bool,
     /// A byte of a response came.
     pub(crate) heard: bool,

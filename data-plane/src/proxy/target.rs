@@ -92,6 +92,14 @@ impl Target {
         }
     }
 
+    /// The connection was not to blame: the target broke off this request alone.
+    pub(super) fn is_reset(&self) -> bool {
+        match self {
+            Target::Http1(_) => false,
+            Target::Http2(call) => call.is_reset(),
+        }
+    }
+
     /// Everything that left is still here.
     pub(super) fn is_replayable(&self) -> bool {
         match self {

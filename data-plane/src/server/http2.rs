@@ -21,6 +21,7 @@ use h2::server::{Builder, Handshake, SendResponse};
 use h2::{Reason, RecvStream};
 use http::Request;
 use tokio::task::spawn_local;
+use tokio::time::Instant;
 
 use crate::http2::transport::Transport;
 use crate::runtime::Worker;
@@ -32,6 +33,10 @@ use crate::wire::Wire;
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same of all bodies on a connection.
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What h2 charges for small pieces of bodies that wait to be read: 256 bytes each, less their length. Enough for a stream
+/// whose whole window came in pieces of 16 bytes, so that a target that pauses does not cost the client its connection.
+/// With the window this bounds what a connection can make the gateway keep of bodies: 5 MiB.
+const SMALL_PIECES: usize = 15 * STREAM_WINDOW as usize;
 /// What is taken of a response before the client takes it.
 const SEND_BUFFER: usize = 64 * 1024;
 /// How long a connection that was told to end, and has no streams, may go without a byte being sent on it. Its client
@@ -59,6 +64,7 @@ pub(super) async fn serve(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_concurrent_streams(http.max_concurrent_streams)
         .max_header_list_size(http.max_header_bytes)
+        .data_frame_budget(SMALL_PIECES)
         .max_send_buffer_size(SEND_BUFFER);
     let http_streams = http.max_concurrent_streams as usize;
     drop(view);
@@ -125,7 +131,7 @@ impl Connection {
                 timer.set(Some(GRACE));
             }
             None if over || leave => {
-                self.leaving = Some(Leave::default());
+                self.leaving = Some(Leave { since: Instant::now(), graces: 0, written: 0 });
                 if let State::Open(connection) = &mut self.state {
                     connection.graceful_shutdown();
                 }
@@ -137,6 +143,12 @@ impl Connection {
         let _goes_on = self.transport.poll_send(cx);
         self.begin_time_anew(timer);
         polled
+    }
+
+    /// There are more than may be, or the client goes on opening streams although it was told to leave.
+    fn takes_no_more(&self) -> bool {
+        let deaf = |leaving: &Leave| leaving.since.elapsed() > GRACE;
+        self.streams.get() >= self.most || self.leaving.as_ref().is_some_and(deaf)
     }
 
     /// Streams that are open, began or ended are signs of life.
@@ -162,7 +174,7 @@ impl Connection {
                     Poll::Pending => return Poll::Pending,
                 },
                 State::Open(connection) => match connection.poll_accept(cx) {
-                    Poll::Ready(Some(Ok((_, mut respond)))) if self.streams.get() >= self.most => {
+                    Poll::Ready(Some(Ok((_, mut respond)))) if self.takes_no_more() => {
                         respond.send_reset(Reason::REFUSED_STREAM);
                     }
                     Poll::Ready(Some(Ok((request, respond)))) => {
@@ -184,8 +196,9 @@ struct Caller {
 }
 
 /// A connection that was told to end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Leave {
+    since: Instant,
     graces: u32,
     written: u64,
 }

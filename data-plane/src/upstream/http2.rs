@@ -35,12 +35,17 @@ use crate::stream::Stream;
 const MAX_SESSIONS: usize = 16;
 /// Requests at a time on one connection; fewer where the target says so.
 const MAX_STREAMS: usize = 128;
-/// The same until the target has said how many it takes (RFC 9113 §6.5.2 recommends no fewer).
+/// The same until the target has said how many it takes (RFC 9113 §6.5.2 recommends no fewer); fewer where it said so on
+/// another connection.
 const FIRST_STREAMS: usize = 100;
 /// What a target may send of one response before it is asked for more.
 const STREAM_WINDOW: u32 = 128 * 1024;
 /// The same of all responses: no less, so that one that nobody reads does not hold up the others.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS as u32;
+/// What h2 charges for small pieces of responses that wait to be read: 256 bytes each, less their length. Enough for all
+/// windows to be filled in pieces of 16 bytes, so that clients who do not read cost others no session: 240 MiB on one with
+/// 128 of them, 1.9 MiB each.
+const SMALL_PIECES: usize = 15 * CONNECTION_WINDOW as usize;
 /// What is taken of a request's body before the target takes it.
 const SEND_BUFFER: usize = 64 * 1024;
 /// Largest head of a response.
@@ -54,6 +59,8 @@ pub(crate) struct Sessions(RefCell<Vec<Rc<Session>>>);
 #[derive(Debug)]
 pub(crate) struct Session {
     state: RefCell<State>,
+    /// Requests that it takes until its target has said how many.
+    first: usize,
     /// Told when it is connected, or will not be.
     settled: Notify,
     /// Requests on it.
@@ -84,7 +91,9 @@ impl Sessions {
         let session = match sessions.iter().find(|session| session.has_room()) {
             Some(session) => Rc::clone(session),
             None if sessions.len() < MAX_SESSIONS => {
-                let session = Session::connect(address, spec.connect_timeout, buffers);
+                let most = sessions.iter().map(|session| session.most()).min();
+                let first = most.unwrap_or(FIRST_STREAMS).clamp(1, FIRST_STREAMS);
+                let session = Session::connect(address, spec.connect_timeout, first, buffers);
                 sessions.push(Rc::clone(&session));
                 session
             }
@@ -108,16 +117,17 @@ impl Sessions {
 }
 
 impl Session {
-    fn connect(address: SocketAddr, timeout: Duration, buffers: &Rc<buffer::Pool>) -> Rc<Self> {
+    fn connect(address: SocketAddr, timeout: Duration, first: usize, buffers: &Rc<buffer::Pool>) -> Rc<Self> {
         let session = Rc::new(Session {
             state: RefCell::new(State::Connecting),
+            first,
             settled: Notify::new(),
             leases: Cell::new(0),
             used: Cell::new(false),
             idle_since: Cell::new(Instant::now()),
             received: OnceCell::new(),
         });
-        spawn_local(run(Rc::downgrade(&session), address, timeout, Rc::clone(buffers)));
+        spawn_local(run(Rc::downgrade(&session), address, timeout, first, Rc::clone(buffers)));
         session
     }
 
@@ -134,12 +144,16 @@ impl Session {
     }
 
     fn has_room(&self) -> bool {
-        let streams = match &*self.state.borrow() {
-            State::Connecting => FIRST_STREAMS,
+        self.leases.get() < self.most()
+    }
+
+    /// Requests that it takes at a time.
+    fn most(&self) -> usize {
+        match &*self.state.borrow() {
+            State::Connecting => self.first,
             State::Open(sender) => sender.current_max_send_streams().min(MAX_STREAMS),
             State::Failed(_) | State::Retired => 0,
-        };
-        self.leases.get() < streams
+        }
     }
 
     fn settle(&self, state: State) {
@@ -212,6 +226,11 @@ impl Lease {
         self.session.received.get().map_or(0, |received| received.get())
     }
 
+    /// More requests are on the session than its target takes at a time, as when they came before it said how many.
+    fn is_one_too_many(&self) -> bool {
+        self.session.leases.get() > self.session.most()
+    }
+
     /// The session takes no more requests.
     fn retire(&self) {
         self.session.retire();
@@ -229,7 +248,13 @@ impl Drop for Lease {
 }
 
 /// Connects a session and drives its connection to the end.
-async fn run(session: Weak<Session>, address: SocketAddr, timeout: Duration, buffers: Rc<buffer::Pool>) {
+async fn run(
+    session: Weak<Session>,
+    address: SocketAddr,
+    timeout: Duration,
+    first: usize,
+    buffers: Rc<buffer::Pool>,
+) {
     let settle = |state| {
         if let Some(session) = session.upgrade() {
             session.settle(state);
@@ -248,7 +273,8 @@ async fn run(session: Weak<Session>, address: SocketAddr, timeout: Duration, buf
     builder
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .initial_max_send_streams(FIRST_STREAMS)
+        .initial_max_send_streams(first)
+        .data_frame_budget(SMALL_PIECES)
         .max_send_buffer_size(SEND_BUFFER)
         .max_header_list_size(MAX_HEAD)
         .enable_push(false);

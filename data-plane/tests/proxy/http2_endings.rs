@@ -11,9 +11,11 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use crate::http2::{ask, connect, get, response};
+use crate::http2_target;
 use crate::support::{Gateway, OK, Peer, Proxy, within};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
@@ -73,6 +75,21 @@ async fn a_response_is_not_over_while_its_client_has_no_room_for_it() {
             r#"gateway_requests_total{route="default/all",method="GET",code="200",reason="client_closed"} 1"#,
         )
         .await;
+}
+
+#[tokio::test]
+async fn small_pieces_that_a_target_does_not_take_do_not_cost_the_connection() {
+    let proxy = http2_target::Proxy::start().await;
+    let post = [&[0x83], &GET_BLOCK[1..]].concat();
+    let mut client = begin(&proxy.gateway, &[frame(SETTINGS, 0, 0, &[]), frame(HEADERS, 4, 1, &post)]).await;
+    let mut closed = h2::server::Builder::new();
+    closed.initial_window_size(1);
+    let mut session = proxy.target.session_of(&closed).await;
+    let _held = session.request().await;
+    client.send(frame(DATA, 0, 1, &[b'x'; 20]).repeat(5_000)).await;
+    client.send(frame(HEADERS, 5, 3, GET_BLOCK)).await;
+    let other = session.request().await;
+    assert_eq!(other.request.method(), http::Method::GET);
 }
 
 #[tokio::test]

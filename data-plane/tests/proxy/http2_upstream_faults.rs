@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use h2::Reason;
+use h2::server::Builder;
 
 use crate::http2_endings::frame;
 use crate::http2_target::{Proxy, Session, documents};
@@ -105,11 +106,39 @@ async fn a_reset_is_no_refusal_and_what_may_have_happened_is_not_repeated() {
     client.send(POST).await;
     session.request().await.respond.send_reset(Reason::INTERNAL_ERROR);
     assert_eq!(client.reply().await.problem(), "upstream_reset");
-    // What may happen twice is, as after any connection that was used before.
+    // The connection lives: it is not one that died while it was in the pool.
     client.send(GET).await;
     session.request().await.respond.send_reset(Reason::INTERNAL_ERROR);
-    session.request().await.answer();
-    assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(client.reply().await.problem(), "upstream_reset");
+}
+
+#[tokio::test]
+async fn a_burst_at_a_target_that_takes_few_at_a_time_is_spread_over_connections() {
+    let proxy = Proxy::start().await;
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        let mut client = proxy.gateway.connect().await;
+        client.send(GET).await;
+        clients.push(client);
+    }
+    // All are on the first connection now, which has not said how many it takes.
+    proxy.gateway.turn().await;
+    let mut sessions = Vec::new();
+    let mut settings = Builder::new();
+    settings.max_concurrent_streams(2);
+    for _ in 0..6 {
+        let mut session = proxy.target.session_of(&settings).await;
+        let held = [session.request().await, session.request().await];
+        sessions.push((session, held));
+    }
+    for (_, held) in &mut sessions {
+        for asked in held {
+            asked.answer();
+        }
+    }
+    for mut client in clients {
+        assert!(client.head().await.starts_with("HTTP/1.1 200 "));
+    }
 }
 
 #[tokio::test]

@@ -103,7 +103,7 @@ async fn linger(stream: &mut Stream, timer: &Timer) {
     .await;
 }
 
-/// The head as policies see it. Everything is copied: hyper's form of a head has no text to point into.
+/// The head as policies see it. Everything is copied: h2's form of a head has no text to point into.
 fn fill(
     head: &http::request::Parts,
     trusted: bool,

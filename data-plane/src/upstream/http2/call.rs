@@ -44,6 +44,8 @@ pub(crate) struct Call {
     received_before: u64,
     /// The target said that it did not touch the request.
     refused: bool,
+    /// The target reset the request's own stream: the session lives.
+    reset: bool,
 }
 
 #[derive(Debug)]
@@ -77,6 +79,7 @@ impl Call {
             sent: 0,
             received_before: 0,
             refused: false,
+            reset: false,
         }
     }
 
@@ -93,6 +96,11 @@ impl Call {
     /// The target did not and will not look at it.
     pub(crate) fn is_refused(&self) -> bool {
         self.refused
+    }
+
+    /// Its own stream was reset, not the session broken.
+    pub(crate) fn is_reset(&self) -> bool {
+        self.reset
     }
 
     /// Everything that was sent is still there to be sent again.
@@ -118,7 +126,7 @@ impl Call {
         if let Some(trailers) = &self.ended {
             self.outgoing.end(trailers.clone());
         }
-        self.refused = false;
+        (self.refused, self.reset) = (false, false);
     }
 
     /// No response came in time. If nothing at all came, the session may be dead: the next request takes another.
@@ -233,10 +241,11 @@ impl Call {
     fn fault(&mut self, error: &h2::Error) -> Reason {
         tracing::debug!(%error, "no response on an HTTP/2 stream");
         // RFC 9113 §8.7: refused, or above the last stream of a GOAWAY.
-        let refused = error.is_reset() && error.reason() == Some(h2::Reason::REFUSED_STREAM);
+        self.reset = error.is_reset();
+        let refused = self.reset && error.reason() == Some(h2::Reason::REFUSED_STREAM);
         let left_out = error.is_go_away();
         self.refused = error.is_remote() && (refused || left_out);
-        if self.refused {
+        if self.refused && (left_out || !self.lease.is_one_too_many()) {
             self.lease.retire();
         }
         if error.is_library() { Reason::UpstreamProtocol } else { Reason::UpstreamReset }
