@@ -128,7 +128,13 @@ async fn it_never_goes_back_and_does_not_follow_a_new_store_that_lost_most_of_it
     stream.transaction(1, None, &held, &content).await;
     assert_eq!(stream.ack().await.outcome(), Outcome::Applied);
 
-    let less = Content::of(&(listener("public") + &respond("/a", "x")));
+    let keys = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    keys.set_nonblocking(true).expect("a socket");
+    let issuer = format!(
+        "---\napiVersion: gateway/v1\nkind: TokenIssuer\nmetadata: {{ name: its }}\nspec: {{ issuer: its, jwksUri: 'http://{}/' }}\n",
+        keys.local_addr().expect("bound")
+    );
+    let less = Content::of(&(listener("public") + &respond("/a", "x") + &issuer));
     for (number, target, code) in
         [(2, cursor("e", 4, less.root()), "backwards"), (3, cursor("new", 9, less.root()), "epoch_shrink")]
     {
@@ -139,6 +145,8 @@ async fn it_never_goes_back_and_does_not_follow_a_new_store_that_lost_most_of_it
             (Outcome::Rejected, code, Some(&held))
         );
     }
+    let asked = keys.accept().map_err(|error| error.kind());
+    assert!(matches!(asked, Err(std::io::ErrorKind::WouldBlock)), "nothing of a refused store is followed");
     // A new store with most of it is followed, whatever its revision.
     let most = Content::of(&(listener("public") + &respond("/a", "x") + &respond("/b", "x")));
     let restored = cursor("new", 2, most.root());
