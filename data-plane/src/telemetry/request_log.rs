@@ -1,7 +1,7 @@
 //! The request log: one JSON object a line for each request, to standard output or a file; off by default.
 //!
 //! A worker writes its lines into a batch of its own, without locks or system calls, and hands it over once it is full
-//! or [`FLUSH_AFTER`] old. A thread of its own writes the batches out, so that a slow disk or reader never holds up a
+//! or `FLUSH_AFTER` old. A thread of its own writes the batches out, so that a slow disk or reader never holds up a
 //! request: what does not fit the bounded queue between them is dropped and counted.
 //!
 //! Invariant: the lines of one worker keep their order; a worker that ends hands over what it has, and the last handle
