@@ -13,6 +13,11 @@ pub(crate) async fn run(command: &SecretsCommand, client: &Client, output: &Outp
     match command {
         SecretsCommand::Rewrap => {
             let done: RewrapResponse = client.call(Method::POST, "/v1/secrets/rewrap", &[], None).await?;
+            if done.other_keys == 0 {
+                output.note(
+                    "the control plane that answered was given one master key only: nothing to replace",
+                );
+            }
             output
                 .say(format!("sealed with master key {}: {} were with another", done.master, done.data_keys))
         }

@@ -262,6 +262,9 @@ async fn the_master_key_is_replaced(stack: &mut Stack, pair: &Pair) -> anyhow::R
     stack.start_control_plane().await?;
     let fresh = stack.start_data_plane(stack.stream_address())?;
     served_with(pair, &[stack.listener(fresh, "default/secure").await?]).await?;
+    let again = stack.gatewayctl(&["secrets", "rewrap"]).await?;
+    let said = String::from_utf8_lossy(&again.stderr).into_owned();
+    assert!(again.status.success() && said.contains("one master key only"), "{said}");
     let same = stack.admin().apply(&[document(pair)]).await;
     assert!(same.is_ok(), "{same:?}");
     Ok(())
