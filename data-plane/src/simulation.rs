@@ -9,7 +9,7 @@ use gateway_engine::compile::Change;
 use gateway_proto::digest::{ItemHash, RootHash};
 use gateway_proto::field::{Violation, ViolationCode};
 use gateway_proto::kind::{Key, Kind};
-use gateway_proto::{FEATURE_BUCKETS, SYNC_PROTOCOL, wire};
+use gateway_proto::{SYNC_PROTOCOL, wire};
 use wire::data_plane_message::Message;
 
 use crate::apply::{ApplyError, Held, OnViolation, Refused, Scope, Update};
@@ -31,7 +31,7 @@ impl Simulated {
             node: node.to_owned(),
             group: "default".to_owned(),
             protocol: SYNC_PROTOCOL,
-            features: vec![FEATURE_BUCKETS.to_owned()],
+            features: words::features(),
             cursor: words::cursor(&self.held),
             parked: words::parked(&self.held),
             ..Default::default()

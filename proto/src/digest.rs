@@ -67,6 +67,11 @@ impl RootHash {
         RootHash(self.0.wrapping_sub(u128::from_le_bytes(item.0)))
     }
 
+    /// Its lower 64 bits: enough to tell that two ends that already trust each other speak of the same content.
+    pub const fn low(self) -> u64 {
+        self.0 as u64
+    }
+
     /// As it goes over the wire and into the store: little endian.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_le_bytes()

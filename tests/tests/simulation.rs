@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gateway_control_plane::publish::encode::{Frame, full_piece};
-use gateway_control_plane::publish::testing::Story;
+use gateway_control_plane::publish::testing::{EPOCH, Story};
 use gateway_control_plane::publish::{Cursor, View};
+use gateway_control_plane::sync::header::Header;
 use gateway_control_plane::sync::session::{Acknowledged, Content, Next, Session, Transaction};
 use gateway_data_plane::simulation::Simulated;
 use gateway_proto::digest::RootHash;
@@ -349,27 +350,18 @@ fn is_refused(refused: &BTreeSet<u8>, key: &Key) -> bool {
 
 /// A transaction as it goes over the wire.
 fn frames(transaction: &Transaction) -> Vec<wire::ControlPlaneMessage> {
-    let (pieces, buckets) = match &transaction.content {
-        Content::Full(view) => (all_pieces(|from| full_piece(view, None, from)), Vec::new()),
-        Content::Buckets(view, of) => {
-            let numbers = of.iter().map(|bucket| u32::try_from(bucket).expect("small"));
-            (all_pieces(|from| full_piece(view, Some(of), from)), numbers.collect())
-        }
-        Content::Shared(delta) => (delta.pieces.clone(), Vec::new()),
-        Content::Own(pieces) => (pieces.clone(), Vec::new()),
+    let pieces = match &transaction.content {
+        Content::Full(view) => all_pieces(|from| full_piece(view, None, from)),
+        Content::Buckets(view, of) => all_pieces(|from| full_piece(view, Some(of), from)),
+        Content::Shared(delta) => delta.pieces.clone(),
+        Content::Own(pieces) => pieces.clone(),
     };
     let pieces = if pieces.is_empty() { vec![Bytes::new()] } else { pieces };
-    let mut header = wire::Chunk {
-        transaction: transaction.number,
-        base: Some(transaction.base.map(Into::into).unwrap_or_default()),
-        target: Some(transaction.target.into()),
-        buckets,
-        ..Default::default()
-    };
+    // Every other one as to a data plane that takes them in full only.
+    let mut header = Header::of(transaction, (transaction.number % 2 == 0).then_some(EPOCH));
     let count = pieces.len();
     let frame = |(at, piece): (usize, Bytes)| {
-        let frame = Frame::Chunk { header: wire::Chunk { last: at + 1 == count, ..header.clone() }, piece };
-        header.buckets.clear();
+        let frame = Frame::Chunk { header: header.next(at + 1 == count), piece };
         let mut bytes = Vec::new();
         frame.encode(&mut bytes).expect("memory");
         wire::ControlPlaneMessage::decode(&*bytes).expect("a message")

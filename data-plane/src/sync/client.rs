@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_proto::{FEATURE_BUCKETS, SYNC_PROTOCOL, wire};
+use gateway_proto::{SYNC_PROTOCOL, wire};
 use rand::RngExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
@@ -330,7 +330,7 @@ impl Client {
             zone: self.identity.zone.clone(),
             build: self.identity.version.to_owned(),
             protocol: SYNC_PROTOCOL,
-            features: vec![FEATURE_BUCKETS.to_owned()],
+            features: words::features(),
             cursor: words::cursor(applier.held()),
             parked: words::parked(applier.held()),
             listeners: listeners(applier),

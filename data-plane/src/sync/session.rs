@@ -4,6 +4,7 @@
 //! bounded; a message out of place ends the stream (the next one starts with a fresh Hello and, if need be, a
 //! comparison of what both ends hold).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_proto::digest::RootHash;
@@ -65,8 +66,8 @@ pub(crate) enum ProtocolError {
     OutOfOrder { got: u64, last: u64 },
     #[error("the pieces of transaction {0} do not belong together")]
     Mixed(u64),
-    #[error("transaction {number} starts from revision {base}, which is not what is held")]
-    WrongBase { number: u64, base: u64 },
+    #[error("transaction {0} does not start from what is held")]
+    WrongBase(u64),
     #[error("transaction {0} is over {MAX_OBJECTS} objects or {MAX_BYTES} bytes")]
     TooLarge(u64),
 }
@@ -75,13 +76,15 @@ pub(crate) enum ProtocolError {
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     welcomed: bool,
+    /// History that the server named in its Welcome; stands for an epoch that is left out.
+    epoch: Arc<str>,
     last: u64,
     open: Option<Assembly>,
 }
 
 #[derive(Debug)]
 struct Assembly {
-    base: Option<wire::Cursor>,
+    base: Base,
     bytes: usize,
     transaction: Transaction,
 }
@@ -103,13 +106,15 @@ impl Session {
             Message::Welcome(_) if self.welcomed => Err(ProtocolError::WelcomedTwice),
             Message::Welcome(welcome) => {
                 self.welcomed = true;
+                self.epoch =
+                    welcome.head.as_ref().map_or_else(Arc::default, |head| head.epoch.as_str().into());
                 let heartbeat = welcome.heartbeat_ms.clamp(HEARTBEAT.0, HEARTBEAT.1);
                 Ok(Step::Welcome { mode: welcome.mode(), heartbeat: Duration::from_millis(heartbeat.into()) })
             }
             _ if !self.welcomed => Err(ProtocolError::NotWelcomed),
             Message::Chunk(chunk) => self.chunk(chunk, held),
             Message::Heartbeat(heartbeat) => {
-                let head = heartbeat.cursor.as_ref().map(cursor).transpose()?;
+                let head = heartbeat.cursor.as_ref().map(|head| self.cursor(head)).transpose()?;
                 let differs = head.is_some_and(|head| !refuses && diverges(&head, held));
                 Ok(if differs && self.open.is_none() { Step::Tell } else { Step::Wait })
             }
@@ -122,32 +127,16 @@ impl Session {
 
     fn chunk(&mut self, chunk: wire::Chunk, held: &Cursor) -> Result<Step, ProtocolError> {
         let number = chunk.transaction;
-        let target = cursor(chunk.target.as_ref().ok_or(ProtocolError::BadCursor)?)?;
-        let base = chunk.base.filter(|base| !base.epoch.is_empty());
         let mut open = match self.open.take() {
             Some(open) if open.transaction.number == number => {
-                if open.base != base || open.transaction.target != target {
+                // A brief server does not say again what the first piece said.
+                let target = chunk.target.as_ref().map(|target| self.cursor(target)).transpose()?;
+                if target.is_some_and(|it| open.transaction.target != it || open.base != Base::of(&chunk)) {
                     return Err(ProtocolError::Mixed(number));
                 }
                 open
             }
-            None if number > self.last => {
-                if let Some(base) = &base
-                    && cursor(base)? != *held
-                {
-                    return Err(ProtocolError::WrongBase { number, base: base.revision });
-                }
-                let buckets = chunk.buckets.iter().filter_map(|bucket| usize::try_from(*bucket).ok());
-                let scope = match &base {
-                    None => Scope::Full,
-                    Some(_) if chunk.buckets.is_empty() => Scope::Delta,
-                    Some(_) => Scope::Buckets(Box::new(buckets.collect())),
-                };
-                let allow_shrink = chunk.allow_shrink;
-                let transaction =
-                    Transaction { number, scope, target, allow_shrink, ..Transaction::default() };
-                Assembly { base, bytes: 0, transaction }
-            }
+            None if number > self.last => self.begin(&chunk, held)?,
             _ => return Err(ProtocolError::OutOfOrder { got: number, last: self.last }),
         };
         self.last = number;
@@ -164,6 +153,59 @@ impl Session {
         self.open = Some(open);
         Ok(Step::Wait)
     }
+
+    fn begin(&self, chunk: &wire::Chunk, held: &Cursor) -> Result<Assembly, ProtocolError> {
+        let number = chunk.transaction;
+        let target = self.cursor(chunk.target.as_ref().ok_or(ProtocolError::BadCursor)?)?;
+        let base = Base::of(chunk);
+        let is_held = match &base {
+            Base::Nothing => true,
+            Base::Full(base) => self.cursor(base)? == *held,
+            Base::Brief(sum) => held.epoch == self.epoch && held.root.low() == *sum,
+        };
+        if !is_held {
+            return Err(ProtocolError::WrongBase(number));
+        }
+        let buckets = chunk.buckets.iter().filter_map(|bucket| usize::try_from(*bucket).ok());
+        let scope = match &base {
+            Base::Nothing => Scope::Full,
+            _ if chunk.buckets.is_empty() => Scope::Delta,
+            _ => Scope::Buckets(Box::new(buckets.collect())),
+        };
+        let allow_shrink = chunk.allow_shrink;
+        let transaction = Transaction { number, scope, target, allow_shrink, ..Transaction::default() };
+        Ok(Assembly { base, bytes: 0, transaction })
+    }
+
+    /// A point in a history that is named, or was by the Welcome.
+    fn cursor(&self, cursor: &wire::Cursor) -> Result<Cursor, ProtocolError> {
+        let root = RootHash::from_slice(&cursor.root_hash).ok_or(ProtocolError::BadCursor)?;
+        let is_left_out = cursor.epoch.is_empty();
+        let epoch = if is_left_out { Arc::clone(&self.epoch) } else { cursor.epoch.as_str().into() };
+        if epoch.is_empty() {
+            return Err(ProtocolError::BadCursor);
+        }
+        Ok(Cursor { epoch, revision: cursor.revision, root })
+    }
+}
+
+/// What a transaction starts from, as its first piece says.
+#[derive(Debug, PartialEq)]
+enum Base {
+    Nothing,
+    Full(wire::Cursor),
+    /// The low half of the root hash.
+    Brief(u64),
+}
+
+impl Base {
+    fn of(chunk: &wire::Chunk) -> Self {
+        match (&chunk.base, chunk.base_sum) {
+            (_, Some(sum)) => Base::Brief(sum),
+            (Some(base), None) if !base.epoch.is_empty() => Base::Full(base.clone()),
+            (_, None) => Base::Nothing,
+        }
+    }
 }
 
 fn size(upsert: &wire::Upsert) -> usize {
@@ -172,14 +214,6 @@ fn size(upsert: &wire::Upsert) -> usize {
 
 fn diverges(head: &Cursor, held: &Cursor) -> bool {
     head.epoch == held.epoch && head.revision == held.revision && head.root != held.root
-}
-
-fn cursor(cursor: &wire::Cursor) -> Result<Cursor, ProtocolError> {
-    let root = RootHash::from_slice(&cursor.root_hash).ok_or(ProtocolError::BadCursor)?;
-    if cursor.epoch.is_empty() {
-        return Err(ProtocolError::BadCursor);
-    }
-    Ok(Cursor { epoch: cursor.epoch.as_str().into(), revision: cursor.revision, root })
 }
 
 #[cfg(test)]

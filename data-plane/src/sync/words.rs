@@ -2,13 +2,18 @@
 
 use std::time::Duration;
 
-use gateway_proto::wire;
+use gateway_proto::{FEATURE_BRIEF, FEATURE_BUCKETS, wire};
 use wire::ack_outcome::Value as Outcome;
 
 use crate::apply::{ApplyError, Held, Reject};
 
 /// Refusals that are told with their reasons: a control plane keeps no more of one data plane.
 const MAX_REASONS: usize = 1_000;
+
+/// What this version is able to do beyond the first.
+pub(crate) fn features() -> Vec<String> {
+    [FEATURE_BUCKETS, FEATURE_BRIEF].map(str::to_owned).into()
+}
 
 /// Where what is held stands; none: nothing is held.
 pub(crate) fn cursor(held: &Held) -> Option<wire::Cursor> {

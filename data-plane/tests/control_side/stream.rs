@@ -1,10 +1,10 @@
 //! The stream, with the test as control plane.
 
 use gateway_data_plane::run;
-use gateway_proto::FEATURE_BUCKETS;
 use gateway_proto::buckets::Buckets;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
+use gateway_proto::{FEATURE_BRIEF, FEATURE_BUCKETS};
 use tonic::transport::Identity;
 use wire::ack_outcome::Value as Outcome;
 use wire::control_plane_message::Message;
@@ -208,7 +208,7 @@ async fn another_content_at_the_same_revision_is_told_compared_and_mended() {
     let mut control = ControlPlane::start().await;
     let running = run(control.config(&dir)).await.expect("it starts");
     let mut stream = control.accept().await;
-    assert_eq!(stream.hello.features, [FEATURE_BUCKETS]);
+    assert_eq!(stream.hello.features, [FEATURE_BUCKETS, FEATURE_BRIEF]);
     stream.welcome(Mode::Full, SELDOM).await;
     let routes = ["/stays", "/wrong"].map(|path| respond(path, "x")).concat();
     let content = Content::of(&(listener("public") + &routes));

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use gateway_proto::SYNC_PROTOCOL;
 use gateway_proto::buckets::BucketSet;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
+use gateway_proto::{FEATURE_BRIEF, SYNC_PROTOCOL};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::{Status, Streaming};
+use uuid::Uuid;
 use wire::control_plane_message::Message as Say;
 use wire::data_plane_message::Message as Hear;
 
@@ -26,6 +27,7 @@ use crate::nodes::Ticket;
 use crate::nodes::report::MAX_LISTENERS;
 use crate::publish::encode::{Frame, full_piece};
 use crate::publish::{Cursor, View, Views};
+use crate::sync::header::Header;
 use crate::sync::session::{Acknowledged, Content, HEARTBEAT_MS, Next, Session, Transaction};
 
 /// Time to say Hello.
@@ -54,6 +56,8 @@ struct Talk<'a> {
     ticket: Ticket,
     group: String,
     session: Session,
+    /// The epoch that its Welcome named, if it takes brief headers.
+    said: Option<Uuid>,
     view: Arc<View>,
     /// Small messages to be sent before anything else; never more than a few.
     small: VecDeque<Say>,
@@ -68,7 +72,7 @@ struct Talk<'a> {
 
 /// A transaction on its way.
 struct Sending {
-    header: wire::Chunk,
+    header: Header,
     source: Source,
     /// A place among the large transfers, given back with the last piece.
     _place: Option<Place>,
@@ -114,11 +118,13 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketA
     tracing::info!(node = hello.node, group = hello.group, %from, mode = welcome.mode().as_str_name(), "data plane connected");
     streams.metrics.streams.inc();
     let now = Instant::now();
+    let is_brief = hello.features.iter().any(|feature| feature == FEATURE_BRIEF);
     let mut talk = Talk {
         streams,
         ticket,
         group: hello.group,
         session,
+        said: is_brief.then(|| view.head().epoch),
         view,
         small: VecDeque::from([Say::Welcome(welcome)]),
         sending: None,
@@ -268,6 +274,7 @@ impl Talk<'_> {
 
     fn begin(&mut self, next: Transaction) {
         let from = Key::new(Kind::ALL[0], "", "");
+        let header = Header::of(&next, self.said);
         let (mode, source) = match next.content {
             Content::Full(view) => ("full", Source::View { view, of: None, from }),
             Content::Buckets(view, of) => ("buckets", Source::View { view, of: Some(of), from }),
@@ -276,18 +283,6 @@ impl Talk<'_> {
         };
         self.streams.metrics.pushes.with_label_values(&[mode]).inc();
         self.progress = Instant::now();
-        let buckets = match &source {
-            Source::View { of: Some(of), .. } => of.iter().filter_map(|it| u32::try_from(it).ok()).collect(),
-            Source::View { .. } | Source::Pieces(_) => Vec::new(),
-        };
-        let header = wire::Chunk {
-            transaction: next.number,
-            base: Some(next.base.map(Into::into).unwrap_or_default()),
-            target: Some(next.target.into()),
-            buckets,
-            allow_shrink: next.allow_shrink,
-            ..Default::default()
-        };
         let _place = match std::mem::replace(&mut self.turn, Turn::None) {
             Turn::Had(mut place) => {
                 place.begin();
@@ -306,8 +301,7 @@ impl Talk<'_> {
             None => {
                 let sending = self.sending.as_mut()?;
                 let (piece, last) = sending.piece();
-                let header = wire::Chunk { last, ..sending.header.clone() };
-                sending.header.buckets.clear();
+                let header = sending.header.next(last);
                 if last {
                     self.sending = None;
                     self.sent = Instant::now();

@@ -117,7 +117,7 @@ fn a_message_out_of_place_ends_the_stream() {
 
     for base in [at(5), rooted(1, 7)] {
         let foreign = welcomed().receive(chunk(1, Some(&base), &at(6), b"a", true), &at(1), false);
-        assert_eq!(foreign, Err(ProtocolError::WrongBase { number: 1, base: base.revision }));
+        assert_eq!(foreign, Err(ProtocolError::WrongBase(1)));
     }
     let mut no_target = chunk(1, None, &at(2), b"a", true);
     if let Some(Message::Chunk(chunk)) = &mut no_target.message {
@@ -149,4 +149,39 @@ fn a_server_that_goes_away_says_within_which_time_to_leave() {
 fn what_a_later_version_sends_is_passed_over() {
     let empty = wire::ControlPlaneMessage { message: None };
     assert_eq!(welcomed().receive(empty, &at(1), false), Ok(Step::Wait));
+}
+
+#[test]
+fn a_brief_transaction_starts_from_what_the_low_half_of_a_root_says() {
+    let welcome = |epoch: &str| {
+        let head = Some(wire::Cursor { epoch: epoch.into(), ..Default::default() });
+        message(Message::Welcome(wire::Welcome { head, ..Default::default() }))
+    };
+    let piece = |sum: Option<u64>, last| wire::Chunk {
+        transaction: 1,
+        base_sum: sum,
+        target: Some(wire::Cursor { epoch: String::new(), ..(&rooted(5, 8)).into() }),
+        upserts: vec![wire::Upsert::default()],
+        last,
+        ..Default::default()
+    };
+    let receive = |of: &str, chunks: Vec<wire::Chunk>| {
+        let mut session = Session::default();
+        session.receive(welcome(of), &rooted(4, 7), false).unwrap();
+        let chunks = chunks.into_iter().map(|chunk| message(Message::Chunk(chunk)));
+        chunks.map(|chunk| session.receive(chunk, &rooted(4, 7), false)).last().unwrap()
+    };
+    let sum = Some(rooted(4, 7).root.low());
+    let later = wire::Chunk { target: None, ..piece(None, true) };
+    let step = receive("e", vec![piece(sum, false), later]);
+    let Ok(Step::Apply(whole)) = step else { panic!("the last piece completes it: {step:?}") };
+    assert_eq!((whole.scope, whole.target, whole.upserts.len()), (Scope::Delta, rooted(5, 8), 2));
+
+    let Ok(Step::Apply(whole)) = receive("e", vec![piece(None, true)]) else { panic!("it is whole") };
+    assert_eq!(whole.scope, Scope::Full, "from nothing");
+    assert_eq!(receive("e", vec![piece(Some(1), true)]), Err(ProtocolError::WrongBase(1)));
+    assert_eq!(receive("other", vec![piece(sum, true)]), Err(ProtocolError::WrongBase(1)));
+    assert_eq!(receive("", vec![piece(sum, true)]), Err(ProtocolError::BadCursor));
+    let mixed = receive("e", vec![piece(sum, false), piece(Some(1), true)]);
+    assert_eq!(mixed, Err(ProtocolError::Mixed(1)));
 }
