@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Messages with secrets of their own: `secret.rs` prints them without.
 const SECRETIVE: [&str; 3] = ["CertificateSpec", "TokenIssuerSpec", "SecretValue"];
 
-const SYNC: [&str; 26] = [
+const SYNC: [&str; 29] = [
     "Cursor",
     "ObjectRef",
     "DataPlaneMessage",
@@ -59,6 +59,9 @@ const SYNC: [&str; 26] = [
     "Drain",
     "Compare",
     "Buckets",
+    "CredentialsHeld",
+    "CompareCredentials",
+    "CredentialsChunk",
     "SyncMode.Value",
     "AckOutcome.Value",
     "EndpointState.Value",

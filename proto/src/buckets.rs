@@ -43,6 +43,13 @@ impl Buckets {
         *sum = sum.minus(item);
     }
 
+    /// Sets the sum of a bucket; a number that is none of a bucket is passed over.
+    pub fn set(&mut self, bucket: usize, sum: RootHash) {
+        if let Some(there) = self.0.get_mut(bucket) {
+            *there = sum;
+        }
+    }
+
     /// As they go over the wire.
     pub fn to_bytes(&self) -> Vec<u8> {
         self.0.iter().flat_map(|sum| sum.to_bytes()).collect()

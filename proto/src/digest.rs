@@ -72,6 +72,12 @@ impl RootHash {
         self.0 as u64
     }
 
+    /// Of two scopes that have nothing in common.
+    #[must_use]
+    pub const fn joined(self, other: RootHash) -> Self {
+        RootHash(self.0.wrapping_add(other.0))
+    }
+
     /// As it goes over the wire and into the store: little endian.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0.to_le_bytes()

@@ -4,6 +4,7 @@
 
 pub mod admin;
 pub mod buckets;
+pub mod credential;
 pub mod digest;
 pub mod field;
 pub mod kind;

@@ -193,7 +193,8 @@ async fn a_data_plane_that_refuses_a_great_deal_is_not_cut_off() {
     node.held.parked = refused.map(|(key, hash)| (key, ItemHash(hash))).collect();
     let hello = hello("one", "default", &node.held);
     assert!(hello.encoded_len() > 8 << 20);
-    let heartbeat = wire::Heartbeat { cursor: hello.cursor.clone(), parked: hello.parked.clone() };
+    let heartbeat =
+        wire::Heartbeat { cursor: hello.cursor.clone(), parked: hello.parked.clone(), ..Default::default() };
     let mut node = DataPlane::say_hello(plane.running.stream, hello, node.held).await.expect("welcome");
     node.say(Say::Heartbeat(heartbeat)).await;
     plane.admin.apply(&[labelled("a", "b", upstream("users"))]).await;
@@ -308,7 +309,7 @@ async fn a_data_plane_that_holds_something_else_is_counted_and_sent_everything()
     node.reach(1).await;
     let mut cursor = node.held.cursor.clone().expect("set");
     cursor.root_hash = vec![1; 16];
-    node.say(Say::Heartbeat(wire::Heartbeat { cursor: Some(cursor), parked: Vec::new() })).await;
+    node.say(Say::Heartbeat(wire::Heartbeat { cursor: Some(cursor), ..Default::default() })).await;
     assert!(node.receive().await.full);
     let metrics = plane.admin.get("/metrics").await.text;
     for line in [
@@ -341,7 +342,7 @@ async fn what_came_apart_is_compared_and_mended_without_sending_everything() {
         node.held.items[&Key::new(Kind::Route, "default", "r8")].clone(),
     );
     let cursor = node.spoilt();
-    node.say(Say::Heartbeat(wire::Heartbeat { cursor, parked: Vec::new() })).await;
+    node.say(Say::Heartbeat(wire::Heartbeat { cursor, ..Default::default() })).await;
     node.answer_comparison().await;
     let mended = node.receive().await;
     assert!(!mended.full && (1..20).contains(&mended.upserts.len()), "{} objects", mended.upserts.len());

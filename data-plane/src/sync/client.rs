@@ -334,6 +334,7 @@ impl Client {
             cursor: words::cursor(applier.held()),
             parked: words::parked(applier.held()),
             listeners: listeners(applier),
+            credentials: None,
         }
     }
 }

@@ -122,6 +122,8 @@ impl Session {
             Message::Drain(drain) => Ok(Step::Leave(Duration::from_millis(drain.within_ms.into()))),
             // Discovery is not in this version, and without it a server has none to send.
             Message::Endpoints(_) => Ok(Step::Wait),
+            // We do not say that we need any.
+            Message::Credentials(_) | Message::CompareCredentials(_) => Ok(Step::Wait),
         }
     }
 

@@ -217,7 +217,7 @@ async fn another_content_at_the_same_revision_is_told_compared_and_mended() {
     let public = stream.ack().await.listeners[0].address.parse().expect("an address");
     let right = Content::of(&(listener("public") + &respond("/stays", "x")));
     let head = cursor("e", 1, right.root());
-    let beat = wire::Heartbeat { cursor: Some(head.clone()), parked: Vec::new() };
+    let beat = wire::Heartbeat { cursor: Some(head.clone()), ..Default::default() };
     stream.send(Message::Heartbeat(beat)).await;
     let Some(Said::Heartbeat(told)) = stream.next().await else { panic!("it does not wait for its turn") };
     assert_eq!(told.cursor.as_ref(), Some(&held));

@@ -332,6 +332,8 @@ impl Talk<'_> {
                 let taken = self.session.compared(&buckets);
                 taken.map_err(|error| Status::failed_precondition(error.to_string()))?;
             }
+            // None are sent yet.
+            Some(Hear::Credentials(_)) => {}
             Some(Hear::Hello(_)) => return Err(Status::failed_precondition("Hello is said once")),
             // A message of a later version: not for us.
             None => {}
@@ -378,7 +380,7 @@ impl Talk<'_> {
             return Err(Status::deadline_exceeded(reason));
         }
         if self.small.is_empty() {
-            let heartbeat = wire::Heartbeat { cursor: Some(self.view.head().into()), parked: Vec::new() };
+            let heartbeat = wire::Heartbeat { cursor: Some(self.view.head().into()), ..Default::default() };
             if !has_output {
                 self.progress = Instant::now();
             }

@@ -32,7 +32,11 @@ impl Node {
     }
 
     fn heartbeat(&self) -> wire::Heartbeat {
-        wire::Heartbeat { cursor: self.cursor.map(Into::into), parked: self.wire_parked() }
+        wire::Heartbeat {
+            cursor: self.cursor.map(Into::into),
+            parked: self.wire_parked(),
+            ..Default::default()
+        }
     }
 
     fn wire_parked(&self) -> Vec<wire::Parked> {
@@ -404,7 +408,7 @@ fn an_ack_that_does_not_lead_to_the_target_is_a_divergence_but_no_endless_resend
     ack.cursor.as_mut().expect("set").root_hash = vec![1; 16];
     assert_eq!(session.ack(&ack), Ok(Acknowledged::Diverged));
     assert!(send(&mut session, &story.view).is_none(), "the heartbeat decides");
-    let wrong = wire::Heartbeat { cursor: ack.cursor, parked: Vec::new() };
+    let wrong = wire::Heartbeat { cursor: ack.cursor, ..Default::default() };
     assert!(session.heartbeat(&wrong, &story.view));
     assert!(matches!(send(&mut session, &story.view).expect("everything").content, Content::Full(_)));
 }

@@ -19,7 +19,7 @@ fn welcome() -> wire::ControlPlaneMessage {
 }
 
 fn heartbeat(head: &Cursor) -> wire::ControlPlaneMessage {
-    message(Message::Heartbeat(wire::Heartbeat { cursor: Some(head.into()), parked: Vec::new() }))
+    message(Message::Heartbeat(wire::Heartbeat { cursor: Some(head.into()), ..Default::default() }))
 }
 
 fn chunk(
