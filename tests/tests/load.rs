@@ -144,6 +144,7 @@ async fn the_driver_prints_a_table_and_writes_it_as_json() -> anyhow::Result<()>
     let output = Command::new(run)
         .args([
             "--peers=",
+            "--floor",
             "--variants=plain,newconn,policies,growth",
             "--rounds=1",
             "--minutes=0.01",
@@ -174,6 +175,11 @@ async fn the_driver_prints_a_table_and_writes_it_as_json() -> anyhow::Result<()>
         let row = table.lines().find(|line| line.starts_with(&format!("| {variant} |")));
         assert!(row.is_some_and(|row| row.matches('|').count() == 6), "{table}");
     }
+    for variant in ["plain", "newconn"] {
+        let floor = &written["variants"][variant]["cells"]["floor"][0];
+        assert_eq!((&floor["errors"], floor["perSecond"].as_f64() > Some(0.0)), (&0.into(), true), "{said}");
+    }
+    assert_eq!(table.lines().filter(|line| line.starts_with("| floor |")).count(), 2, "{table}");
     let grown = &written["variants"]["growth"]["cells"]["ours"][0];
     let samples = grown["memory"].as_array().map(Vec::len);
     assert!(samples > Some(20) && grown["errors"] == 0, "looked at many times: {grown}");

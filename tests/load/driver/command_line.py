@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import peers
+from peers.floor import Floor
 from peers.gateway import Gateway
 
 from . import machine, process, report, syscalls
@@ -67,6 +68,7 @@ def arguments(argv):
     add("--fetch", action="store_true", help="only bring the peers into the cache")
     add("--ours", metavar="PROGRAM", help="a data plane that is already built, instead of building one")
     add("--also", metavar="NAME=PROGRAM", action="append", default=[], help="another build of ours to compare with")
+    add("--floor", action="store_true", help="also pass bytes on without a look: what the system alone costs")
     add("--load", metavar="PROGRAM", help="a gateway-load that is already built")
     add("--control-plane", metavar="PROGRAM", help="a control plane that is already built (churn)")
     parsed = parser.parse_args(argv)
@@ -74,7 +76,7 @@ def arguments(argv):
     parsed.peers = _chosen(parser, "peer", parsed.peers, everyone)
     if parsed.rounds < 1 or parsed.seconds <= 0 or parsed.minutes <= 0:
         parser.error("--rounds, --seconds and --minutes must be positive")
-    taken = {OURS, *everyone}
+    taken = {OURS, Floor.name, *everyone}
     for other in parsed.also:
         name, _, program = other.partition("=")
         if not name or not program:
@@ -106,6 +108,7 @@ def main(argv=None):
     ours, load, control_plane = build(options)
     process.nice = options.nice
     contestants = [ours, *others(options)]
+    contestants += [Floor(load)] if options.floor else []
     contestants += [peer for name, peer in peers.every().items() if name in options.peers and name not in missing]
     counting = syscalls.way() if options.syscalls == "auto" else options.syscalls
     with tempfile.TemporaryDirectory(prefix="gateway-load-") as certificates:
@@ -221,7 +224,7 @@ def prepare(bench, contestants, variant, options, into):
     elif options.rate:
         into["rate"] = options.rate if options.paced_seconds else None
     elif capacities:
-        own = {peer.name for peer in contestants if isinstance(peer, Gateway)}
+        own = capacities.keys() - peers.every().keys()
         into["rate"] = fixed_rate(capacities, own)
 
 

@@ -5,6 +5,7 @@ import statistics
 from .variants import VARIANTS
 
 OURS = "ours"
+FLOOR = "floor"
 # When more than this share of the requests of the latency phase were never sent, its latencies are those of a queue.
 TOO_MUCH = 0.01
 # When other processes took more than this share of the machine while a proxy was measured, its figures are too high.
@@ -138,7 +139,7 @@ def markdown(results):
         f"# Side-by-side benchmark, commit {results['commit']}",
         "",
         f"{machine['processor']}, {machine['cores']} cores, {machine['memoryGiB']} GiB, Linux {machine['kernel']}, "
-        f"load {machine['loadBefore']:.1f} before. Mode {settings['mode']}, medians of {settings['rounds']} interleaved "
+        f"TCP {machine['congestionControl']}, load {machine['loadBefore']:.1f} before. Mode {settings['mode']}, medians of {settings['rounds']} interleaved "
         f"rounds of {settings['seconds']:g} s. System calls: {settings['syscalls'] or 'not counted'}.",
         "",
         f"{versions}.",
@@ -165,6 +166,8 @@ def summary(results):
             f"{'pass' if check['holds'] else '**miss**'} {check['what']} {number(check['value'], 2)} ({check['target']})"
             for check in verdicts(name, cells)
         ]
+        if theirs and (floor := median(cells.get(FLOOR, []), key)):
+            checks.append(f"nobody can pass {theirs / floor:.2f}: the system alone costs {floor:.1f} (floor)")
         noisy = [peer for peer, rounds in cells.items() if sum(cell["errors"] for cell in rounds)]
         if noisy:
             checks.append(f"**errors: {', '.join(noisy)}**")

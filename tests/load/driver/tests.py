@@ -22,7 +22,14 @@ def cell(cpu, p50=100, p99=200, **more):
 
 def results(cells, name="plain"):
     return {
-        "machine": {"processor": "p", "cores": 2, "memoryGiB": 1, "kernel": "6", "loadBefore": 0.0},
+        "machine": {
+            "processor": "p",
+            "cores": 2,
+            "memoryGiB": 1,
+            "kernel": "6",
+            "congestionControl": "cubic",
+            "loadBefore": 0.0,
+        },
         "commit": "abc",
         "versions": {"ours": "this commit", "nginx": "1.30"},
         "about": {},
@@ -60,6 +67,11 @@ class Report(unittest.TestCase):
         self.assertTrue(ratio["holds"])
         self.assertEqual(report.best(cells, "cpu"), ("nginx", 15))
         self.assertEqual(report.spread(cells, "nginx", "cpu"), "(0.17–9.00)")
+
+    def test_the_floor_is_no_peer_and_bounds_the_ratio(self):
+        cells = {"ours": [cell(12)], "nginx": [cell(15)], "floor": [cell(10)]}
+        self.assertAlmostEqual(self.verdicts(cells)["CPU ratio"]["value"], 15 / 12)
+        self.assertIn("nobody can pass 1.50: the system alone costs 10.0 (floor)", report.markdown(results(cells)))
 
     def test_latency_may_equal_the_best_p50_and_exceed_the_best_p99_by_a_tenth(self):
         peer = {"nginx": [cell(20, p50=100, p99=200)]}

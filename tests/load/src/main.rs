@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 mod connection;
+mod forward;
 mod generate;
 mod histogram;
 mod http1;
@@ -31,6 +32,8 @@ struct Arguments {
 enum Command {
     /// Answer every request with the same body, on connections that stay open
     Origin(origin::Settings),
+    /// Pass bytes on between clients and one target, looking at nothing: what the system alone costs
+    Forward(forward::Settings),
     /// Send requests and print what came back
     Generate(generate::Settings),
     /// Write a self-signed P-256 certificate for localhost: cert.pem, key.pem, and both in one file, both.pem
@@ -44,6 +47,7 @@ enum Command {
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Origin(settings) => origin::run(&settings),
+        Command::Forward(settings) => forward::run(&settings),
         Command::Generate(settings) => generate::run(settings),
         Command::Certificate { directory } => certificate(&directory),
     }
