@@ -19,14 +19,17 @@ use baseline::Baseline;
 const BASELINE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/baseline.toml");
 /// Where collecting begins and ends: callgrind is told this name.
 const COUNTED: &str = "*counted_by_the_guard*";
+/// A whole request in the program that deploy/build makes.
+const SHIPPED: &str = "request/shipped";
 
 fn main() -> anyhow::Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => Baseline::read(Path::new(BASELINE))?.check(&measure()?),
-        ["--write"] => Baseline::write(Path::new(BASELINE), &measure()?),
+        [] => Baseline::read(Path::new(BASELINE))?.without(SHIPPED).check(&measure()?),
+        ["--shipped"] => Baseline::read(Path::new(BASELINE))?.check(&measure_with_shipped()?),
+        ["--write"] => Baseline::write(Path::new(BASELINE), &measure_with_shipped()?),
         ["part", name] => parts::run(name),
-        _ => bail!("usage: tests/guard/run [--write]"),
+        _ => bail!("usage: tests/guard/run [--shipped | --write]"),
     }
 }
 
@@ -45,6 +48,17 @@ fn measure() -> anyhow::Result<Vec<(String, u64)>> {
     }
     let data_plane = program.with_file_name("gateway-data-plane");
     counts.push(("request/plain".to_owned(), whole::instructions(&data_plane, folder.path())?));
+    Ok(counts)
+}
+
+/// The same, and a whole request in the program as it is shipped.
+fn measure_with_shipped() -> anyhow::Result<Vec<(String, u64)>> {
+    let mut counts = measure()?;
+    let program = std::env::current_exe().context("cannot find this program")?;
+    let target = program.ancestors().nth(2).context("this program is not in a target folder")?;
+    let folder = tempfile::tempdir().context("cannot make a folder")?;
+    let shipped = whole::instructions(&target.join("shipped/gateway-data-plane"), folder.path())?;
+    counts.push((SHIPPED.to_owned(), shipped));
     Ok(counts)
 }
 

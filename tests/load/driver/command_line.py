@@ -146,16 +146,18 @@ def main(argv=None):
 
 
 def build(options):
-    """Our programs as they are shipped: only what the variants need."""
-    programs = {"gateway-data-plane": options.ours, "gateway-load": options.load}
+    """Our programs as they are shipped (deploy/build), and the load: only what the variants need and nobody gave."""
+    shipped = {"gateway-data-plane": options.ours}
     if any(VARIANTS[name].changes for name in options.variants):
-        programs["gateway-control-plane"] = options.control_plane
-    missing = [word for name, program in programs.items() if not program for word in ("-p", name)]
-    if missing:
-        subprocess.run(["cargo", "build", "--profile", "dist", "--locked", *missing], cwd=ROOT, check=True)
-    built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
-    found = {name: Path(program or built / name).resolve() for name, program in programs.items()}
-    return Gateway(found["gateway-data-plane"]), found["gateway-load"], found.get("gateway-control-plane")
+        shipped["gateway-control-plane"] = options.control_plane
+    if missing := [name for name, program in shipped.items() if not program]:
+        subprocess.run([ROOT / "deploy/build", *missing], check=True)
+    if not options.load:
+        subprocess.run(["cargo", "build", "--profile", "dist", "--locked", "-p", "gateway-load"], cwd=ROOT, check=True)
+    built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    found = {name: Path(program or built / "shipped" / name).resolve() for name, program in shipped.items()}
+    load = Path(options.load or built / "dist/gateway-load").resolve()
+    return Gateway(found["gateway-data-plane"]), load, found.get("gateway-control-plane")
 
 
 def others(options):
