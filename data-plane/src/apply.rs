@@ -257,15 +257,17 @@ impl Applier {
     /// that it must not shrink with; what is refused is never followed or bound.
     async fn build(
         &mut self,
-        mut left: BTreeMap<Key, Change>,
+        left: BTreeMap<Key, Change>,
         on: OnViolation,
         of: Option<&Arc<str>>,
     ) -> Result<Built, ApplyError> {
         let mut given_up = BTreeMap::new();
+        // Lent to the thread that compiles: a full sync is not to be held twice.
+        let mut left = Arc::new(left);
         loop {
             let held = self.held.clone();
-            let (changes, refused) = (left.clone(), given_up.clone());
-            let built = blocking(move || held.build(changes, refused)).await;
+            let (changes, refused) = (Arc::clone(&left), given_up.clone());
+            let built = blocking(move || held.build(&changes, refused)).await;
             if on == OnViolation::Refuse && given_up.is_empty() && !built.refused.is_empty() {
                 let violations = built.refused.into_values().flat_map(|refused| refused.violations);
                 return Err(ApplyError::Violations(violations.collect()));
@@ -279,7 +281,7 @@ impl Applier {
                 return Ok(built);
             }
             for violation in failed {
-                let Some(change) = left.remove(&violation.object) else { continue };
+                let Some(change) = Arc::make_mut(&mut left).remove(&violation.object) else { continue };
                 given_up.insert(violation.object.clone(), Refused { change, violations: vec![violation] });
             }
         }

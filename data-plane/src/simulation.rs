@@ -82,7 +82,7 @@ impl Simulated {
     pub fn spoil(&mut self) {
         let Some(key) = self.items().into_keys().find(|key| key.kind == Kind::Route) else { return };
         let (epoch, revision) = (self.held.cursor().epoch.clone(), self.held.cursor().revision);
-        let built = self.held.build([(key.clone(), Change::Delete(key))].into(), BTreeMap::new());
+        let built = self.held.build(&[(key.clone(), Change::Delete(key))].into(), BTreeMap::new());
         self.held.take(built, Vec::new(), epoch, revision);
     }
 
@@ -130,7 +130,7 @@ impl Simulated {
             (key, Refused { change, violations: vec![violation] })
         });
         let refused = refused.collect();
-        let built = self.held.build(changes, refused);
+        let built = self.held.build(&changes, refused);
         if !update.allow_shrink {
             self.held.check_shrink(&update.epoch, &built.compiled.engine)?;
         }

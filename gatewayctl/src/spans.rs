@@ -68,8 +68,8 @@ fn finding(fault: Fault, documents: &[Document], class: Class) -> ManifestError 
     };
     let (file, at) = match document {
         Some(document) => {
-            let source = document.source();
-            (source.name().to_owned(), Some(document.excerpt(&fault.field)))
+            let written = &document.written;
+            (written.source().name().to_owned(), Some(written.excerpt(&fault.field)))
         }
         None => ("on the server".to_owned(), None),
     };

@@ -98,18 +98,32 @@ impl Changed {
 /// # Errors
 /// Every violation found; `previous` holds on.
 pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<Violation>> {
+    make(previous, changes.into_iter().map(|change| (change.key(), Content::Own(change.into()))).collect())
+}
+
+/// The same of changes that the caller keeps: each is copied when its turn comes, so that they are never held twice.
+///
+/// # Errors
+/// As [`compile`].
+pub fn compile_lent<'c>(
+    previous: &Engine,
+    changes: impl IntoIterator<Item = &'c Change>,
+) -> Result<Compiled, Vec<Violation>> {
+    make(previous, changes.into_iter().map(|change| (change.key(), Content::Lent(change))).collect())
+}
+
+fn make(previous: &Engine, mut batch: Vec<(Key, Content<'_>)>) -> Result<Compiled, Vec<Violation>> {
     let mut violations = Vec::new();
-    let mut batch = gather(changes, &mut violations);
+    sort(&mut batch, &mut violations);
     let mut draft = Draft::of(previous);
     let deleted: Vec<Key> =
-        batch.iter().filter(|(_, content)| content.is_none()).map(|(key, _)| key.clone()).collect();
+        batch.iter().filter(|(_, content)| content.is_deletion()).map(|(key, _)| key.clone()).collect();
     draft.delete(&deleted);
     for kind in ORDER {
         // Sorted by kind first: those of one lie together.
         let from = batch.partition_point(|(key, _)| key.kind < kind);
         for (key, content) in batch[from..].iter_mut().take_while(|(key, _)| key.kind == kind) {
-            if let Some(content) = content.take() {
-                let (resource, secrets) = *content;
+            if let Some((resource, secrets)) = std::mem::take(content).taken() {
                 violations.extend(draft.upsert(key.clone(), resource, secrets));
             }
         }
@@ -127,23 +141,41 @@ pub fn compile(previous: &Engine, changes: Vec<Change>) -> Result<Compiled, Vec<
     Ok(Compiled { engine, warnings, changed })
 }
 
-/// What becomes of an object: its content, or nothing.
-type Content = Option<Box<(Resource, Secrets)>>;
+/// What becomes of an object, until it is made.
+#[derive(Default)]
+enum Content<'c> {
+    #[default]
+    Taken,
+    Own(Box<Change>),
+    Lent(&'c Change),
+}
+
+impl Content<'_> {
+    fn is_deletion(&self) -> bool {
+        match self {
+            Content::Taken => false,
+            Content::Own(change) => matches!(**change, Change::Delete(_)),
+            Content::Lent(change) => matches!(change, Change::Delete(_)),
+        }
+    }
+
+    /// What is to be put in, if anything is.
+    fn taken(self) -> Option<(Resource, Secrets)> {
+        let change = match self {
+            Content::Taken => return None,
+            Content::Own(change) => *change,
+            Content::Lent(change) => change.clone(),
+        };
+        match change {
+            Change::Upsert(resource) => Some((resource, Secrets::none())),
+            Change::Sealed(resource, secrets) => Some((resource, secrets)),
+            Change::Delete(_) => None,
+        }
+    }
+}
 
 /// Sorts the changes by object; the same object twice is a violation, and the last one is taken.
-fn gather(changes: Vec<Change>, violations: &mut Vec<Violation>) -> Vec<(Key, Content)> {
-    let mut batch: Vec<(Key, Content)> = changes
-        .into_iter()
-        .map(|change| {
-            let key = change.key();
-            let content = match change {
-                Change::Upsert(resource) => Some(Box::new((resource, Secrets::none()))),
-                Change::Sealed(resource, secrets) => Some(Box::new((resource, secrets))),
-                Change::Delete(_) => None,
-            };
-            (key, content)
-        })
-        .collect();
+fn sort(batch: &mut Vec<(Key, Content<'_>)>, violations: &mut Vec<Violation>) {
     batch.sort_by(|(one, _), (two, _)| one.cmp(two));
     batch.dedup_by(|later, earlier| {
         if later.0 != earlier.0 {
@@ -159,7 +191,6 @@ fn gather(changes: Vec<Change>, violations: &mut Vec<Violation>) -> Vec<(Key, Co
         std::mem::swap(later, earlier);
         true
     });
-    batch
 }
 
 impl Engine {

@@ -39,11 +39,20 @@ use tree::{Found, Node};
 pub struct Document {
     /// What it says, as written: defaults are not filled in.
     pub resource: Resource,
+    /// Where it was written.
+    pub written: Written,
+}
+
+/// The place that an object was written at: what is left to be known once the object itself has gone on.
+#[derive(Clone, Debug)]
+pub struct Written {
     source: Arc<Source>,
     /// The bytes it is parsed from again when a position is asked for.
     text: Range<usize>,
     /// Which object of that text.
     item: usize,
+    /// Paths of its secrets.
+    secrets: Vec<String>,
 }
 
 impl Document {
@@ -51,7 +60,9 @@ impl Document {
     pub fn key(&self) -> Key {
         self.resource.key()
     }
+}
 
+impl Written {
     /// The text it stands in.
     pub fn source(&self) -> &Arc<Source> {
         &self.source
@@ -72,14 +83,10 @@ impl Document {
         });
         self.source.place(span.start + self.text.start..span.end + self.text.start)
     }
-}
 
-impl Document {
-    /// The line that [`Document::locate`] leads to, without the object's secrets.
+    /// The line that [`Written::locate`] leads to, without the object's secrets.
     pub fn excerpt(&self, field: &str) -> Excerpt {
-        let mut resource = self.resource.clone();
-        let set = resource.secrets_mut().into_iter().filter(|(_, text)| !text.is_empty());
-        let mut secrets: Vec<Range<usize>> = set.map(|(path, _)| self.locate(&path).span).collect();
+        let mut secrets: Vec<Range<usize>> = self.secrets.iter().map(|path| self.locate(path).span).collect();
         secrets.sort_unstable_by_key(|span| span.start);
         self.source.excerpt_without(self.locate(field).span, &secrets)
     }
@@ -271,7 +278,9 @@ impl Batch {
         } else {
             (section.clone(), item)
         };
-        self.add(Document { resource, source: Arc::clone(source), text, item });
+        let set = resource.secrets_mut().into_iter().filter(|(_, secret)| !secret.is_empty());
+        let secrets = set.map(|(path, _)| path).collect();
+        self.add(Document { resource, written: Written { source: Arc::clone(source), text, item, secrets } });
     }
 
     fn add(&mut self, document: Document) {
@@ -321,6 +330,7 @@ impl Batch {
 }
 
 fn duplicate(key: &Key, first: &Document, again: &Document) -> ManifestError {
+    let (first, again) = (&first.written, &again.written);
     let was = first.locate("");
     ManifestError {
         class: Class::Invalid,

@@ -146,7 +146,7 @@ impl Held {
     }
 
     /// Compiles what can be compiled; `refused` are those that the caller has given up already.
-    pub(crate) fn build(&self, changes: BTreeMap<Key, Change>, refused: BTreeMap<Key, Refused>) -> Built {
+    pub(crate) fn build(&self, changes: &BTreeMap<Key, Change>, refused: BTreeMap<Key, Refused>) -> Built {
         let Quarantined { compiled, refused } = quarantine(&self.engine, changes, refused);
         Built { root: root_after(self.cursor.root, &self.engine, &compiled), compiled, refused }
     }

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use gateway_engine::compile::{Change, Compiled, compile};
+use gateway_engine::compile::{Change, Compiled, compile_lent};
 use gateway_engine::engine::Engine;
 use gateway_proto::field::{Violation, ViolationCode};
 use gateway_proto::kind::{Key, Kind};
@@ -34,12 +34,13 @@ pub(super) struct Quarantined {
 /// Compiles as many of the changes as possible. `refused` are those that the caller has given up already.
 pub(super) fn quarantine(
     previous: &Engine,
-    mut changes: BTreeMap<Key, Change>,
+    changes: &BTreeMap<Key, Change>,
     mut refused: BTreeMap<Key, Refused>,
 ) -> Quarantined {
     let mut round = 0;
+    let mut changes: BTreeMap<&Key, &Change> = changes.iter().collect();
     loop {
-        let violations = match compile(previous, changes.values().cloned().collect()) {
+        let violations = match compile_lent(previous, changes.values().copied()) {
             Ok(compiled) => return Quarantined { compiled, refused },
             Err(violations) => violations,
         };
@@ -60,12 +61,12 @@ pub(super) fn quarantine(
             let policies = changes.keys().any(|key| key.kind == Kind::Policy) && round < MAX_ROUNDS;
             let blamed = changes.keys().filter(|key| !policies || key.kind == Kind::Policy);
             guilty = blamed
-                .map(|key| (key.clone(), others.iter().map(|it| indirect(key, it)).collect()))
+                .map(|&key| (key.clone(), others.iter().map(|it| indirect(key, it)).collect()))
                 .collect();
         }
         for (key, violations) in guilty {
             if let Some(change) = changes.remove(&key) {
-                refused.insert(key, Refused { change, violations });
+                refused.insert(key, Refused { change: change.clone(), violations });
             }
         }
         round += 1;
@@ -126,7 +127,7 @@ mod tests {
             Change::Upsert(upstream("good", "127.0.0.1:1")),
             Change::Upsert(route("on-good", "good")),
         ]);
-        let result = quarantine(&Engine::default(), batch, BTreeMap::new());
+        let result = quarantine(&Engine::default(), &batch, BTreeMap::new());
         assert_eq!(
             refused(&result),
             ["Route default/on-bad dangling_reference", "Upstream default/bad invalid"]
@@ -138,8 +139,9 @@ mod tests {
     #[test]
     fn the_old_copy_of_a_bad_object_serves_on() {
         let batch = changes([Change::Upsert(upstream("u", "127.0.0.1:1")), Change::Upsert(route("r", "u"))]);
-        let before = quarantine(&Engine::default(), batch, BTreeMap::new()).compiled.engine;
-        let after = quarantine(&before, changes([Change::Upsert(upstream("u", "no port"))]), BTreeMap::new());
+        let before = quarantine(&Engine::default(), &batch, BTreeMap::new()).compiled.engine;
+        let after =
+            quarantine(&before, &changes([Change::Upsert(upstream("u", "no port"))]), BTreeMap::new());
         assert_eq!(refused(&after), ["Upstream default/u invalid"]);
         let key = Key::new(Kind::Upstream, "default", "u");
         assert_eq!(after.compiled.engine.body(&key), before.body(&key));
@@ -148,9 +150,9 @@ mod tests {
     #[test]
     fn an_object_that_is_still_referred_to_is_not_deleted() {
         let batch = changes([Change::Upsert(upstream("u", "127.0.0.1:1")), Change::Upsert(route("r", "u"))]);
-        let before = quarantine(&Engine::default(), batch, BTreeMap::new()).compiled.engine;
+        let before = quarantine(&Engine::default(), &batch, BTreeMap::new()).compiled.engine;
         let key = Key::new(Kind::Upstream, "default", "u");
-        let after = quarantine(&before, changes([Change::Delete(key.clone())]), BTreeMap::new());
+        let after = quarantine(&before, &changes([Change::Delete(key.clone())]), BTreeMap::new());
         assert_eq!(refused(&after), ["Upstream default/u in_use"]);
         assert!(after.compiled.engine.contains(&key));
     }

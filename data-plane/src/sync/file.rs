@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_engine::compile::Change;
-use gateway_engine::manifest::{self, Class, Document, ManifestError, ManifestErrors, Resolver};
+use gateway_engine::manifest::{self, Class, Document, ManifestError, ManifestErrors, Resolver, Written};
 use gateway_proto::field::Violation;
+use gateway_proto::kind::Key;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, interval, timeout_at};
@@ -52,7 +53,12 @@ impl Files {
         let path = self.path.clone();
         let read = move || manifest::load(&[path], false, &Resolver::environment());
         let documents = tokio::task::spawn_blocking(read).await.expect("reading manifests does not panic")?;
-        let changes = documents.iter().map(|it| Change::Upsert(it.resource.clone().canonical())).collect();
+        let mut places = Vec::with_capacity(documents.len());
+        let upsert = |Document { resource, written }| {
+            places.push((resource.key(), written));
+            Change::Upsert(resource.canonical())
+        };
+        let changes = documents.into_iter().map(upsert).collect();
         let update = Update {
             scope: Scope::Full,
             epoch: Arc::default(),
@@ -72,7 +78,7 @@ impl Files {
                 }
                 Ok(applied)
             }
-            Err(ApplyError::Violations(violations)) => Err(located(&documents, &violations)),
+            Err(ApplyError::Violations(violations)) => Err(located(&places, &violations)),
             Err(error @ (ApplyError::Backwards { .. } | ApplyError::EpochShrink { .. })) => {
                 unreachable!("loads count up in one epoch: {error}")
             }
@@ -145,12 +151,12 @@ fn watcher(path: &Path, tell: mpsc::Sender<()>) -> notify::Result<RecommendedWat
 }
 
 /// The violations as errors in the files.
-fn located(documents: &[Document], violations: &[Violation]) -> ManifestErrors {
+fn located(places: &[(Key, Written)], violations: &[Violation]) -> ManifestErrors {
     let kept = &violations[..violations.len().min(manifest::MAX_ERRORS)];
     let errors = kept.iter().map(|violation| {
-        let document = documents.iter().find(|document| document.key() == violation.object);
-        let at = document
-            .map(|document| (document.source().name().to_owned(), document.excerpt(&violation.field)));
+        let written = places.iter().find(|(key, _)| *key == violation.object);
+        let at = written
+            .map(|(_, written)| (written.source().name().to_owned(), written.excerpt(&violation.field)));
         let (file, at) = at.unzip();
         ManifestError {
             class: Class::Invalid,

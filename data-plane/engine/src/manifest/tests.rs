@@ -63,8 +63,8 @@ fn documents_come_in_sections_lists_and_both() {
     let names: Vec<String> = documents.iter().map(|document| document.key().name).collect();
     assert_eq!(names, ["a", "b", "c", "d", "e"]);
     for document in &documents {
-        let place = document.locate("");
-        let name = &document.source().text()[place.span];
+        let place = document.written.locate("");
+        let name = &document.written.source().text()[place.span];
         assert_eq!(name.trim_matches('"'), document.key().name);
     }
     assert!(good("").is_empty() && good("\u{feff}# only a comment").is_empty() && good("[]").is_empty());
@@ -164,8 +164,12 @@ fn a_field_path_leads_to_the_authors_own_line() {
         ("spec.forward", 6, "spec"),
         ("nonsense[[", 5, "users"),
     ] {
-        let place = document.locate(field);
-        assert_eq!((place.line, &document.source().text()[place.span.clone()]), (line, shown), "{field}");
+        let place = document.written.locate(field);
+        assert_eq!(
+            (place.line, &document.written.source().text()[place.span.clone()]),
+            (line, shown),
+            "{field}"
+        );
     }
 }
 
@@ -327,7 +331,7 @@ proptest! {
     #[test]
     fn nothing_panics_on_any_bytes(text in proptest::collection::vec(any::<u8>(), 0..400), field in ".{0,40}") {
         for document in parse("x", &text, &environment()).into_iter().flatten() {
-            prop_assert_place(&document.locate(&field), document.source().text());
+            prop_assert_place(&document.written.locate(&field), document.written.source().text());
         }
     }
 
@@ -343,7 +347,7 @@ proptest! {
             text.replace_range(from..to, &insert);
         }
         match parse("x", text.as_bytes(), &environment()) {
-            Ok(documents) => documents.iter().for_each(|it| prop_assert_place(&it.locate(&field), it.source().text())),
+            Ok(documents) => documents.iter().for_each(|it| prop_assert_place(&it.written.locate(&field), it.written.source().text())),
             Err(errors) => prop_assert!(!errors.to_string().is_empty()),
         }
     }
@@ -375,13 +379,13 @@ fn an_excerpt_shows_no_secret_and_no_message_a_private_key() {
         ("\n  key: \"hunter2\"", "spec.key", "  key: ***"),
     ] {
         let documents = parse("x", object(spec).as_bytes(), &Resolver::literal()).expect("sound");
-        let excerpt = documents[0].excerpt(field);
+        let excerpt = documents[0].written.excerpt(field);
         assert_eq!(excerpt.text, shown);
         let marked = &excerpt.text[excerpt.mark.clone()];
         assert_eq!(marked, if field == "spec.key" { "***" } else { "x" });
     }
     let documents = parse("x", object(&block).as_bytes(), &Resolver::literal()).expect("sound");
-    let excerpt = documents[0].excerpt("spec.key");
+    let excerpt = documents[0].written.excerpt("spec.key");
     assert!(!excerpt.text.contains("c2VjcmV0"), "{excerpt:?}");
 
     // What cannot even be read.

@@ -35,7 +35,7 @@ fn update(scope: Scope, changes: Vec<Change>) -> Update {
 fn make(held: &mut Held, update: Update) {
     held.check_order(&update).expect("forward");
     let unreadable = held.unreadable_after(&update);
-    let built = held.build(held.candidates(&update.scope, update.changes, &unreadable), BTreeMap::new());
+    let built = held.build(&held.candidates(&update.scope, update.changes, &unreadable), BTreeMap::new());
     held.take(built, unreadable, update.epoch, update.revision);
 }
 
