@@ -2,8 +2,8 @@
 //! collects everything that is wrong before it refuses. The same code answers in `gatewayctl validate`, in the
 //! control plane's admission and in every data plane.
 //!
-//! The cost is that of the change, not of what exists: objects that are not in the batch are touched only where a
-//! Policy or Certificate they refer to changed. The state that holds once all changes are made is what is judged, so their order does
+//! The cost is that of the change, not of what exists: of objects that are not in the batch only listeners are touched,
+//! where a Certificate they refer to changed. The state that holds once all changes are made is what is judged, so their order does
 //! not matter. Object counts, lists and texts are bounded; see the `MAX_*` constants.
 
 use gateway_proto::field::{FieldPath, Violation, ViolationCode};
@@ -78,8 +78,8 @@ pub struct Changed {
     pub updated: Vec<Key>,
     /// Objects that are gone.
     pub removed: Vec<Key>,
-    /// Listeners and routes of equal content that work differently, because a Policy or Certificate they refer to
-    /// changed.
+    /// Listeners of equal content that were made anew, because a Certificate they refer to changed. (What refers to a
+    /// Policy stays as it is: lists of policies are joined apart from the objects that hold them.)
     pub affected: Vec<Key>,
 }
 
@@ -127,8 +127,12 @@ fn make(previous: &Engine, mut batch: Vec<(Key, Content<'_>)>) -> Result<Compile
                 violations.extend(draft.upsert(key.clone(), resource, secrets));
             }
         }
+        if kind == Kind::Policy {
+            draft.rejoin();
+        }
     }
-    violations.extend(draft.refresh_referrers());
+    draft.refresh_listeners();
+    violations.extend(draft.faulty_lists());
     violations.extend(conflict::globals(&mut draft));
     violations.extend(conflict::ports(&draft));
     violations.extend(draft.in_use(&deleted));

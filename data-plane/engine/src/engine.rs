@@ -15,7 +15,8 @@ use crate::compile::object::{Checked, Name, Object, PolicyObject};
 use crate::identity::{Consumer, Directory, RemoteKeys, TokenIssuer};
 use crate::listener::Listener;
 use crate::policy::PolicySet;
-use crate::policy::chain::Levels;
+use crate::policy::chain::{Levels, Said};
+use crate::policy::joins::{JoinSlot, Joined, Joins};
 use crate::route::table::{Seed, Table};
 use crate::route::{Candidate, Entry, HostPattern, Reach, Route, RouteSlot};
 use crate::sharing::{Keyed, Map, Shared, Slab, hash};
@@ -38,6 +39,8 @@ pub(crate) struct State {
     pub(crate) upstreams: Slab<Upstream>,
     pub(crate) routes: Slab<Route>,
     pub(crate) issuers: Slab<TokenIssuer>,
+    /// What the lists of policies say that objects refer to.
+    pub(crate) joins: Joins,
     /// By `namespace/name`.
     pub(crate) consumers: Map<Shared<Consumer>>,
     /// Candidates of routes that name listeners, by listener slot.
@@ -227,8 +230,8 @@ impl Engine {
         Levels {
             global,
             namespace: if same { global } else { self.globals(route.namespace()) },
-            listener: &listener.policies,
-            route: route.policies(),
+            listener: self.said_by(listener),
+            route: Said::of(route.policies(), self.joined(route.referred)),
             directory: Directory::of(self),
         }
     }
@@ -237,7 +240,18 @@ impl Engine {
     pub fn levels_without_route<'e>(&'e self, listener: &'e Listener) -> Levels<'e> {
         let global = self.globals(DEFAULT_NAMESPACE);
         let directory = Directory::of(self);
-        Levels { global, namespace: global, listener: &listener.policies, route: &NOTHING, directory }
+        let (listener, route) = (self.said_by(listener), Said::from(&NOTHING));
+        Levels { global, namespace: global, listener, route, directory }
+    }
+
+    #[inline]
+    fn said_by<'e>(&'e self, listener: &'e Listener) -> Said<'e> {
+        Said::of(&listener.policies, self.joined(listener.referred))
+    }
+
+    #[inline]
+    fn joined(&self, slot: Option<JoinSlot>) -> Option<&Joined> {
+        self.state.joins.get(slot?).map(|joined| &**joined)
     }
 
     #[inline]

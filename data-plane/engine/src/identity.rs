@@ -6,6 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::engine::{Engine, State};
+use crate::policy::chain::Said;
 
 pub(crate) mod claims;
 pub(crate) mod consumer;
@@ -52,6 +53,12 @@ impl<'a> Directory<'a> {
     pub(crate) fn consumer(self, qualified: &str) -> Option<&'a Consumer> {
         let state = self.0?;
         state.consumers.look(&state.seed, qualified).map(|consumer| &***consumer)
+    }
+
+    /// What one of its consumers says.
+    pub(crate) fn said_by(self, consumer: &'a Consumer) -> Said<'a> {
+        let joined = self.0.zip(consumer.referred).and_then(|(state, slot)| state.joins.get(slot));
+        Said::of(&consumer.policies, joined.map(|joined| &**joined))
     }
 
     /// An issuer by number.

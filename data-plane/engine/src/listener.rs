@@ -12,6 +12,7 @@ use ipnet::IpNet;
 pub mod tls;
 
 use crate::compile::reference::References;
+use crate::policy::joins::JoinSlot;
 use crate::policy::{self, PolicySet};
 use crate::value;
 use crate::violations::Violations;
@@ -40,10 +41,10 @@ pub struct Listener {
     pub http: HttpSettings,
     /// Only data planes of this `--group` take it; `None`: all do.
     pub group: Option<Arc<str>>,
-    /// Its own policies joined with those it refers to.
-    pub policies: PolicySet,
-    /// Its own policies alone: what is joined anew when a Policy object changes.
-    pub(crate) inline: PolicySet,
+    /// Its own policies.
+    pub(crate) policies: PolicySet,
+    /// Those it refers to.
+    pub(crate) referred: Option<JoinSlot>,
 }
 
 /// Settings of HTTP connections.
@@ -139,7 +140,7 @@ pub(crate) fn check(
     };
     let port = port(spec.port, &at.field("port"), out);
     let scope = policy::Scope::shared(references);
-    let inline = PolicySet::compile(&spec.policies, &at.field("policies"), out, scope);
+    let policies = PolicySet::compile(&spec.policies, &at.field("policies"), out, scope);
     Listener {
         name,
         slot,
@@ -147,8 +148,8 @@ pub(crate) fn check(
         tls: tls::check(spec, at, references, out),
         http: http(spec.http.as_ref(), &at.field("http"), out),
         group: group(spec.data_planes.as_ref(), &at.field("dataPlanes"), out),
-        policies: PolicySet::EMPTY,
-        inline,
+        policies,
+        referred: None,
     }
 }
 

@@ -21,6 +21,7 @@ pub mod chain;
 mod cors;
 mod header_edits;
 mod ip_filter;
+pub(crate) mod joins;
 mod request_headers;
 mod request_limits;
 mod response_headers;
@@ -354,18 +355,6 @@ impl PolicySet {
         }
         set.policies.sort_by_key(Policy::kind);
         (set, clashes)
-    }
-
-    /// What it says that another set does not say.
-    pub(crate) fn without(&self, other: &PolicySet) -> PolicySet {
-        let named = self.named & !other.named;
-        let policies = self.policies.iter().filter(|policy| named & policy.kind().bit() != 0).cloned();
-        PolicySet {
-            named,
-            disabled: self.disabled & named,
-            policies: policies.collect(),
-            origins: self.origins.iter().filter(|(kind, _)| named & kind.bit() != 0).cloned().collect(),
-        }
     }
 
     /// It says nothing.

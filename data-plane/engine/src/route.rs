@@ -16,6 +16,7 @@ use crate::context::Param;
 use crate::head::Head;
 use crate::listener::ListenerSlot;
 use crate::policy::PolicySet;
+use crate::policy::joins::JoinSlot;
 
 pub(crate) mod check;
 mod condition;
@@ -46,10 +47,11 @@ pub struct RouteSlot(pub u32);
 pub struct Route {
     /// Its number.
     pub slot: RouteSlot,
+    /// The policies it refers to.
+    pub(crate) referred: Option<JoinSlot>,
     /// What is done with its requests.
     pub action: Action,
-    /// Its own policies joined with those it refers to; routes that only refer to the same share them. `None`: there
-    /// are none.
+    /// Its own policies. `None`: there are none.
     pub(crate) policies: Option<Arc<PolicySet>>,
     /// `namespace/name`.
     pub name: Arc<str>,
@@ -57,8 +59,6 @@ pub struct Route {
     pub request_timeout: Option<Duration>,
     /// No byte either way while a body or an upgraded stream flows; `None`: no bound.
     pub idle_timeout: Option<Duration>,
-    /// Its own policies alone: what is joined anew when a Policy object changes.
-    pub(crate) inline: Option<Arc<PolicySet>>,
     pub(crate) reach: Reach,
     /// At least one, each once.
     pub(crate) hosts: Arc<[HostPattern]>,
@@ -69,7 +69,7 @@ pub struct Route {
 const _: () = assert!(size_of::<Action>() <= 56);
 
 impl Route {
-    /// Its own policies joined with those it refers to.
+    /// Its own policies, without those it refers to.
     #[inline]
     pub fn policies(&self) -> &PolicySet {
         static NOTHING: PolicySet = PolicySet::EMPTY;

@@ -2,7 +2,7 @@
 //! batch object by object, and either becomes the next engine or is thrown away. Faulty listeners, upstreams and
 //! policies are put in too (certificates without what they hold), so that what refers to them is not called dangling on top.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gateway_proto::field::{FieldPath, Violation, ViolationCode};
@@ -15,11 +15,12 @@ use super::reference::References;
 use super::{Changed, level};
 use crate::certificate;
 use crate::engine::{Engine, Referrers, State};
-use crate::identity::{Consumer, IssuerSlot, consumer, issuer};
+use crate::identity::{IssuerSlot, consumer, issuer};
 use crate::listener::{self, Listener, ListenerSlot};
+use crate::policy::joins::{JoinSlot, Joined};
 use crate::policy::{self, PolicySet};
 use crate::route::table::Seed;
-use crate::route::{self, Route, RouteSlot};
+use crate::route::{self, RouteSlot};
 use crate::sharing::{Map, hash};
 use crate::upstream::{self, UpstreamSlot};
 use crate::violations::Violations;
@@ -61,6 +62,7 @@ impl Draft {
         for key in keys {
             let Some(object) = self.state.objects.remove(hash(&self.state.seed, key), key) else { continue };
             self.forget_references(&object.name, &object.references);
+            self.state.joins.release(&self.state.seed, object.checked.referred(), key.kind);
             match &object.checked {
                 Checked::Listener(listener) => self.state.listeners.free(listener.slot.0),
                 Checked::Upstream(upstream) => self.state.upstreams.free(upstream.slot.0),
@@ -102,8 +104,9 @@ impl Draft {
         let qualified: Arc<str> = name.key.qualified().into();
         let seed = &self.state.seed;
         let checked = check(&resource, (qualified, slot), seed, &mut references, &mut out);
-        let references = references.into_names();
-        if let Some(checked) = checked {
+        let (references, policies) = references.into_parts();
+        if let Some(mut checked) = checked {
+            checked.refer(self.state.joins.hold(&self.state.seed, &policies, name.key.kind));
             self.put(Object { name, body, secrets, references, checked }, former.as_deref());
         }
         out.into_vec()
@@ -122,6 +125,9 @@ impl Draft {
 
     fn put(&mut self, object: Object, former: Option<&Object>) {
         let state = &mut self.state;
+        if let Some(former) = former {
+            state.joins.release(&state.seed, former.checked.referred(), former.name.key.kind);
+        }
         match (&object.checked, former.map(|former| &former.checked)) {
             (Checked::Listener(listener), _) => {
                 state.listeners.set(listener.slot.0, Arc::clone(listener));
@@ -173,74 +179,89 @@ impl Draft {
         }
     }
 
-    /// Makes listeners and routes anew that are not in the batch but refer to a Policy or Certificate that is. What
-    /// does not join any more is the Policy's fault.
-    pub(super) fn refresh_referrers(&mut self) -> Vec<Violation> {
-        let is_shared = |key: &&Key| matches!(key.kind, Kind::Policy | Kind::Certificate);
-        let updated: Vec<&Key> = self.changed.updated.iter().filter(is_shared).collect();
-        if updated.is_empty() {
-            return Vec::new();
-        }
-        let touched: BTreeSet<&Key> = self.touched().collect();
-        let mut stale = BTreeMap::new();
-        for shared in updated {
-            for name in self.state.referrers(shared).filter(|name| !touched.contains(&name.key)) {
-                stale.entry(name.key.clone()).or_insert_with(|| shared.clone());
+    /// Joins anew the lists that name a Policy of the batch. To be done once all of them are in, before what refers to
+    /// them.
+    pub(super) fn rejoin(&mut self) {
+        let State { joins, objects, seed, .. } = &mut self.state;
+        for policy in self.changed.updated.iter().filter(|key| key.kind == Kind::Policy) {
+            let Some(policy) = objects.look(seed, policy) else { continue };
+            for slot in joins.naming(&policy.name).collect::<Vec<_>>() {
+                joins.rejoin(slot, |name| objects.get(name.hash, &name.key).map(|object| &**object));
             }
         }
-        let mut blamed = BTreeMap::new();
-        for (referrer, shared) in stale {
-            for fault in self.refresh(referrer) {
-                blamed.entry(shared.clone()).or_insert(fault);
-            }
-        }
-        blamed.into_iter().map(|(shared, fault)| blame(shared, &fault)).collect()
     }
 
-    fn refresh(&mut self, key: Key) -> Vec<Violation> {
-        let Some(object) = self.state.object(&key).cloned() else { return Vec::new() };
+    /// What is wrong with lists that name a Policy of the batch, for those who hold them and are not in the batch: it
+    /// is the Policy's fault.
+    pub(super) fn faulty_lists(&self) -> Vec<Violation> {
+        let policies = self.changed.updated.iter().filter(|key| key.kind == Kind::Policy);
+        let mut blamed: Vec<JoinSlot> = Vec::new();
+        let mut violations = Vec::new();
+        for policy in policies.filter_map(|key| self.state.object(key)) {
+            let joins = &self.state.joins;
+            let lists = joins.naming(&policy.name).filter_map(|slot| Some((slot, &**joins.get(slot)?)));
+            let faulty: Vec<(JoinSlot, &Joined)> =
+                lists.filter(|(slot, list)| may_be_faulty(list) && !blamed.contains(slot)).collect();
+            if let Some(fault) = self.fault_of(&policy.name, &faulty) {
+                violations.push(fault);
+                blamed.extend(faulty.iter().map(|(slot, _)| *slot));
+            }
+        }
+        violations
+    }
+
+    /// The fault that shows in the first by name of those who hold one of these lists. Costs all that refer to the
+    /// Policy: but for consumers it is looked for only where there is one.
+    fn fault_of(&self, policy: &Name, lists: &[(JoinSlot, &Joined)]) -> Option<Violation> {
+        if lists.is_empty() {
+            return None;
+        }
+        let touched: BTreeSet<&Key> = self.touched().collect();
+        let others = self.state.referrers(&policy.key).filter(|name| !touched.contains(&name.key));
+        let faults = others.filter_map(|name| {
+            let held = self.state.objects.get(name.hash, &name.key)?.checked.referred()?;
+            let (_, list) = lists.iter().find(|(slot, _)| *slot == held)?;
+            Some((&name.key, fault_of_list(list, &name.key)?))
+        });
+        let (holder, fault) = faults.min_by_key(|(key, _)| *key)?;
+        let (code, why) = fault;
+        let mut out = Violations::of(policy.key.clone());
+        let root = FieldPath::root();
+        let message = format!("{holder} refers to this policy: {why}");
+        out.push(&root.field("spec").field("policies"), code, message);
+        out.into_vec().pop()
+    }
+
+    /// Makes listeners anew that are not in the batch but refer to a Certificate that is.
+    pub(super) fn refresh_listeners(&mut self) {
+        let touched: BTreeSet<&Key> = self.touched().collect();
+        let mut stale = BTreeSet::new();
+        for certificate in self.changed.updated.iter().filter(|key| key.kind == Kind::Certificate) {
+            let listeners = self.state.referrers(certificate).map(|name| &name.key);
+            stale.extend(listeners.filter(|key| !touched.contains(key)).cloned());
+        }
+        stale.into_iter().for_each(|key| self.refresh(key));
+    }
+
+    fn refresh(&mut self, key: Key) {
+        let Some(object) = self.state.object(&key).cloned() else { return };
+        let Checked::Listener(listener) = &object.checked else { return };
         let resource = Resource::decode(key.kind, &object.body).expect("compile encoded it");
+        let Resource::Listener(wire) = resource else { return };
+        let wire = wire.spec.unwrap_or_default();
+        // Nothing can come of it: what refers to a certificate was sound before.
         let mut out = Violations::of(key.clone());
         let mut references = References::of(&self.state, &key.namespace);
         let root = FieldPath::root();
-        let spec = root.field("spec");
-        let at = spec.field("policyRefs");
-        let checked = match (&object.checked, &resource) {
-            (Checked::Listener(listener), Resource::Listener(wire)) => {
-                let wire = wire.spec.clone().unwrap_or_default();
-                let policies =
-                    level::join(&listener.inline, &wire.policy_refs, &at, &mut references, &mut out);
-                let tls = listener::tls::check(&wire, &spec, &mut references, &mut out);
-                let listener = Arc::new(Listener { policies, tls, ..Listener::clone(listener) });
-                self.state.listeners.set(listener.slot.0, Arc::clone(&listener));
-                Checked::Listener(listener)
-            }
-            (Checked::Route(route), Resource::Route(wire)) => {
-                let refs = wire.spec.as_ref().map_or(&[][..], |spec| &spec.policy_refs);
-                let inline = route.inline.as_ref();
-                let policies = level::join_shared(inline, refs, &at, &mut references, &mut out);
-                self.state.unroute(route);
-                let route = Arc::new(Route { policies, ..Route::clone(route) });
-                self.state.route(&route);
-                self.state.routes.set(route.slot.0, Arc::clone(&route));
-                Checked::Route(route)
-            }
-            (Checked::Consumer(consumer), Resource::Consumer(wire)) => {
-                let refs = wire.spec.as_ref().map_or(&[][..], |spec| &spec.policy_refs);
-                let policies = join_for_consumer(&consumer.inline, refs, &mut references, &mut out);
-                let consumer = Arc::new(Consumer { policies, ..Consumer::clone(consumer) });
-                self.state.consumers.insert(Arc::clone(&consumer).into());
-                Checked::Consumer(consumer)
-            }
-            // Nothing else refers to policies or certificates.
-            _ => return Vec::new(),
-        };
+        let tls = listener::tls::check(&wire, &root.field("spec"), &mut references, &mut out);
+        let listener = Arc::new(Listener { tls, ..Listener::clone(listener) });
+        self.state.listeners.set(listener.slot.0, Arc::clone(&listener));
         let Object { name, body, secrets, references, .. } = &*object;
         let (body, secrets, references) = (body.clone(), secrets.clone(), references.clone());
+        let checked = Checked::Listener(listener);
         let refreshed = Object { name: Arc::clone(name), body, secrets, references, checked };
         self.state.objects.insert(Arc::new(refreshed).into());
         self.changed.affected.push(key);
-        out.into_vec()
     }
 
     /// Deleted objects that others refer to which the batch does not mend.
@@ -278,31 +299,19 @@ fn list(keys: &[&Key]) -> String {
     }
 }
 
-/// Turns a fault that shows in a referrer outside the batch into one of the Policy that brought it about. (A
-/// Certificate brings none about: what refers to it was sound before.)
-fn blame(policy: Key, fault: &Violation) -> Violation {
-    Violation {
-        message: format!("{} refers to this policy: {}", fault.object, fault.message),
-        object: policy,
-        field: "spec.policies".to_owned(),
-        code: fault.code,
-    }
+/// A list has something that keeps it, or could keep it, from being held.
+fn may_be_faulty(list: &Joined) -> bool {
+    !list.clashes().is_empty() || list.has_consumers() && consumer::early(list.set()).next().is_some()
 }
 
-/// A consumer's level: nothing in it may have to be decided before it is known.
-fn join_for_consumer(
-    inline: &PolicySet,
-    refs: &[String],
-    references: &mut References<'_>,
-    out: &mut Violations,
-) -> PolicySet {
-    let root = FieldPath::root();
-    let spec = root.field("spec");
-    let at = spec.field("policyRefs");
-    let policies = level::join(inline, refs, &at, references, out);
-    let referred = policies.without(inline);
-    consumer::refuse_early(&referred, &at, out);
-    policies
+/// What keeps an object from holding a list.
+fn fault_of_list(list: &Joined, holder: &Key) -> Option<(ViolationCode, String)> {
+    if let Some(clash) = list.clashes().first() {
+        let (first, second) = (&list.policies()[clash.first], &list.policies()[clash.second]);
+        return Some((ViolationCode::Duplicate, level::clash_of(clash, first, second)));
+    }
+    let early = consumer::early(list.set()).next().filter(|_| holder.kind == Kind::Consumer)?;
+    Some((ViolationCode::Conflict, consumer::too_early(early)))
 }
 
 /// Checks one object. `None` only with a violation noted.
@@ -318,9 +327,8 @@ fn check(
     match resource {
         Resource::Listener(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
-            let mut listener = listener::check((name, ListenerSlot(slot)), &spec, &at, references, out);
-            let refs = at.field("policyRefs");
-            listener.policies = level::join(&listener.inline, &spec.policy_refs, &refs, references, out);
+            let listener = listener::check((name, ListenerSlot(slot)), &spec, &at, references, out);
+            level::refer(&spec.policy_refs, &at.field("policyRefs"), references, out);
             Some(Checked::Listener(Arc::new(listener)))
         }
         Resource::Upstream(wire) => {
@@ -331,7 +339,7 @@ fn check(
             let spec = wire.spec.clone().unwrap_or_default();
             let scope = policy::Scope::shared(references);
             let set = PolicySet::compile(&spec.policies, &at.field("policies"), out, scope);
-            Some(Checked::Policy(Arc::new(PolicyObject::new(name, spec.global, set))))
+            Some(Checked::Policy(Arc::new(PolicyObject { name, global: spec.global, set })))
         }
         Resource::Certificate(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
@@ -342,10 +350,14 @@ fn check(
             let hash = hash(seed, &*name);
             let mut consumer = consumer::check((name, hash), &spec, &at, out);
             let policies_at = at.field("policies");
-            consumer.inline =
+            consumer.policies =
                 PolicySet::compile(&spec.policies, &policies_at, out, policy::Scope::shared(references));
-            consumer::refuse_early(&consumer.inline, &policies_at, out);
-            consumer.policies = join_for_consumer(&consumer.inline, &spec.policy_refs, references, out);
+            consumer::refuse_early(&consumer.policies, &policies_at, out);
+            let refs_at = at.field("policyRefs");
+            let refuse = |said: &PolicySet, out: &mut Violations| {
+                consumer::refuse_early(said, &refs_at, out);
+            };
+            level::refer_to(&spec.policy_refs, &refs_at, references, out, refuse);
             Some(Checked::Consumer(Arc::new(consumer)))
         }
         Resource::TokenIssuer(wire) => {

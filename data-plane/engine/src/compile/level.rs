@@ -1,78 +1,80 @@
-//! One level's policies: what an object says itself, joined with the Policy objects it refers to.
+//! One level's references: the Policy objects that an object refers to, as one list.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::kind::Kind;
 
-use super::object::{Checked, PolicyObject};
+use super::object::{Name, Object};
 use super::reference::References;
-use crate::policy::PolicySet;
+use crate::policy::joins::join;
+use crate::policy::{Clash, PolicySet};
 use crate::violations::Violations;
 
 /// Most references to policies of an object.
 pub const MAX_POLICY_REFS: usize = 64;
 
-/// As [`join`]. What refers to one Policy and says nothing itself shares that one's set, and what refers to none its
-/// own.
-pub(crate) fn join_shared(
-    inline: Option<&Arc<PolicySet>>,
+/// Resolves `policyRefs` (at `at`) and leaves the list with `references`, for the object that it belongs to.
+pub(crate) fn refer(
     refs: &[String],
     at: &FieldPath<'_>,
     references: &mut References<'_>,
     out: &mut Violations,
-) -> Option<Arc<PolicySet>> {
-    let joined = match (inline, refs) {
-        (own, []) => return own.cloned(),
-        (None, [text]) => {
-            let object = references.resolve(Kind::Policy, text, &at.index(0), out)?;
-            let Checked::Policy(policy) = &object.checked else { return None };
-            return (!policy.set.is_empty()).then(|| Arc::clone(&policy.referred));
-        }
-        (None, refs) => join(&PolicySet::EMPTY, refs, at, references, out),
-        (Some(own), refs) => join(own, refs, at, references, out),
-    };
-    (!joined.is_empty()).then(|| Arc::new(joined))
+) {
+    refer_to(refs, at, references, out, |_, _| {});
 }
 
-/// Joins `inline` with what `policyRefs` (at `at`) names.
-pub(crate) fn join(
-    inline: &PolicySet,
+/// The same, with a look at what the list says.
+pub(crate) fn refer_to(
     refs: &[String],
     at: &FieldPath<'_>,
     references: &mut References<'_>,
     out: &mut Violations,
-) -> PolicySet {
+    said: impl FnOnce(&PolicySet, &mut Violations),
+) {
     if refs.len() > MAX_POLICY_REFS {
         let message =
             format!("{} references are too many, at most {MAX_POLICY_REFS} are allowed", refs.len());
-        out.push(at, ViolationCode::OutOfRange, message);
-        return inline.clone();
+        return out.push(at, ViolationCode::OutOfRange, message);
     }
-    // With the place in the list, because faulty ones are left out.
-    let mut named: Vec<(usize, Arc<PolicyObject>)> = Vec::with_capacity(refs.len());
+    // Places in the list, because faulty ones are left out.
+    let mut places: Vec<usize> = Vec::with_capacity(refs.len());
+    let mut policies: Vec<Arc<Object>> = Vec::with_capacity(refs.len());
     for (index, text) in refs.iter().enumerate() {
         let at = at.index(index);
-        let Some(object) = references.resolve(Kind::Policy, text, &at, out) else { continue };
-        let Checked::Policy(policy) = &object.checked else { continue };
-        if named.iter().any(|(_, other)| other.name == policy.name) {
+        let Some(policy) = references.resolve(Kind::Policy, text, &at, out) else { continue };
+        if policies.iter().any(|other| Arc::ptr_eq(&other.name, &policy.name)) {
             out.push(&at, ViolationCode::Duplicate, format!("{text:?} is already in this list"));
             continue;
         }
-        named.push((index, Arc::clone(policy)));
+        places.push(index);
+        policies.push(policy);
     }
-    let sets: Vec<(Arc<str>, &PolicySet)> =
-        named.iter().map(|(_, policy)| (Arc::clone(&policy.name), &policy.set)).collect();
-    let (joined, clashes) = PolicySet::merge(inline, &sets);
-    for clash in clashes {
-        let ((_, first), (second_at, second)) = (&named[clash.first], &named[clash.second]);
-        let message = format!(
-            "{} is in Policy {} and in Policy {}, and one level takes it once; drop one or write it inline",
-            clash.kind.name(),
-            first.name,
-            second.name
-        );
-        out.push(&at.index(*second_at), ViolationCode::Duplicate, message);
+    if policies.is_empty() {
+        return;
     }
-    joined
+    let (set, clashes) = match references.joined(&policies) {
+        Some(joined) => (Cow::Borrowed(joined.set()), Cow::Borrowed(joined.clashes())),
+        None => {
+            let (set, clashes) = join(&policies);
+            (Cow::Owned(set), Cow::Owned(clashes))
+        }
+    };
+    for clash in &*clashes {
+        let message = clash_of(clash, &policies[clash.first].name, &policies[clash.second].name);
+        out.push(&at.index(places[clash.second]), ViolationCode::Duplicate, message);
+    }
+    said(&set, out);
+    references.refer(policies);
+}
+
+/// Two policies of a list that say the same.
+pub(super) fn clash_of(clash: &Clash, first: &Name, second: &Name) -> String {
+    format!(
+        "{} is in Policy {} and in Policy {}, and one level takes it once; drop one or write it inline",
+        clash.kind.name(),
+        first.key.qualified(),
+        second.key.qualified()
+    )
 }

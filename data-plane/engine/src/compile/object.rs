@@ -12,6 +12,7 @@ use crate::certificate::Certificate;
 use crate::identity::{Consumer, IssuerSlot, TokenIssuer};
 use crate::listener::Listener;
 use crate::policy::PolicySet;
+use crate::policy::joins::JoinSlot;
 use crate::route::Route;
 use crate::route::table::Seed;
 use crate::sharing::{Keyed, hash};
@@ -100,6 +101,33 @@ impl Checked {
             Checked::Policy(_) | Checked::Certificate(_) | Checked::Consumer(_) => 0,
         }
     }
+
+    /// Notes the policies that the object refers to.
+    pub(super) fn refer(&mut self, policies: Option<JoinSlot>) {
+        const NEW: &str = "nobody else has what was just checked";
+        match self {
+            Checked::Listener(it) => Arc::get_mut(it).expect(NEW).referred = policies,
+            Checked::Route(it) => Arc::get_mut(it).expect(NEW).referred = policies,
+            Checked::Consumer(it) => Arc::get_mut(it).expect(NEW).referred = policies,
+            Checked::Upstream(_)
+            | Checked::Policy(_)
+            | Checked::Certificate(_)
+            | Checked::TokenIssuer(..) => {}
+        }
+    }
+
+    /// The policies that the object refers to.
+    pub(super) fn referred(&self) -> Option<JoinSlot> {
+        match self {
+            Checked::Listener(listener) => listener.referred,
+            Checked::Route(route) => route.referred,
+            Checked::Consumer(consumer) => consumer.referred,
+            Checked::Upstream(_)
+            | Checked::Policy(_)
+            | Checked::Certificate(_)
+            | Checked::TokenIssuer(..) => None,
+        }
+    }
 }
 
 /// A checked `Policy`.
@@ -109,15 +137,6 @@ pub(crate) struct PolicyObject {
     pub(crate) name: Arc<str>,
     pub(crate) global: bool,
     pub(crate) set: PolicySet,
-    /// The same as a level that only refers to it has it: every policy knows where it is from.
-    pub(crate) referred: Arc<PolicySet>,
-}
-
-impl PolicyObject {
-    pub(super) fn new(name: Arc<str>, global: bool, set: PolicySet) -> Self {
-        let (referred, _no_clash) = PolicySet::merge(&PolicySet::EMPTY, &[(Arc::clone(&name), &set)]);
-        PolicyObject { name, global, set, referred: Arc::new(referred) }
-    }
 }
 
 /// Checks what every kind has: apiVersion, kind, metadata. Left out, the first two and the namespace are filled in.

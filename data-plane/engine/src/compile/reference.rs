@@ -11,6 +11,7 @@ use gateway_proto::kind::{Key, Kind};
 use super::object::{Checked, Name, Object};
 use crate::engine::State;
 use crate::identity::IssuerSlot;
+use crate::policy::joins::Joined;
 use crate::upstream::UpstreamSlot;
 use crate::value;
 use crate::violations::Violations;
@@ -20,12 +21,14 @@ pub(crate) struct References<'s> {
     state: &'s State,
     namespace: &'s str,
     found: RefCell<Vec<Arc<Name>>>,
+    /// The policies of its list, in order.
+    policies: Vec<Arc<Object>>,
 }
 
 impl<'s> References<'s> {
     /// Of an object in this namespace.
     pub(crate) fn of(state: &'s State, namespace: &'s str) -> Self {
-        References { state, namespace, found: RefCell::default() }
+        References { state, namespace, found: RefCell::default(), policies: Vec::new() }
     }
 
     /// The object that a text refers to; `None` after a violation.
@@ -85,9 +88,19 @@ impl<'s> References<'s> {
         Ok(Key::new(kind, namespace, name))
     }
 
-    /// All that were found, each once.
-    pub(super) fn into_names(self) -> Box<[Arc<Name>]> {
-        self.found.into_inner().into()
+    /// What a list of policies says.
+    pub(super) fn joined(&self, policies: &[Arc<Object>]) -> Option<&'s Joined> {
+        self.state.joins.look(&self.state.seed, policies).map(|joined| &**joined)
+    }
+
+    /// Remembers the policies of its list.
+    pub(super) fn refer(&mut self, policies: Vec<Arc<Object>>) {
+        self.policies = policies;
+    }
+
+    /// All that were found, each once, and the policies of its list.
+    pub(super) fn into_parts(self) -> (Box<[Arc<Name>]>, Vec<Arc<Object>>) {
+        (self.found.into_inner().into(), self.policies)
     }
 }
 

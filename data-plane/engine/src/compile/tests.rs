@@ -1,5 +1,7 @@
 //! Compile: what every class of fault says and where, and what changes when something changes.
 
+use std::sync::Arc;
+
 use gateway_proto::admin::ExplainRequest;
 use gateway_proto::field::Violation;
 use gateway_proto::kind::{Key, Kind, Resource};
@@ -133,7 +135,9 @@ fn a_changed_policy_reaches_those_that_refer_to_it() {
             { "kind": "Policy", "name": "std", "policies": [{ "responseHeaders": { "set": { "x-b": "1" } } }] },
         ]),
     );
-    assert_eq!(compiled.changed.affected, [key(Kind::Route, "default/users")]);
+    let route = |engine: &Engine| Arc::clone(engine.routes().next().expect("there"));
+    assert!(Arc::ptr_eq(&route(&engine), &route(&compiled.engine)), "the route itself is not touched");
+    assert!(compiled.changed.affected.is_empty());
     let request = ExplainRequest {
         listener: None,
         method: "GET".into(),
@@ -146,6 +150,31 @@ fn a_changed_policy_reaches_those_that_refer_to_it() {
     let policies: Vec<&str> = explained[0].policies.iter().map(|it| it.policy.as_str()).collect();
     assert_eq!(policies, ["responseHeaders"]);
     assert_eq!(explained[0].policies[0].from, "Policy default/std of Route default/users");
+}
+
+#[test]
+fn a_list_of_policies_is_joined_once_and_kept_as_long_as_somebody_holds_it() {
+    let holders = |refs: serde_json::Value| {
+        upserts(serde_json::json!([
+            { "kind": "Listener", "name": "public", "port": 80, "policyRefs": refs },
+            { "kind": "Route", "name": "users", "respond": {}, "policyRefs": refs },
+            { "kind": "Consumer", "name": "c", "policyRefs": refs },
+        ]))
+    };
+    let mut changes = holders(serde_json::json!(["std", "team/more"]));
+    changes.extend(upserts(serde_json::json!([
+        { "kind": "Policy", "name": "team/more", "policies": [{ "responseHeaders": { "set": { "x-b": "1" } } }] },
+    ])));
+    let engine = compile(&base(), changes).expect("sound").engine;
+    assert_eq!(engine.state.joins.len(), 1);
+    let other = compile(&engine, holders(serde_json::json!(["team/more", "std"]))).expect("sound").engine;
+    assert_eq!(other.state.joins.len(), 1, "another order is another list, and nobody holds the first");
+    let gone = [(Kind::Route, "default/users"), (Kind::Consumer, "default/c"), (Kind::Policy, "team/more")];
+    let mut changes = holders(serde_json::json!([]));
+    changes.truncate(1);
+    changes.extend(gone.map(|(kind, name)| Change::Delete(key(kind, name))));
+    assert_eq!(compile(&other, changes).expect("sound").engine.state.joins.len(), 0);
+    assert_eq!((engine.state.joins.len(), other.state.joins.len()), (1, 1), "old versions stay");
 }
 
 #[test]

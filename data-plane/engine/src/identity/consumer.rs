@@ -5,6 +5,7 @@ use std::sync::Arc;
 use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::wire;
 
+use crate::policy::joins::JoinSlot;
 use crate::policy::{Kind, PolicySet};
 use crate::sharing::Keyed;
 use crate::violations::Violations;
@@ -23,10 +24,10 @@ pub struct Consumer {
     pub(crate) hash: u64,
     /// Its groups, joined with `, `.
     pub groups: Box<str>,
-    /// Its policies, those it refers to included.
-    pub policies: PolicySet,
-    /// Those it says itself.
-    pub(crate) inline: PolicySet,
+    /// Its own policies.
+    pub(crate) policies: PolicySet,
+    /// Those it refers to.
+    pub(crate) referred: Option<JoinSlot>,
 }
 
 impl Consumer {
@@ -71,13 +72,19 @@ pub(crate) fn groups(names: &[String], at: &FieldPath<'_>, out: &mut Violations)
 
 /// Refuses what must be decided before a consumer is known.
 pub(crate) fn refuse_early(policies: &PolicySet, at: &FieldPath<'_>, out: &mut Violations) {
-    for kind in policies.kinds().filter(|kind| matches!(kind, Kind::Auth | Kind::Cors)) {
-        let message = format!(
-            "{} is decided before the consumer is known, put it on the listener or the route",
-            kind.name()
-        );
-        out.push(at, ViolationCode::Conflict, message);
+    for kind in early(policies) {
+        out.push(at, ViolationCode::Conflict, too_early(kind));
     }
+}
+
+/// Why one is refused.
+pub(crate) fn too_early(kind: Kind) -> String {
+    format!("{} is decided before the consumer is known, put it on the listener or the route", kind.name())
+}
+
+/// The policies that must be.
+pub(crate) fn early(policies: &PolicySet) -> impl Iterator<Item = Kind> {
+    policies.kinds().filter(|kind| matches!(kind, Kind::Auth | Kind::Cors))
 }
 
 /// Everything but the policies.
@@ -88,5 +95,5 @@ pub(crate) fn check(
     out: &mut Violations,
 ) -> Consumer {
     let groups = groups(&spec.groups, &at.field("groups"), out);
-    Consumer { name, hash, groups, policies: PolicySet::EMPTY, inline: PolicySet::EMPTY }
+    Consumer { name, hash, groups, policies: PolicySet::EMPTY, referred: None }
 }

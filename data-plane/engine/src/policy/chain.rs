@@ -1,12 +1,13 @@
 //! Chain: the policies of one request, from the levels it passes through. The closest level that says something
 //! about a policy wins; header edits add up from far to near. Levels are never joined per listener and route: a
-//! chain is five references and two masks, made per request on the stack.
+//! chain is a handful of references and two masks, made per request on the stack.
 //!
 //! Order of calls: [`Chain::begin`] (implied by [`Chain::request`]), request hooks in `policies!` order until one does
 //! not continue, then, whatever happened, response hooks in the reverse order over the response that is going out.
 
 use std::ptr;
 
+use super::joins::Joined;
 use super::{Flow, Kind, Level, Mask, Policy, PolicySet, auth, phase};
 use crate::context::Ctx;
 use crate::head::Head;
@@ -24,12 +25,49 @@ pub struct Levels<'a> {
     /// Global policies of the route's namespace; the same reference as `global` counts once.
     pub namespace: &'a PolicySet,
     /// The listener's.
-    pub listener: &'a PolicySet,
+    pub listener: Said<'a>,
     /// The route's.
-    pub route: &'a PolicySet,
+    pub route: Said<'a>,
     /// Where `auth` looks up who asks.
     pub directory: Directory<'a>,
 }
+
+/// What an object says: itself, and through the Policy objects it refers to what it does not say itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Said<'a> {
+    own: &'a PolicySet,
+    referred: &'a PolicySet,
+}
+
+impl<'a> Said<'a> {
+    /// An object's own policies and the list of those that it refers to.
+    #[inline]
+    pub(crate) fn of(own: &'a PolicySet, referred: Option<&'a Joined>) -> Self {
+        Said { own, referred: referred.map_or(&NOTHING, Joined::set) }
+    }
+}
+
+impl<'a> From<&'a PolicySet> for Said<'a> {
+    fn from(own: &'a PolicySet) -> Self {
+        Said { own, referred: &NOTHING }
+    }
+}
+
+/// Where policies come from, from far to near. An object that refers to Policies is two sources: they lie behind what it
+/// says itself, and where both say something they are not seen, also of those policies that add up over levels.
+const SOURCES: [Level; 8] = [
+    Level::Global,
+    Level::Namespace,
+    Level::Listener,
+    Level::Listener,
+    Level::Route,
+    Level::Route,
+    Level::Consumer,
+    Level::Consumer,
+];
+
+/// Of [`SOURCES`]: what the consumer refers to.
+const OF_CONSUMER: usize = 6;
 
 /// A policy in force and where it comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,7 +83,8 @@ pub struct Applied<'a> {
 /// The policies of one request.
 #[derive(Clone, Copy, Debug)]
 pub struct Chain<'a> {
-    levels: [&'a PolicySet; Level::ALL.len()],
+    /// By [`SOURCES`].
+    sources: [&'a PolicySet; SOURCES.len()],
     /// Kinds that some level sets. One that a closer level removes still has its bit.
     set: Mask,
     /// Kinds that some level says something about.
@@ -58,15 +97,40 @@ static NOTHING: PolicySet = PolicySet::EMPTY;
 impl<'a> Chain<'a> {
     /// Joins the levels.
     pub fn new(levels: Levels<'a>) -> Self {
-        let namespace = if ptr::eq(levels.namespace, levels.global) { &NOTHING } else { levels.namespace };
-        let directory = levels.directory;
-        let levels = [levels.global, namespace, levels.listener, levels.route, &NOTHING];
-        let mut chain = Chain { levels, set: 0, named: 0, directory };
-        for level in &chain.levels {
-            chain.set |= level.named & !level.disabled;
-            chain.named |= level.named;
+        let Levels { global, namespace, listener, route, directory } = levels;
+        let namespace = if ptr::eq(namespace, global) { &NOTHING } else { namespace };
+        let sources = [
+            global,
+            namespace,
+            listener.referred,
+            listener.own,
+            route.referred,
+            route.own,
+            &NOTHING,
+            &NOTHING,
+        ];
+        let mut chain = Chain { sources, set: 0, named: 0, directory };
+        for at in 0..OF_CONSUMER {
+            chain.count(at);
         }
         chain
+    }
+
+    #[inline]
+    fn count(&mut self, at: usize) {
+        let named = self.named_by(at);
+        self.set |= named & !self.sources[at].disabled;
+        self.named |= named;
+    }
+
+    /// Kinds that a source says something about, without those that its object says something about itself.
+    #[inline]
+    fn named_by(&self, at: usize) -> Mask {
+        let named = self.sources[at].named;
+        match SOURCES.get(at + 1) {
+            Some(level) if *level == SOURCES[at] => named & !self.sources[at + 1].named,
+            _ => named,
+        }
     }
 
     /// A policy in force compares times with the clock: [`Ctx::now`] has to be right.
@@ -105,7 +169,7 @@ impl<'a> Chain<'a> {
                 let flow = match policy {
                     Policy::Auth(auth) => match auth.identify(self.directory, ctx, head) {
                         Ok(Some(consumer)) => {
-                            todo |= self.join(&consumer.policies, ctx, head);
+                            todo |= self.join(self.directory.said_by(consumer), ctx, head);
                             Flow::Continue
                         }
                         Ok(None) => Flow::Continue,
@@ -123,11 +187,13 @@ impl<'a> Chain<'a> {
 
     /// Makes what a consumer says the closest level; which request hooks that adds. Those of its kinds whose turn is
     /// over (`ipFilter`) run now.
-    fn join(&mut self, consumer: &'a PolicySet, ctx: &mut Ctx<'_>, head: &Head<'_>) -> Mask {
-        let active = consumer.named & !consumer.disabled;
-        self.levels[Level::Consumer as usize] = consumer;
-        self.set |= active;
-        self.named |= consumer.named;
+    fn join(&mut self, consumer: Said<'a>, ctx: &mut Ctx<'_>, head: &Head<'_>) -> Mask {
+        (self.sources[OF_CONSUMER], self.sources[OF_CONSUMER + 1]) = (consumer.referred, consumer.own);
+        let mut active = 0;
+        for at in [OF_CONSUMER, OF_CONSUMER + 1] {
+            self.count(at);
+            active |= self.named_by(at) & !self.sources[at].disabled;
+        }
         self.each(active & NOTING, |level, policy| {
             if level == Level::Consumer {
                 policy.note(level, ctx, head);
@@ -151,6 +217,9 @@ impl<'a> Chain<'a> {
     /// request pass; bodies without one are counted by the proxy as they stream.
     pub fn max_body_bytes(&self, listener_max: u64) -> u64 {
         let mut said = None;
+        if self.set & Kind::RequestLimits.bit() == 0 {
+            return if listener_max == 0 { u64::MAX } else { listener_max };
+        }
         for (_, policy) in self.in_force(Kind::RequestLimits) {
             if let Policy::RequestLimits(limits) = policy {
                 said = limits.max_body_bytes();
@@ -166,10 +235,10 @@ impl<'a> Chain<'a> {
     pub fn applied(&self) -> impl Iterator<Item = Applied<'a>> + use<'a> {
         let chain = *self;
         Kind::ALL.iter().flat_map(move |&kind| {
-            chain.in_force(kind).map(move |(level, _)| Applied {
+            chain.places_of(kind).map(move |at| Applied {
                 kind,
-                level,
-                policy: chain.levels[level as usize].origin(kind),
+                level: SOURCES[at],
+                policy: chain.sources[at].origin(kind),
             })
         })
     }
@@ -186,14 +255,19 @@ impl<'a> Chain<'a> {
     /// lies behind it.
     #[inline]
     fn in_force(&self, kind: Kind) -> impl Iterator<Item = (Level, &'a Policy)> + use<'a> {
-        let merges = kind.merges();
-        let from = self
-            .levels
-            .iter()
-            .rposition(|level| level.named & kind.bit() != 0 && (!merges || level.disables(kind)))
+        let sources = self.sources;
+        self.places_of(kind).filter_map(move |at| Some((SOURCES[at], sources[at].get(kind)?)))
+    }
+
+    /// The sources of those.
+    #[inline]
+    fn places_of(&self, kind: Kind) -> impl Iterator<Item = usize> + use<'a> {
+        let (chain, merges) = (*self, kind.merges());
+        let says = move |at: usize| chain.named_by(at) & kind.bit() != 0;
+        let from = (0..SOURCES.len())
+            .rposition(|at| says(at) && (!merges || chain.sources[at].disables(kind)))
             .unwrap_or(0);
-        let levels = self.levels;
-        (from..levels.len()).filter_map(move |at| Some((Level::ALL[at], levels[at].get(kind)?)))
+        (from..SOURCES.len()).filter(move |&at| says(at) && !chain.sources[at].disables(kind))
     }
 }
 

@@ -119,7 +119,13 @@ impl Message {
     /// The same where some are known.
     pub(crate) fn run_knowing(&self, route: &PolicySet, directory: Directory<'_>) -> Ran {
         let none = PolicySet::EMPTY;
-        let levels = Levels { global: &none, namespace: &none, listener: &none, route, directory };
+        let levels = Levels {
+            global: &none,
+            namespace: &none,
+            listener: (&none).into(),
+            route: route.into(),
+            directory,
+        };
         self.run_chain(Chain::new(levels))
     }
 

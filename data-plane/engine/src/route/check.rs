@@ -62,19 +62,18 @@ pub(crate) fn check(
     };
     let request_timeout = timeout("request", &timeouts.request, Duration::from_secs(30));
     let idle_timeout = timeout("idle", &timeouts.idle, Duration::from_secs(300));
-    let inline = PolicySet::compile(&spec.policies, &at.field("policies"), out, scope);
-    let inline = (!inline.is_empty()).then(|| Arc::new(inline));
-    let refs = at.field("policyRefs");
-    let policies = level::join_shared(inline.as_ref(), &spec.policy_refs, &refs, references, out);
+    let policies = PolicySet::compile(&spec.policies, &at.field("policies"), out, scope);
+    let policies = (!policies.is_empty()).then(|| Arc::new(policies));
+    level::refer(&spec.policy_refs, &at.field("policyRefs"), references, out);
     let action = action?;
     Some(Route {
         name,
         slot,
+        referred: None,
         action,
         request_timeout,
         idle_timeout,
         policies,
-        inline,
         reach,
         hosts,
         candidates: candidates.into_iter().map(Arc::new).collect(),

@@ -46,6 +46,14 @@ impl<T> Slab<T> {
         *self.place(slot) = Some(value);
     }
 
+    /// The value under a number for changing, copied if anybody else holds it.
+    pub(crate) fn get_mut(&mut self, slot: u32) -> Option<&mut T>
+    where
+        T: Clone,
+    {
+        self.place(slot).as_mut().map(Arc::make_mut)
+    }
+
     /// Takes the value out and frees the number.
     pub(crate) fn free(&mut self, slot: u32) {
         *self.place(slot) = None;

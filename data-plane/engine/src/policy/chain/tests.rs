@@ -47,6 +47,7 @@ fn chain<'a>(
     listener: &'a PolicySet,
     route: &'a PolicySet,
 ) -> Chain<'a> {
+    let (listener, route) = (listener.into(), route.into());
     Chain::new(Levels { global, namespace, listener, route, directory: Directory::EMPTY })
 }
 
@@ -205,4 +206,38 @@ fn explain_lists_what_is_in_force_in_running_order_with_its_origin() {
         ("responseHeaders", Level::Route, None),
     ];
     assert_eq!(found, expected);
+}
+
+#[test]
+fn what_an_object_says_itself_hides_what_it_refers_to() {
+    let (one, two) = (set(vec![uri(1)]), set(vec![uri(100)]));
+    let off = set(vec![Entry::RequestLimits(wire::RequestLimits { disabled: true, ..Default::default() })]);
+    let edits = |value: &str| {
+        let set = [("x-by".to_owned(), value.to_owned())].into();
+        Entry::RequestHeaders(wire::HeaderEdits { add: set, ..Default::default() })
+    };
+    let (mine, theirs) = (set(vec![edits("own")]), set(vec![edits("referred"), uri(1)]));
+    let route = |own, referred| {
+        let route = Said { own, referred };
+        Chain::new(Levels {
+            global: NONE,
+            namespace: NONE,
+            listener: NONE.into(),
+            route,
+            directory: Directory::EMPTY,
+        })
+    };
+    let message = Message::request("GET", "/long");
+    let refused = Flow::Reject(Reason::UriTooLong);
+    assert_eq!(message.run_chain(route(&two, &one)).flow, Flow::Continue);
+    assert_eq!(message.run_chain(route(NONE, &one)).flow, refused);
+    assert_eq!(message.run_chain(route(&off, &one)).flow, Flow::Continue, "removed");
+    assert!(route(&off, &one).is_empty());
+    assert_eq!(message.run_chain(route(&one, &off)).flow, refused, "only what is behind is removed");
+    // Edits add up over levels, not over what one level says twice.
+    let short = Message::request("GET", "");
+    let ran = short.run_chain(route(&mine, &theirs));
+    assert_eq!(ran.request.iter().filter(|line| line.starts_with("x-by")).collect::<Vec<_>>(), ["x-by: own"]);
+    let applied: Vec<Kind> = route(&mine, &theirs).applied().map(|applied| applied.kind).collect();
+    assert_eq!(applied, [Kind::RequestLimits, Kind::RequestHeaders]);
 }
