@@ -27,6 +27,7 @@ mod literal;
 mod pattern;
 mod slot;
 pub(crate) mod table;
+mod templates;
 mod trie;
 
 pub use check::{MAX_CONDITION_BYTES, MAX_CONDITIONS, MAX_HOSTS, MAX_LISTENERS, MAX_MATCHES, MAX_SOURCES};

@@ -1,13 +1,13 @@
-//! One host pattern's paths: exact paths and prefixes by literal text (`literal.rs`), templates by a trie, regular
-//! expressions and candidates without a path condition in one slot each.
+//! One host pattern's paths: exact paths and prefixes by literal text (`literal.rs`), templates by the literals that they
+//! begin with (`templates.rs`), regular expressions and candidates without a path condition in one slot each.
 
 use std::sync::Arc;
 
 use super::literal::Literals;
-use super::pattern::{HostLevel, PathPattern, Segment};
+use super::pattern::{HostLevel, PathPattern};
 use super::slot::{Candidate, Entry, Slot};
 use super::table::{At, Seed, Visit};
-use super::trie::Node;
+use super::templates::Templates;
 use crate::sharing::{Keyed, Tally, Text};
 
 /// How many candidates there are of each priority.
@@ -113,7 +113,7 @@ const _: () = assert!(size_of::<Option<Host>>() == 128);
 struct Side {
     priorities: Priorities,
     prefix_depths: Depths,
-    templates: Option<Arc<Node>>,
+    templates: Templates,
     regexes: Slot,
     any: Slot,
 }
@@ -144,16 +144,7 @@ impl Side {
     }
 
     fn has_rare(&self) -> bool {
-        self.templates.is_some() || !self.regexes.is_empty() || !self.any.is_empty()
-    }
-
-    fn remove_template(&mut self, seed: &Seed, segments: &[Segment], candidate: &Candidate) {
-        let Some(root) = &mut self.templates else { return };
-        let root = Arc::make_mut(root);
-        root.remove(seed, segments, candidate);
-        if root.is_empty() {
-            self.templates = None;
-        }
+        !self.templates.is_empty() || !self.regexes.is_empty() || !self.any.is_empty()
     }
 }
 
@@ -200,10 +191,7 @@ impl Host {
         match &entry.candidate.path {
             PathPattern::Exact(path) => self.literals.add_exact(seed, path, entry),
             PathPattern::Prefix(prefix) => self.literals.add_prefix(seed, prefix, entry),
-            PathPattern::Template(template) => {
-                let root = side.templates.get_or_insert_default();
-                Arc::make_mut(root).add(seed, &template.segments, entry);
-            }
+            PathPattern::Template(template) => side.templates.add(seed, &template.segments, entry),
             PathPattern::Regex(_) => side.regexes.add(entry),
             PathPattern::Any => side.any.add(entry),
         }
@@ -216,7 +204,7 @@ impl Host {
         match &candidate.path {
             PathPattern::Exact(path) => self.literals.remove_exact(seed, path, candidate),
             PathPattern::Prefix(prefix) => self.literals.remove_prefix(seed, prefix, candidate),
-            PathPattern::Template(template) => side.remove_template(seed, &template.segments, candidate),
+            PathPattern::Template(template) => side.templates.remove(seed, &template.segments, candidate),
             PathPattern::Regex(_) => side.regexes.remove(candidate),
             PathPattern::Any => side.any.remove(candidate),
         }
@@ -251,8 +239,8 @@ impl Host {
             return;
         }
         self.literals.visit_exact(seed, &at, path, visitor);
-        if let Some(root) = self.rare().and_then(|rare| rare.templates.as_ref()) {
-            root.visit(seed, path.strip_prefix('/'), &at, visitor);
+        if let Some(rare) = self.rare().filter(|rare| !rare.templates.is_empty()) {
+            rare.templates.visit(seed, &at, path, visitor);
         }
         if self.prefix_depths != 0 && visitor.wants(at.top) {
             self.literals.visit_prefixes(seed, &at, self.prefix_depths, path, visitor);
@@ -274,7 +262,7 @@ impl Host {
             PathPattern::Exact(text) => self.literals.exact_slot(seed, text),
             PathPattern::Prefix(text) => self.literals.prefix_slot(seed, text),
             PathPattern::Template(template) => {
-                self.side.as_ref()?.templates.as_ref()?.slot_of(seed, &template.segments)
+                self.side.as_ref()?.templates.slot_of(seed, &template.segments)
             }
         }
     }

@@ -206,29 +206,8 @@ impl Sought<'_> {
     /// With room for the ends of `N` prefixes.
     #[inline]
     fn visit_in<'t, const N: usize, V: Visit<'t>>(&self, prefixes: &'t Shards<PathSlot>, visitor: &mut V) {
-        let has = |depth: usize| Depths::are_in(self.depths, depth);
+        let (ends, found) = ends::<N>(self.depths, self.path);
         let path = self.path.as_bytes();
-        let deepest = self.depths.ilog2() as usize;
-        // Where the prefixes end whose depth occurs, the shortest first. That of no segments is empty.
-        let mut ends = [0_u32; N];
-        let mut found = usize::from(has(0));
-        let mut depth = 0;
-        for (place, &byte) in path.iter().enumerate().skip(1) {
-            if depth == deepest {
-                break;
-            }
-            if byte == b'/' {
-                depth += 1;
-                if has(depth) {
-                    ends[found] = place as u32;
-                    found += 1;
-                }
-            }
-        }
-        if depth < deepest && path.len() > 1 && has(depth + 1) {
-            ends[found] = path.len() as u32;
-            found += 1;
-        }
         for end in ends[..found].iter().rev() {
             if let Some(there) = prefixes.look(self.seed, &path[..*end as usize]) {
                 visitor.slot(self.at.level, &there.place.slot);
@@ -238,6 +217,35 @@ impl Sought<'_> {
             }
         }
     }
+}
+
+/// Where the prefixes of a path end whose depth is one of these (there is one), the shortest first, and how many there
+/// are. That of no segments is empty.
+#[inline]
+pub(super) fn ends<const N: usize>(depths: u64, path: &str) -> ([u32; N], usize) {
+    let has = |depth: usize| Depths::are_in(depths, depth);
+    let path = path.as_bytes();
+    let deepest = depths.ilog2() as usize;
+    let mut ends = [0_u32; N];
+    let mut found = usize::from(has(0));
+    let mut depth = 0;
+    for (place, &byte) in path.iter().enumerate().skip(1) {
+        if depth == deepest {
+            break;
+        }
+        if byte == b'/' {
+            depth += 1;
+            if has(depth) {
+                ends[found] = place as u32;
+                found += 1;
+            }
+        }
+    }
+    if depth < deepest && path.len() > 1 && has(depth + 1) {
+        ends[found] = path.len() as u32;
+        found += 1;
+    }
+    (ends, found)
 }
 
 /// Puts a candidate into the slot of a pattern.

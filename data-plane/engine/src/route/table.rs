@@ -1,6 +1,7 @@
 //! The table: host, then path, then candidates. A host's hash leads to its paths; exact paths and prefixes are found
-//! by the hash of literal text, templates by a trie, and only what is left in a slot is judged by regular expression
-//! and conditions. Everything is structurally shared: one candidate in or out copies one shard on each step down.
+//! by the hash of literal text, templates by that of the literals they begin with, and only what is left in a slot is
+//! judged by regular expression and conditions. Everything is structurally shared: one candidate in or out copies one
+//! shard on each step down.
 //!
 //! Invariant: [`Table::visit`] shows the slots that a host and path lead to from the most specific to the least, and
 //! a slot holds its candidates from the best to the worst, so that the first complete match is the winner among

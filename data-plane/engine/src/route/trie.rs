@@ -1,4 +1,4 @@
-//! The trie of one host's templates: a step for each segment. Walked literal before `{x}` before `{*x}`, so that the
+//! The trie of the templates that begin with the same literals: a step for each segment after those. Walked literal before `{x}` before `{*x}`, so that the
 //! slots come out from the most specific template to the least; a path is walked at most once per matching step.
 
 use std::sync::Arc;
@@ -103,6 +103,11 @@ impl Keyed for Literal {
 }
 
 impl Node {
+    /// Of templates that end after one `{x}`.
+    pub(super) fn after_param(slot: Slot) -> Self {
+        Node { param: Param::Last(slot), ..Node::default() }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.literals.is_empty() && self.param.is_empty() && self.rest.is_none() && self.here.is_empty()
     }
