@@ -277,6 +277,8 @@ impl World {
                 stream.session.compared(&buckets).expect("asked for");
                 false
             }
+            // These planes hold none.
+            Said::Credentials(_) => false,
             Said::Hello(_) => unreachable!("said once"),
         };
         assert!(self.is_spoilt || !diverged, "node {node} came apart without a reason");
