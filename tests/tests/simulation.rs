@@ -250,7 +250,7 @@ impl World {
             Ok(answer) => stream.up.extend(answer),
             Err(why) => {
                 // What it tried again by itself crossed with a transaction.
-                assert!(why.contains("which is not what is held"), "{why}");
+                assert!(why.contains("does not start from what is held"), "{why}");
                 self.nodes[node].stream = None;
                 return;
             }
@@ -360,7 +360,7 @@ fn frames(transaction: &Transaction) -> Vec<wire::ControlPlaneMessage> {
     };
     let pieces = if pieces.is_empty() { vec![Bytes::new()] } else { pieces };
     // Every other one as to a data plane that takes them in full only.
-    let mut header = Header::of(transaction, (transaction.number % 2 == 0).then_some(EPOCH));
+    let mut header = Header::of(transaction, transaction.number.is_multiple_of(2).then_some(EPOCH));
     let count = pieces.len();
     let frame = |(at, piece): (usize, Bytes)| {
         let frame = Frame::Chunk { header: header.next(at + 1 == count), piece };
