@@ -186,3 +186,42 @@ async fn the_driver_prints_a_table_and_writes_it_as_json() -> anyhow::Result<()>
     assert_eq!(table.lines().filter(|line| line.starts_with("| ours |")).count(), 4, "{table}");
     Ok(())
 }
+
+#[tokio::test]
+async fn the_benchmark_of_the_stream_measures_every_row() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let out = directory.path().join("result");
+    let output = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("load/sync"))
+        .args(["--routes=120", "--clients=20", "--changes=5", "--at-once=3", "--stalled=3"])
+        .arg(format!("--out={}", out.display()))
+        .arg(format!("--control-plane={}", program("gateway-control-plane")?.display()))
+        .arg(format!("--data-plane={}", program("gateway-data-plane")?.display()))
+        .arg(format!("--load={}", program("gateway-load")?.display()))
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(PATIENCE * 2, output).await.context("it did not end")??;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let written: Value = serde_json::from_slice(&tokio::fs::read(out.with_extension("json")).await?)?;
+    let size = &written["sizes"]["120"];
+    assert_eq!(size["failure"], Value::Null, "{size}");
+    // What does not depend on how fast this machine is.
+    let change = &size["change"];
+    let overhead =
+        change["receivedBytes"].as_f64().zip(change["objectBytes"].as_f64()).map(|(all, own)| all - own);
+    assert!(overhead > Some(0.0) && overhead <= Some(96.0), "{change}");
+    assert_eq!((&change["transactions"], &change["diverged"]), (&1.0.into(), &0.0.into()), "{change}");
+    let restart = &size["restart"];
+    assert_eq!(
+        (&restart["resourceBytes"], &restart["modes"]["in_sync"]),
+        (&0.into(), &20.into()),
+        "{restart}"
+    );
+    let table = String::from_utf8(output.stdout)?;
+    for measure in
+        ["p99", "CPU of a change", "memory of a route", "restart", "at once", "stopped reading", "without"]
+    {
+        assert!(table.lines().any(|line| line.contains(measure)), "no {measure} in {table}");
+    }
+    Ok(())
+}

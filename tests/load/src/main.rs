@@ -1,6 +1,7 @@
-//! The load side of the benchmark: an origin that costs next to nothing, and a generator that drives a proxy in
-//! closed or open loop and counts every answer that is not exactly what was asked for. One thread each, epoll,
-//! prebuilt bytes. `tests/load/run` starts both; what they say on standard output is one JSON object a line.
+//! The load side of the benchmarks: an origin that costs next to nothing, and a generator that drives a proxy in
+//! closed or open loop and counts every answer that is not exactly what was asked for (one thread each, epoll,
+//! prebuilt bytes; `tests/load/run` starts both); and a fleet of data planes for `tests/load/sync`. What they say on
+//! standard output is one JSON object a line.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -10,6 +11,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 mod connection;
+mod fleet;
 mod forward;
 mod generate;
 mod histogram;
@@ -20,7 +22,7 @@ mod socket;
 mod tally;
 mod traffic;
 
-/// Origin and load generator of the benchmark (see tests/load/README.md).
+/// Origin, load generator and fleet of the benchmarks (see tests/load/README.md).
 #[derive(Debug, Parser)]
 #[command(name = "gateway-load", version)]
 struct Arguments {
@@ -36,6 +38,8 @@ enum Command {
     Forward(forward::Settings),
     /// Send requests and print what came back
     Generate(generate::Settings),
+    /// Be a thousand data planes on the stream of a control plane, as light as the protocol allows
+    Fleet(fleet::Settings),
     /// Write a self-signed P-256 certificate for localhost: cert.pem, key.pem, and both in one file, both.pem
     Certificate {
         /// Where the files go
@@ -49,6 +53,7 @@ fn main() -> anyhow::Result<()> {
         Command::Origin(settings) => origin::run(&settings),
         Command::Forward(settings) => forward::run(&settings),
         Command::Generate(settings) => generate::run(settings),
+        Command::Fleet(settings) => fleet::run(settings),
         Command::Certificate { directory } => certificate(&directory),
     }
 }
