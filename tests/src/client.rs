@@ -175,10 +175,7 @@ impl Load {
         let mut total = Tally::default();
         while let Some(tally) = self.tasks.join_next().await {
             match tally {
-                Ok(tally) => {
-                    total.ok += tally.ok;
-                    tally.failures.into_iter().for_each(|failure| total.fail(failure));
-                }
+                Ok(tally) => total.add(tally),
                 Err(error) => total.fail(error.to_string()),
             }
         }
@@ -187,7 +184,14 @@ impl Load {
 }
 
 impl Tally {
-    fn fail(&mut self, failure: String) {
+    /// Counts those of another one too.
+    pub fn add(&mut self, other: Tally) {
+        self.ok += other.ok;
+        other.failures.into_iter().for_each(|failure| self.fail(failure));
+    }
+
+    /// Keeps what went wrong.
+    pub fn fail(&mut self, failure: String) {
         if self.failures.len() < 20 {
             self.failures.push(failure);
         }

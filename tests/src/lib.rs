@@ -4,9 +4,11 @@
 
 use std::time::Duration;
 
+pub mod balancer;
 pub mod certs;
 pub mod chaos;
 pub mod client;
+pub mod cluster;
 pub mod https;
 pub mod process;
 pub mod services;

@@ -1,11 +1,13 @@
 //! Real services as child processes on free ports in temporary directories. `tests/run` installs their packages.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, bail};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, Command};
@@ -89,6 +91,36 @@ impl Postgres {
         process.signal(Signal::SIGQUIT)?;
         process.exited().await?;
         Ok(())
+    }
+
+    /// Ends the server in good order, with its clients' sessions (a fast shutdown); [`Postgres::resume`] starts it.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        let mut process = self.process.take().context("postgres is not running")?;
+        process.signal(Signal::SIGINT)?;
+        process.exited().await?;
+        Ok(())
+    }
+
+    /// Sends a signal to the server and every process that serves a session: SIGSTOP makes all of it stand still.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let server = self.process.as_ref().and_then(Process::id).context("postgres is not running")?;
+        let children = std::fs::read_to_string(format!("/proc/{server}/task/{server}/children"))?;
+        for id in std::iter::once(server.to_string().as_str()).chain(children.split_whitespace()) {
+            // A session that has ended meanwhile stands still as well.
+            let _gone = kill(Pid::from_raw(id.parse()?), signal);
+        }
+        Ok(())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// Makes a fresh, empty database and returns its URL.

@@ -24,17 +24,33 @@ pub async fn within<T>(what: &str, event: impl Future<Output = T>) -> anyhow::Re
 ///
 /// # Errors
 /// After [`PATIENCE`], naming what was waited for and what the last look saw.
-pub async fn until<T, E, F>(what: &str, mut look: impl FnMut() -> F) -> anyhow::Result<T>
+pub async fn until<T, E, F>(what: &str, look: impl FnMut() -> F) -> anyhow::Result<T>
 where
     E: Debug,
     F: Future<Output = Result<T, E>>,
 {
-    let deadline = Instant::now() + PATIENCE;
+    until_within(PATIENCE, what, look).await
+}
+
+/// The same for what may take longer.
+///
+/// # Errors
+/// After `patience`, naming what was waited for and what the last look saw.
+pub async fn until_within<T, E, F>(
+    patience: Duration,
+    what: &str,
+    mut look: impl FnMut() -> F,
+) -> anyhow::Result<T>
+where
+    E: Debug,
+    F: Future<Output = Result<T, E>>,
+{
+    let deadline = Instant::now() + patience;
     loop {
         match look().await {
             Ok(value) => return Ok(value),
             Err(last) if Instant::now() > deadline => {
-                anyhow::bail!("waited {PATIENCE:?} for {what}; last seen: {last:?}")
+                anyhow::bail!("waited {patience:?} for {what}; last seen: {last:?}")
             }
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,
         }
