@@ -202,7 +202,7 @@ impl Stream<'_> {
                 read = self.read() => read?,
                 _ = beat.tick() => {
                     let cursor = Some(self.held());
-                    say(&mut self.say, Say::Heartbeat(wire::Heartbeat { cursor, parked: Vec::new() }))?;
+                    say(&mut self.say, Say::Heartbeat(wire::Heartbeat { cursor, ..Default::default() }))?;
                 }
             }
         }
