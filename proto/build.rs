@@ -33,9 +33,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Messages with secrets of their own: `secret.rs` prints them without.
-const SECRETIVE: [&str; 3] = ["CertificateSpec", "TokenIssuerSpec", "SecretValue"];
+const SECRETIVE: [&str; 4] = ["CertificateSpec", "TokenIssuerSpec", "SecretValue", "EnrollRequest"];
 
-const SYNC: [&str; 29] = [
+const SYNC: [&str; 34] = [
     "Cursor",
     "ObjectRef",
     "DataPlaneMessage",
@@ -59,6 +59,11 @@ const SYNC: [&str; 29] = [
     "Drain",
     "Compare",
     "Buckets",
+    "EnrollRequest",
+    "IssuedCertificate",
+    "Renew",
+    "Trust",
+    "Trusts",
     "CredentialsHeld",
     "CompareCredentials",
     "CredentialsChunk",

@@ -7,11 +7,13 @@
 mod access;
 mod apply;
 mod audit;
+mod ca;
 mod change;
 mod data_planes;
 mod explain;
 mod extract;
 mod health;
+mod join_tokens;
 mod openapi;
 mod problem;
 mod redact;
@@ -36,6 +38,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::admission::Admission;
 use crate::audit::AuditLog;
 use crate::auth::Authenticator;
+use crate::identity::Authority;
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
 use crate::state::Live;
@@ -59,6 +62,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Who is calling.
     pub auth: Authenticator,
+    /// Who data planes are.
+    pub authority: Arc<Authority>,
     /// Refused attempts.
     pub audit: AuditLog,
     /// Who runs what.
@@ -131,6 +136,12 @@ fn routes() -> Vec<Route> {
         read("/v1/tokens", ADMIN, get(tokens::list)),
         write("POST", "/v1/tokens", ADMIN, "token.create", post(tokens::create)),
         write("DELETE", "/v1/tokens/{name}", ADMIN, "token.delete", delete(tokens::delete)),
+        write("POST", "/v1/data-planes/{id}/revoke", ADMIN, "data_plane.revoke", post(ca::revoke)),
+        read("/v1/ca", VIEWER, get(ca::status)),
+        write("POST", "/v1/ca/rotate", ADMIN, "ca.rotate", post(ca::rotate)),
+        read("/v1/join-tokens", ADMIN, get(join_tokens::list)),
+        write("POST", "/v1/join-tokens", ADMIN, "join_token.create", post(join_tokens::create)),
+        write("DELETE", "/v1/join-tokens/{name}", ADMIN, "join_token.delete", delete(join_tokens::delete)),
         write("POST", "/v1/secrets/rewrap", ADMIN, "secrets.rewrap", post(secrets::rewrap)),
         read("/v1/audit", ADMIN, get(audit::list)),
         read("/v1/watch", VIEWER, get(watch::watch)),

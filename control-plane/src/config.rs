@@ -7,9 +7,12 @@
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
+
+use crate::identity::{DEFAULT_LIFETIME, LIFETIMES};
 
 /// Where the admin API listens when nothing is said.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9000);
@@ -33,8 +36,12 @@ pub struct Config {
     pub master_key_file: Option<PathBuf>,
     /// File whose content is made an admin token at each start: the way back in.
     pub admin_token_file: Option<PathBuf>,
-    /// Certificate and key of both servers; none: clear text.
+    /// Certificate and key of both servers; none: clear text on the admin API, the control plane's own CA on the stream.
     pub tls: Option<TlsFiles>,
+    /// CAs (PEM) whose certificates data planes may show beside those of the control plane's own.
+    pub tls_client_ca: Option<PathBuf>,
+    /// How long certificates of data planes live.
+    pub node_certificate_ttl: Duration,
     /// Allows unprotected ports off loopback.
     pub insecure: bool,
 }
@@ -104,11 +111,9 @@ pub enum ConfigError {
         "the admin API on {0} is off loopback without TLS: give --tls-cert and --tls-key, or allow it with --insecure"
     )]
     OpenAdmin(SocketAddr),
-    /// The stream would be open to the network.
-    #[error(
-        "the stream on {0} is off loopback, and this version cannot authenticate data planes: keep --stream-listen on loopback, or allow it with --insecure"
-    )]
-    OpenStream(SocketAddr),
+    /// A life that is no good.
+    #[error("--node-certificate-ttl is {0}, expected {min}s to {max}h", min = LIFETIMES.0.as_secs(), max = LIFETIMES.1.as_secs() / 3600)]
+    NodeCertificateTtl(String),
 }
 
 /// The gateway's control plane: admin API, store and the snapshot stream.
@@ -144,6 +149,14 @@ struct Args {
     /// PEM private key of both servers [file: tlsKey]
     #[arg(long, env = "GATEWAY_TLS_KEY", hide_env_values = true, value_name = "FILE")]
     tls_key: Option<PathBuf>,
+    /// PEM certificates of CAs whose certificates data planes may show on the stream, beside those that join with a
+    /// token [file: tlsClientCa]
+    #[arg(long, env = "GATEWAY_TLS_CLIENT_CA", hide_env_values = true, value_name = "FILE")]
+    tls_client_ca: Option<PathBuf>,
+    /// How long a certificate lives that a data plane gets; it is renewed at half of that [file: nodeCertificateTtl]
+    /// [default: 24h]
+    #[arg(long, env = "GATEWAY_NODE_CERTIFICATE_TTL", hide_env_values = true, value_name = "DURATION")]
+    node_certificate_ttl: Option<String>,
     /// Least severe log line that is written [file: logLevel] [default: info]
     #[arg(long, env = "GATEWAY_LOG_LEVEL", hide_env_values = true, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -168,6 +181,8 @@ struct File {
     admin_token_file: Option<PathBuf>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
+    tls_client_ca: Option<PathBuf>,
+    node_certificate_ttl: Option<String>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
     insecure: Option<bool>,
@@ -184,6 +199,8 @@ impl Config {
             master_key_file: None,
             admin_token_file: None,
             tls: None,
+            tls_client_ca: None,
+            node_certificate_ttl: DEFAULT_LIFETIME,
             insecure: false,
         }
     }
@@ -205,15 +222,11 @@ impl Config {
     /// Refuses what would be unsafe.
     ///
     /// # Errors
-    /// `OpenAdmin` or `OpenStream`, naming the way out.
+    /// `OpenAdmin`, naming the way out. The stream needs no such check: off loopback it takes nobody without a
+    /// certificate or a join token.
     pub fn checked(self) -> Result<Self, ConfigError> {
-        if !self.insecure {
-            if self.tls.is_none() && !self.admin_listen.ip().is_loopback() {
-                return Err(ConfigError::OpenAdmin(self.admin_listen));
-            }
-            if !self.stream_listen.ip().is_loopback() {
-                return Err(ConfigError::OpenStream(self.stream_listen));
-            }
+        if !self.insecure && self.tls.is_none() && !self.admin_listen.ip().is_loopback() {
+            return Err(ConfigError::OpenAdmin(self.admin_listen));
         }
         Ok(self)
     }
@@ -238,6 +251,11 @@ impl Args {
             master_key_file: self.master_key_file.or(file.master_key_file),
             admin_token_file: self.admin_token_file.or(file.admin_token_file),
             tls,
+            tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
+            node_certificate_ttl: self
+                .node_certificate_ttl
+                .or(file.node_certificate_ttl)
+                .map_or(Ok(DEFAULT_LIFETIME), lifetime)?,
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
         };
         let log = Log {
@@ -261,6 +279,13 @@ impl File {
         }
         serde_saphyr::from_str(&text).map_err(|error| fault(error.to_string()))
     }
+}
+
+fn lifetime(text: String) -> Result<Duration, ConfigError> {
+    let wanted = gateway_engine::value::duration(&text).ok();
+    wanted
+        .filter(|wanted| (LIFETIMES.0..=LIFETIMES.1).contains(wanted))
+        .ok_or(ConfigError::NodeCertificateTtl(text))
 }
 
 /// `$STATE_DIRECTORY` (systemd; the first of a list), else below `$XDG_STATE_HOME`, else below `$HOME/.local/state`.
@@ -293,6 +318,8 @@ mod tests {
             "--admin-token-file=/t",
             "--tls-cert=/c",
             "--tls-key=/k",
+            "--tls-client-ca=/ca",
+            "--node-certificate-ttl=90m",
             "--log-level=debug",
             "--log-format=json",
         ])
@@ -304,7 +331,19 @@ mod tests {
         assert_eq!(config.master_key_file.as_deref(), Some(Path::new("/m")));
         assert_eq!(config.admin_token_file.as_deref(), Some(Path::new("/t")));
         assert_eq!(config.tls, Some(TlsFiles { cert: "/c".into(), key: "/k".into() }));
+        assert_eq!(config.tls_client_ca.as_deref(), Some(Path::new("/ca")));
+        assert_eq!(config.node_certificate_ttl, Duration::from_secs(5_400));
         assert_eq!(log, Log { level: LogLevel::Debug, format: LogFormat::Json });
+    }
+
+    #[test]
+    fn a_life_of_certificates_that_is_too_short_or_too_long_is_refused() {
+        for text in ["1s", "0s", "2161h", "-1h", "day", ""] {
+            let error = load(&[&format!("--node-certificate-ttl={text}")]).expect_err(text).to_string();
+            assert!(error.contains("expected 2s to 2160h"), "{error}");
+        }
+        let (config, _) = load(&[]).expect("defaults");
+        assert_eq!(config.node_certificate_ttl, Duration::from_secs(86_400));
     }
 
     #[test]
@@ -362,9 +401,10 @@ mod tests {
         assert!(matches!(load(&[open]), Err(ConfigError::OpenAdmin(_))));
         assert!(load(&[open, "--tls-cert=/c", "--tls-key=/k"]).is_ok());
         assert!(load(&[open, "--insecure"]).expect("said aloud").0.insecure);
-        let stream = "--stream-listen=10.0.0.1:9001";
-        assert!(matches!(load(&[stream, "--tls-cert=/c", "--tls-key=/k"]), Err(ConfigError::OpenStream(_))));
-        assert!(load(&[stream, "--insecure"]).is_ok());
+        assert!(
+            load(&["--stream-listen=10.0.0.1:9001"]).is_ok(),
+            "it takes nobody without a certificate there"
+        );
     }
 
     #[test]
@@ -380,6 +420,8 @@ mod tests {
             ("--admin-token-file", "GATEWAY_ADMIN_TOKEN_FILE", "adminTokenFile"),
             ("--tls-cert", "GATEWAY_TLS_CERT", "tlsCert"),
             ("--tls-key", "GATEWAY_TLS_KEY", "tlsKey"),
+            ("--tls-client-ca", "GATEWAY_TLS_CLIENT_CA", "tlsClientCa"),
+            ("--node-certificate-ttl", "GATEWAY_NODE_CERTIFICATE_TTL", "nodeCertificateTtl"),
             ("--log-level", "GATEWAY_LOG_LEVEL", "logLevel"),
             ("--log-format", "GATEWAY_LOG_FORMAT", "logFormat"),
             ("--insecure", "GATEWAY_INSECURE", "insecure"),

@@ -7,6 +7,7 @@ pub mod audit;
 pub mod auth;
 pub mod config;
 pub mod document;
+pub mod identity;
 pub mod nodes;
 pub mod publish;
 pub mod secrets;

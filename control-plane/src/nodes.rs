@@ -12,13 +12,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use gateway_proto::admin::DataPlane;
+use gateway_proto::admin::{DataPlane, NodeCertificate};
 use gateway_proto::wire;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::{Notify, broadcast};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::identity::{Fleet, Peer};
 use crate::store::{Node, NodeSeen, Store, StoreError};
 use report::Report;
 
@@ -103,7 +104,7 @@ impl Nodes {
     }
 
     /// A data plane opened a stream. Nothing comes of it when a later stream of the same node was faster.
-    pub fn arrive(&self, hello: &wire::Hello, stream: u64, from: SocketAddr) -> Ticket {
+    pub fn arrive(&self, hello: &wire::Hello, stream: u64, from: SocketAddr, peer: Option<&Peer>) -> Ticket {
         let now = Instant::now();
         let own = Own {
             stream,
@@ -111,7 +112,7 @@ impl Nodes {
             heard: now,
             connected: true,
             revision: hello.cursor.as_ref().map_or(0, |cursor| cursor.revision),
-            report: Report::of(hello, from),
+            report: Report::of(hello, from, peer),
             dirty: true,
         };
         let entry = own.entry(&hello.node);
@@ -155,6 +156,11 @@ impl Nodes {
         self.update(ticket, |own| own.report.keep_rejects(parked));
     }
 
+    /// The roots that it has, in hexadecimal.
+    pub fn trusts(&self, ticket: &Ticket, trusts: Vec<String>) {
+        self.update(ticket, |own| own.report.trusts = trusts);
+    }
+
     /// Where its listeners are bound.
     pub fn bound(&self, ticket: &Ticket, listeners: &[wire::BoundListener]) {
         self.update(ticket, |own| own.report.set_listeners(listeners));
@@ -182,6 +188,13 @@ impl Nodes {
         let mut entries: Vec<Entry> = entries.into_values().collect();
         entries.sort_by(|left, right| left.node.cmp(&right.node));
         Ok(entries)
+    }
+
+    /// When the first of the certificates of data planes that are connected to this replica ends.
+    pub fn first_certificate_to_end(&self) -> Option<i64> {
+        let own = self.lock();
+        let connected = own.values().filter(|own| own.connected);
+        connected.filter_map(|own| Some(own.report.certificate.as_ref()?.expires)).min()
     }
 
     /// Every change of an entry, of this and, within a second or so, of other replicas.
@@ -312,6 +325,19 @@ impl Nodes {
     }
 }
 
+impl Fleet for Nodes {
+    async fn lacking(&self, root: &str) -> Result<usize, StoreError> {
+        let has_ours = |entry: &Entry| {
+            entry.report.certificate.as_ref().is_some_and(|it| !it.root.is_empty())
+                && !entry.report.trusts.is_empty()
+        };
+        let lacks = |entry: &&Entry| {
+            entry.connected && has_ours(entry) && !entry.report.trusts.iter().any(|trusted| trusted == root)
+        };
+        Ok(self.list().await?.iter().filter(lacks).count())
+    }
+}
+
 impl Own {
     fn entry(&self, node: &str) -> Entry {
         Entry {
@@ -356,6 +382,11 @@ impl Entry {
             apply_us: report.apply_us,
             rejects: report.rejects,
             blocked: report.blocked,
+            certificate: report.certificate.map(|shown| NodeCertificate {
+                expires: Timestamp::from_second(shown.expires).unwrap_or(Timestamp::MAX).to_string(),
+                expires_in_seconds: shown.expires - Timestamp::now().as_second(),
+                ca: shown.root,
+            }),
         }
     }
 }
@@ -393,8 +424,8 @@ mod tests {
         let (nodes, writer) = Nodes::start(opened.store, stop.clone());
         let hello = wire::Hello { node: "one".into(), group: "default".into(), ..Default::default() };
         let from = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let young = nodes.arrive(&hello, 2, from(2));
-        let old = nodes.arrive(&hello, 1, from(1));
+        let young = nodes.arrive(&hello, 2, from(2), None);
+        let old = nodes.arrive(&hello, 1, from(1), None);
         nodes.leave(&old);
         nodes.holds(&young, 7, true);
         let entries = nodes.list().await.expect("answers");

@@ -9,6 +9,7 @@
 //! Invariant: what leaves this module is sealed, or in a buffer that is wiped when it is dropped.
 
 mod master;
+mod own;
 mod rewrap;
 
 use std::collections::HashMap;
@@ -91,6 +92,9 @@ pub enum SecretError {
         master::hex(.0)
     )]
     UnknownMaster(MasterId),
+    /// The key of the control plane's own CA is not as it was made.
+    #[error("the key of the control plane's CA {} cannot be opened: its seal is broken", master::hex(.0))]
+    Authority(gateway_proto::identity::RootId),
     /// Another rewrap, to another master key, began meanwhile.
     #[error(
         "another rewrap began meanwhile: give every replica the same --master-key-file, then run it again"

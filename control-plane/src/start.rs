@@ -3,11 +3,12 @@
 //! is left running.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_proto::admin::Role;
+use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -16,14 +17,15 @@ use crate::admission::Admission;
 use crate::api::{self, Api};
 use crate::audit::AuditLog;
 use crate::auth::{self, AdminFileError, Authenticator, Secret};
-use crate::config::{Config, ConfigError, TlsFiles};
+use crate::config::{Config, ConfigError};
+use crate::identity::{Authority, IdentityError, OwnCertificate, Settings};
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
 use crate::secrets::{self, MasterKeyError};
 use crate::state::{Live, StateError};
 use crate::state_dir::{StateDir, StateDirError};
 use crate::store::{self, Store, StoreError};
-use crate::sync::server::{Pem, Streams, serve as serve_streams};
+use crate::sync::server::{Gate, Streams, serve as serve_streams};
 use crate::telemetry::Metrics;
 use crate::tls::{self, TlsError};
 
@@ -70,6 +72,9 @@ pub enum RunError {
     /// The master key.
     #[error(transparent)]
     MasterKey(#[from] MasterKeyError),
+    /// The control plane's CA.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
     /// The admin token file.
     #[error(transparent)]
     AdminToken(#[from] AdminFileError),
@@ -103,7 +108,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     let state = StateDir::open(&config.state_dir)?;
     let tls =
         config.tls.as_ref().map(|files| tls::server_config(files, &[b"h2", b"http/1.1"])).transpose()?;
-    let pem = config.tls.as_ref().map(pem).transpose()?;
+    let settings = identity_settings(&config)?;
     let (store, admin_token_path) = open_store(&config, &state).await?;
     let vault = secrets::open(config.master_key_file.as_deref(), &state, &*store).await?;
     let vault = Arc::new(vault);
@@ -112,6 +117,8 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     }
     let live = Live::load(Arc::clone(&store), Arc::clone(&vault)).await?;
     let auth = Authenticator::new(Arc::clone(&store)).await?;
+    let authority =
+        Authority::open(Arc::clone(&store), Arc::clone(&vault), settings, Timestamp::now()).await?;
     let (admin_listener, admin) = bind("the admin API", config.admin_listen).await?;
     let (stream_listener, stream) = bind("the stream", config.stream_listen).await?;
 
@@ -121,14 +128,18 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     let (publisher, publishing) = Publisher::start(Arc::clone(&live), Arc::clone(&store), stop.clone()).await;
     let (audit, audit_writer) = AuditLog::start(Arc::clone(&store));
     let (nodes, nodes_writer) = Nodes::start(Arc::clone(&store), stop.clone());
+    let certifying = tokio::spawn(Arc::clone(&authority).follow(Arc::clone(&nodes), stop.clone()));
+    let is_open = stream.ip().is_loopback() || config.insecure;
+    let gate = Gate::new(Arc::clone(&authority), audit.clone(), is_open, is_open && config.tls.is_none());
     let streams =
-        Streams::new(Arc::clone(&publisher), Arc::clone(&nodes), Arc::clone(&metrics), stop.clone());
+        Streams::new(Arc::clone(&publisher), Arc::clone(&nodes), Arc::clone(&metrics), gate, stop.clone());
     let (large_bodies, watchers) = Api::turns();
     let router = api::router(Arc::new(Api {
         admission: Admission::new(Arc::clone(&store), vault, Arc::clone(&live), Arc::clone(&metrics)),
         live,
         store: Arc::clone(&store),
         auth,
+        authority,
         audit,
         nodes,
         publisher,
@@ -138,12 +149,12 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         stop: stop.clone(),
     }));
     tracing::info!(address = %admin, tls = tls.is_some(), "admin API listens");
-    tracing::info!(address = %stream, tls = pem.is_some(), "stream listens");
-    if stream.ip().is_loopback() {
+    tracing::info!(address = %stream, certificates_needed = !is_open, "stream listens");
+    if is_open && stream.ip().is_loopback() {
         tracing::info!(
             "data planes on loopback are taken without credentials: who connects is sent the secrets of the group it names"
         );
-    } else {
+    } else if is_open {
         tracing::warn!(address = %stream, "data planes are taken without credentials from anywhere (--insecure): who connects is sent the secrets of the group it names");
     }
     let api_stop = stop.clone();
@@ -152,9 +163,10 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
             api::server::serve(admin_listener, router, tls, api_stop).await;
             Ok(())
         }),
-        tokio::spawn(async move { Ok(serve_streams(stream_listener, streams, pem).await?) }),
+        tokio::spawn(async move { Ok(serve_streams(stream_listener, streams).await?) }),
         tokio::spawn(watched("follows the store", follower)),
         tokio::spawn(watched("publishes", publishing)),
+        tokio::spawn(watched("keeps the CA", certifying)),
     ];
     let writers = vec![audit_writer, nodes_writer];
     Ok(Running { admin, stream, admin_token_path, stop, servers, writers, store, _state: state })
@@ -233,15 +245,13 @@ async fn watched(what: &'static str, task: JoinHandle<()>) -> Result<(), RunErro
     task.await.map_err(|error| RunError::Ended(format!("the task that {what}: {error}")))
 }
 
-fn pem(files: &TlsFiles) -> Result<Pem, TlsError> {
-    let read = |what, path: &Path| {
-        std::fs::read(path).map_err(|error| TlsError::Pem {
-            what,
-            path: path.to_owned(),
-            reason: error.to_string(),
-        })
-    };
-    Ok(Pem { cert: read("a certificate", &files.cert)?, key: read("a private key", &files.key)? })
+fn identity_settings(config: &Config) -> Result<Settings, RunError> {
+    let own = config.tls.as_ref().map(tls::pair).transpose()?;
+    Ok(Settings {
+        lifetime: SignedDuration::try_from(config.node_certificate_ttl).unwrap_or(SignedDuration::MAX),
+        own: own.map(|(chain, key)| OwnCertificate { chain, key }),
+        client_roots: config.tls_client_ca.as_deref().map(tls::certificates).transpose()?.unwrap_or_default(),
+    })
 }
 
 async fn bind(what: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {

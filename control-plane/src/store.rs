@@ -11,6 +11,7 @@ pub mod commit;
 pub mod conformance;
 pub mod error;
 mod failure;
+pub mod identity;
 mod migration;
 mod plan;
 mod postgres;
@@ -32,6 +33,7 @@ use uuid::Uuid;
 
 pub use commit::{Commit, Committed, Content, Precondition, Write};
 pub use error::{CommitError, StoreError, TokenError};
+pub use identity::IdentityStore;
 pub use record::{
     AuditEntry, AuditRecord, MasterId, MasterRecord, Node, NodeSeen, Page, PageRequest, Revision, SecretId,
     SecretRecord, TokenRecord, Tokens,
@@ -133,7 +135,7 @@ pub type Visit<'a> = dyn FnMut(Stored) + Send + 'a;
 ///
 /// Dropping a future abandons its transaction: the write is then either whole or absent, as after a crash.
 #[async_trait]
-pub trait Store: Send + Sync + fmt::Debug {
+pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// The head, read from the database.
     ///
     /// # Errors

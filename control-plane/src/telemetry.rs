@@ -33,6 +33,19 @@ pub struct Metrics {
     pub rejects: IntCounter,
     /// Data planes found to hold what they should not.
     pub divergences: IntCounter,
+    ca_expiry: IntGaugeVec,
+    certificate_expiry: IntGaugeVec,
+}
+
+/// Seconds until something ends.
+#[derive(Clone, Debug, Default)]
+pub struct Expiries {
+    /// Each root of the control plane's CA, by state.
+    pub roots: Vec<(&'static str, i64)>,
+    /// The certificate that the stream's port shows; `None`: one of an own PKI.
+    pub stream: Option<i64>,
+    /// The first to end of those that connected data planes have shown; `None`: there is none.
+    pub data_planes: Option<i64>,
 }
 
 impl Metrics {
@@ -73,7 +86,41 @@ impl Metrics {
                 "gateway_stream_divergences_total",
                 "Data planes found to hold what they should not; must stay 0.",
             ),
+            ca_expiry: keep(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "gateway_ca_expiry_seconds",
+                        "Seconds until a root of the control plane's CA ends.",
+                    ),
+                    &["state"],
+                ),
+            ),
+            certificate_expiry: keep(
+                &registry,
+                IntGaugeVec::new(
+                    Opts::new(
+                        "gateway_stream_certificate_expiry_seconds",
+                        "Seconds until the certificate of the stream's port, or the first of the connected data planes', ends.",
+                    ),
+                    &["of"],
+                ),
+            ),
             registry,
+        }
+    }
+
+    /// How long certificates last from now.
+    pub fn expiries(&self, expiries: &Expiries) {
+        self.ca_expiry.reset();
+        for (state, seconds) in &expiries.roots {
+            self.ca_expiry.with_label_values(&[state]).set(*seconds);
+        }
+        self.certificate_expiry.reset();
+        for (of, seconds) in [("control_plane", expiries.stream), ("data_planes", expiries.data_planes)] {
+            if let Some(seconds) = seconds {
+                self.certificate_expiry.with_label_values(&[of]).set(seconds);
+            }
         }
     }
 

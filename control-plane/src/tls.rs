@@ -38,20 +38,7 @@ pub enum TlsError {
 /// # Errors
 /// [`TlsError`], naming the file.
 pub fn server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, TlsError> {
-    let pem = |what, path: &Path, error: rustls::pki_types::pem::Error| TlsError::Pem {
-        what,
-        path: path.to_owned(),
-        reason: error.to_string(),
-    };
-    let chain = CertificateDer::pem_file_iter(&files.cert)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| pem("a certificate", &files.cert, error))?;
-    if chain.is_empty() {
-        let reason = "it holds no CERTIFICATE block".to_owned();
-        return Err(TlsError::Pem { what: "a certificate", path: files.cert.clone(), reason });
-    }
-    let key =
-        PrivateKeyDer::from_pem_file(&files.key).map_err(|error| pem("a private key", &files.key, error))?;
+    let (chain, key) = pair(files)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -59,6 +46,35 @@ pub fn server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<Arc<ServerConfi
         .map_err(|source| TlsError::Pair { path: files.cert.clone(), source })?;
     config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
     Ok(Arc::new(config))
+}
+
+/// The certificates of a PEM file.
+///
+/// # Errors
+/// [`TlsError`], also when there is none.
+pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let fault = |reason: String| TlsError::Pem { what: "a certificate", path: path.to_owned(), reason };
+    let chain = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| fault(error.to_string()))?;
+    if chain.is_empty() {
+        return Err(fault("it holds no CERTIFICATE block".to_owned()));
+    }
+    Ok(chain)
+}
+
+/// Certificate chain and key, not yet known to fit.
+///
+/// # Errors
+/// [`TlsError`]
+pub fn pair(files: &TlsFiles) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), TlsError> {
+    let chain = certificates(&files.cert)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| TlsError::Pem {
+        what: "a private key",
+        path: files.key.clone(),
+        reason: error.to_string(),
+    })?;
+    Ok((chain, key))
 }
 
 #[cfg(test)]

@@ -52,8 +52,13 @@ pub struct Config {
     pub access_log: AccessLog,
     /// Times the phases of requests, for `/metrics`.
     pub phase_timing: bool,
-    /// Certificates (PEM) that a control plane's is checked against; none: those of the system.
+    /// Certificates (PEM) that a control plane's is checked against; none: what the join token leads to, or else those
+    /// of the system.
     pub tls_ca: Option<PathBuf>,
+    /// Certificate chain and private key (PEM) that are shown to a control plane.
+    pub tls: Option<(PathBuf, PathBuf)>,
+    /// What the control plane's CA gives a certificate for.
+    pub join_token_file: Option<PathBuf>,
     /// Allows clear text and an open admin port off loopback.
     pub insecure: bool,
 }
@@ -127,6 +132,15 @@ pub enum ConfigError {
     /// No source of configuration, or two.
     #[error("give exactly one of --control-plane and --manifests: where shall the configuration come from?")]
     Source,
+    /// Half a key pair.
+    #[error("--tls-cert and --tls-key go together: give both or none")]
+    HalfKeyPair,
+    /// Two certificates.
+    #[error("give --join-token-file, or --tls-cert and --tls-key: a data plane shows one certificate")]
+    TwoIdentities,
+    /// A certificate without a connection that it could be shown on.
+    #[error("{0} needs a control plane with https://, {1} is none")]
+    NeedsTls(&'static str, ControlPlane),
     /// A setting of the stream without a stream.
     #[error("{0} has no effect with --manifests: leave it out, or give --control-plane")]
     OnlyStreamed(&'static str),
@@ -203,7 +217,19 @@ struct Args {
     #[arg(long, env = "GATEWAY_PHASE_TIMING", hide_env_values = true, value_name = "BOOL", num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     phase_timing: Option<bool>,
-    /// PEM certificates that an https control plane's is checked against [file: tlsCa] [default: the system's]
+    /// File with a join token (`gatewayctl join-token create`): the control plane's CA gives a certificate for it, which
+    /// is kept in the state directory and renewed by itself [file: joinTokenFile]
+    #[arg(long, env = "GATEWAY_JOIN_TOKEN_FILE", hide_env_values = true, value_name = "FILE")]
+    join_token_file: Option<PathBuf>,
+    /// PEM certificate chain that is shown to control planes instead, read at every connection; it names this data plane
+    /// as the URI spiffe://DOMAIN/group/GROUP/node/NODE [file: tlsCert]
+    #[arg(long, env = "GATEWAY_TLS_CERT", hide_env_values = true, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// PEM private key of that certificate [file: tlsKey]
+    #[arg(long, env = "GATEWAY_TLS_KEY", hide_env_values = true, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// PEM certificates that an https control plane's is checked against [file: tlsCa] [default: the control plane's own
+    /// CA with --join-token-file, else the system's]
     #[arg(long, env = "GATEWAY_TLS_CA", hide_env_values = true, value_name = "FILE")]
     tls_ca: Option<PathBuf>,
     /// Least severe log line that is written [file: logLevel] [default: info]
@@ -236,6 +262,9 @@ struct File {
     drain_timeout: Option<Span>,
     access_log: Option<AccessLog>,
     phase_timing: Option<bool>,
+    join_token_file: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
     tls_ca: Option<PathBuf>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
@@ -260,6 +289,8 @@ impl Config {
             access_log: AccessLog::Off,
             phase_timing: false,
             tls_ca: None,
+            tls: None,
+            join_token_file: None,
             insecure: false,
         }
     }
@@ -282,8 +313,19 @@ impl Config {
         Ok((args.over(file)?.checked()?, log))
     }
 
-    /// Refuses what would be unsafe.
+    /// Refuses what would be unsafe, or could have no effect.
     fn checked(self) -> Result<Self, ConfigError> {
+        let shown = match (&self.tls, &self.join_token_file) {
+            (Some(_), Some(_)) => return Err(ConfigError::TwoIdentities),
+            (Some(_), None) => Some("--tls-cert"),
+            (None, Some(_)) => Some("--join-token-file"),
+            (None, None) => None,
+        };
+        if let (Some(shown), Source::ControlPlane(urls)) = (shown, &self.source)
+            && let Some(clear) = urls.iter().find(|url| !url.is_tls())
+        {
+            return Err(ConfigError::NeedsTls(shown, clear.clone()));
+        }
         if !self.insecure {
             if !self.admin_listen.ip().is_loopback() {
                 return Err(ConfigError::OpenAdmin(self.admin_listen));
@@ -306,9 +348,20 @@ impl Args {
             _ => return Err(ConfigError::Source),
         };
         let tls_ca = self.tls_ca.or(file.tls_ca);
+        let join_token_file = self.join_token_file.or(file.join_token_file);
+        let tls = match (self.tls_cert.or(file.tls_cert), self.tls_key.or(file.tls_key)) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => return Err(ConfigError::HalfKeyPair),
+        };
         let snapshot_key_file = self.snapshot_key_file.or(file.snapshot_key_file);
         if let Source::Manifests(_) = source {
-            let idle = [("--tls-ca", tls_ca.is_some()), ("--snapshot-key-file", snapshot_key_file.is_some())];
+            let idle = [
+                ("--tls-ca", tls_ca.is_some()),
+                ("--tls-cert", tls.is_some()),
+                ("--join-token-file", join_token_file.is_some()),
+                ("--snapshot-key-file", snapshot_key_file.is_some()),
+            ];
             if let Some((name, _)) = idle.into_iter().find(|(_, is_given)| *is_given) {
                 return Err(ConfigError::OnlyStreamed(name));
             }
@@ -336,6 +389,8 @@ impl Args {
             access_log: self.access_log.or(file.access_log).unwrap_or(base.access_log),
             phase_timing: self.phase_timing.or(file.phase_timing).unwrap_or(false),
             tls_ca,
+            tls,
+            join_token_file,
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
             source: base.source,
             state_dir: base.state_dir,

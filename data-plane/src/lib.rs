@@ -8,6 +8,7 @@ mod buffer;
 pub mod config;
 mod digits;
 mod http2;
+mod identity;
 mod jwks;
 mod proxy;
 mod relay;
@@ -39,13 +40,14 @@ use admin::{Admin, Identity};
 use apply::Applier;
 pub use apply::{Cursor, Reject, State};
 pub use config::Config;
+pub use identity::IdentityError;
+use identity::{Passport, Told};
 use jwks::KeySets;
 use runtime::{Shared, Workers};
 use server::tls::Tickets;
 use snapshot::{Live, Snapshot};
 use state_dir::{StateDir, StateDirError};
 use sync::client::Client;
-pub use sync::client::ClientError;
 use sync::file::Files;
 pub use sync::last_good::KeyError;
 use sync::last_good::{LastGood, Saver};
@@ -76,9 +78,9 @@ pub enum RunError {
     /// The key of the last good snapshot cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
-    /// The stream cannot be set up.
+    /// The stream's certificates cannot be used.
     #[error(transparent)]
-    Client(#[from] ClientError),
+    Identity(#[from] IdentityError),
     /// The manifests are wrong: there is nothing to serve.
     #[error("{0}")]
     Manifests(ManifestErrors),
@@ -154,7 +156,14 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
                 LastGood::open(Arc::clone(&state_dir), config.snapshot_key_file.as_deref(), &config.group)?;
             let (saver, saving) = Saver::start(last_good.clone());
             let metrics = Arc::clone(&shared.metrics);
-            let client = Client::new(urls, config.tls_ca.as_ref(), identity.clone(), metrics, saver)?;
+            let told = Told {
+                ca: config.tls_ca.clone(),
+                own: config.tls.clone(),
+                join_token: config.join_token_file.clone(),
+            };
+            let (node, group) = (&identity.node, &identity.group);
+            let passport = Passport::open(told, node, group, Arc::clone(&state_dir), Arc::clone(&metrics))?;
+            let client = Client::new(urls, passport, identity.clone(), metrics, saver);
             Source::stream(client, saving, &last_good, applier).await
         }
     };

@@ -50,7 +50,7 @@ impl Simulated {
         let does_without = !self.held.rejects().is_empty();
         let step = self.session.receive(message, self.held.cursor(), does_without);
         Ok(match step.map_err(|error| error.to_string())? {
-            Step::Wait | Step::Welcome { .. } | Step::Leave(_) => None,
+            Step::Wait | Step::Welcome { .. } | Step::Leave(_) | Step::Trust(_) | Step::Issued(_) => None,
             Step::Tell => Some(self.heartbeat()),
             Step::Compare => {
                 let sums = self.held.buckets().to_bytes();

@@ -86,6 +86,20 @@ impl StateDir {
         write().map_err(|source| StateDirError::Io { path: path.clone(), source })
     }
 
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove(&self, name: &str) -> Result<(), StateDirError> {
+        let path = self.path.join(name);
+        match std::fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StateDirError::Io { path, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// The name that this process keeps: host name and four hex digits, chosen at the first start.
     ///
     /// # Errors

@@ -5,5 +5,6 @@ pub(crate) mod client;
 pub(crate) mod decode;
 pub(crate) mod file;
 pub(crate) mod last_good;
+mod renewal;
 pub(crate) mod session;
 pub(crate) mod words;

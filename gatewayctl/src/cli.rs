@@ -1,6 +1,7 @@
 //! What can be asked for: commands, flags and how their values are read. No behaviour; a value that parses is used by
 //! the command that names it.
 
+mod identity;
 mod ignored;
 mod subject;
 
@@ -15,6 +16,7 @@ use gateway_engine::value;
 use gateway_proto::admin::Role;
 use gateway_proto::kind::Kind;
 
+pub(crate) use identity::{CaCommand, JoinTokenCommand, NodesArgs, NodesCommand, NodesFormat};
 pub(crate) use subject::Subject;
 
 /// The command line of the gateway.
@@ -95,6 +97,12 @@ pub(crate) enum Command {
     /// Manage admin tokens
     #[command(subcommand)]
     Token(TokenCommand),
+    /// Manage the tokens that data planes join with
+    #[command(subcommand)]
+    JoinToken(JoinTokenCommand),
+    /// Manage the control plane's own CA, which data planes' certificates come from
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Manage how secrets are sealed in the store
     #[command(subcommand)]
     Secrets(SecretsCommand),
@@ -346,13 +354,6 @@ pub(crate) enum RolloutCommand {
         #[arg(long, default_value = "30s", value_parser = duration)]
         timeout: Duration,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct NodesArgs {
-    /// text or json
-    #[arg(short, long, value_enum, default_value = "text")]
-    pub(crate) output: Plain,
 }
 
 #[derive(Debug, Args)]

@@ -212,6 +212,8 @@ fn control_config(args: &DevArgs) -> control_plane::config::Config {
         master_key_file: None,
         admin_token_file: None,
         tls: None,
+        tls_client_ca: None,
+        node_certificate_ttl: control_plane::identity::DEFAULT_LIFETIME,
         insecure: false,
     }
 }
@@ -234,6 +236,8 @@ fn data_config(args: &DevArgs, stream: SocketAddr) -> Result<data_plane::config:
         access_log: data_plane::config::AccessLog::Stdout,
         phase_timing: false,
         tls_ca: None,
+        tls: None,
+        join_token_file: None,
         insecure: false,
     })
 }

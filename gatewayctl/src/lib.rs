@@ -5,6 +5,7 @@
 //! Invariant: the exit code says what happened, see `report::Exit`.
 
 mod apply;
+mod ca;
 mod changes;
 mod cli;
 mod client;
@@ -16,6 +17,7 @@ mod diff;
 mod dump;
 mod explain;
 mod get;
+mod join_token;
 mod manifests;
 mod nodes;
 mod objects;
@@ -86,6 +88,8 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Nodes(args) => nodes::run(args, &connect()?, output).await,
         Command::Status(args) => status::run(args, &connect()?, output).await,
         Command::Token(command) => token::run(command, &connect()?, output).await,
+        Command::JoinToken(command) => join_token::run(command, &connect()?, output).await,
+        Command::Ca(command) => ca::run(command, &connect()?, output).await,
         Command::Secrets(command) => secrets::run(command, &connect()?, output).await,
         Command::Dump => dump::run(&connect()?, output).await,
         Command::Login(args) => context::login(args, &cli.connection, output).await,

@@ -1,16 +1,22 @@
 //! `nodes`: the data planes, what they serve and how far behind they are.
 
 use gateway_proto::admin::{DataPlane, DataPlaneList};
+use http::Method;
 
-use crate::cli::{NodesArgs, Plain};
+use crate::cli::{NodesArgs, NodesCommand, NodesFormat};
 use crate::client::Client;
 use crate::output::{Output, table};
 use crate::report::Failure;
 
 /// Runs it.
 pub(crate) async fn run(args: &NodesArgs, client: &Client, output: &Output) -> Result<(), Failure> {
+    if let Some(NodesCommand::Revoke { name }) = &args.command {
+        let path = format!("/v1/data-planes/{name}/revoke");
+        let _: Option<serde_json::Value> = client.call(Method::POST, &path, &[], None).await?;
+        return output.say(format!("the certificates of {name} are refused from now on"));
+    }
     let list: DataPlaneList = client.get("/v1/data-planes", &[]).await?;
-    if args.output == Plain::Json {
+    if args.output == NodesFormat::Json {
         let text =
             serde_json::to_string_pretty(&list).map_err(|error| Failure::runtime(error.to_string()))?;
         return output.line(text);
@@ -19,15 +25,38 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client, output: &Output) -> R
         output
             .note("no data plane has connected yet; start one with `gateway-data-plane --control-plane URL`");
     }
-    let rows: Vec<Vec<String>> = list.items.iter().map(row).collect();
-    output.raw(&table(
-        &["ID", "GROUP", "ZONE", "STATE", "REVISION", "LAG", "REFUSED", "LISTENERS", "VERSION", "LAST SEEN"],
-        &rows,
-    ))?;
+    let mut names = vec![
+        "ID",
+        "GROUP",
+        "ZONE",
+        "STATE",
+        "REVISION",
+        "LAG",
+        "REFUSED",
+        "LISTENERS",
+        "VERSION",
+        "LAST SEEN",
+    ];
+    let mut rows: Vec<Vec<String>> = list.items.iter().map(row).collect();
+    if args.output == NodesFormat::Wide {
+        names.extend(["ADDRESS", "CERTIFICATE"]);
+        for (row, plane) in rows.iter_mut().zip(&list.items) {
+            row.extend([plane.address.clone(), certificate(plane)]);
+        }
+    }
+    output.raw(&table(&names, &rows))?;
     for plane in list.items.iter().filter(|plane| !plane.blocked.is_empty()) {
         output.note(format!("{} takes nothing: {}", plane.id, plane.blocked));
     }
     Ok(())
+}
+
+/// Seconds until it ends.
+fn certificate(plane: &DataPlane) -> String {
+    match &plane.certificate {
+        Some(certificate) => format!("{}s", certificate.expires_in_seconds),
+        None => "none".to_owned(),
+    }
 }
 
 fn row(plane: &DataPlane) -> Vec<String> {

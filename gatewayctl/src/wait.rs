@@ -138,6 +138,7 @@ mod tests {
             apply_us: 0,
             rejects: Vec::new(),
             blocked: String::new(),
+            certificate: None,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Bodies of the admin REST API: what the control plane answers and `gatewayctl` (or any program) reads.
 //! JSON, camelCase; times are RFC 3339 in UTC; objects themselves are the proto3 JSON form of [`crate::wire`].
 
+mod identity;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -9,6 +11,8 @@ use utoipa::ToSchema;
 
 use crate::field::{Violation, ViolationCode};
 use crate::kind::{Key, Kind};
+
+pub use identity::{CaRoot, CaStatus, CreateJoinToken, JoinToken, JoinTokenList, NodeCertificate};
 
 /// Largest document of an apply, in bytes.
 pub const MAX_DOCUMENT_BYTES: usize = 1 << 20;
@@ -227,6 +231,9 @@ pub struct DataPlane {
     /// Why it takes nothing at all (`epoch_shrink: ...`); left out: it does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub blocked: String,
+    /// The certificate that its stream was opened with; left out: it came without one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<NodeCertificate>,
 }
 
 /// `GET /v1/data-planes`.
@@ -466,7 +473,8 @@ pub struct AuditEntry {
     pub who: String,
     /// Client address.
     pub from: String,
-    /// What: `apply`, `put`, `patch`, `delete`, `rollback`, `token.create`, `token.delete`.
+    /// What: `apply`, `put`, `patch`, `delete`, `rollback`, `token.create`, `token.delete`,
+    /// `join_token.create`, `join_token.delete`, `enroll`, `stream.open`, `data_plane.revoke`, `ca.rotate`.
     pub action: String,
     /// On what.
     pub object: String,

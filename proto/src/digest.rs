@@ -107,6 +107,20 @@ impl fmt::Display for RootHash {
     }
 }
 
+/// Six base62 digits of the first 32 bits of a text's SHA-256: guards a token against typing and truncation, not
+/// against people.
+pub fn checksum(text: &str) -> String {
+    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let full = Sha256::digest(text.as_bytes());
+    let mut rest = u32::from_be_bytes([full[0], full[1], full[2], full[3]]);
+    let mut out = [b'0'; 6];
+    for digit in out.iter_mut().rev() {
+        *digit = DIGITS[(rest % 62) as usize];
+        rest /= 62;
+    }
+    out.iter().map(|digit| char::from(*digit)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

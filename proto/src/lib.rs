@@ -7,6 +7,7 @@ pub mod buckets;
 pub mod credential;
 pub mod digest;
 pub mod field;
+pub mod identity;
 pub mod kind;
 pub mod secret;
 

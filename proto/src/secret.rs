@@ -122,6 +122,18 @@ impl fmt::Debug for wire::SecretValue {
     }
 }
 
+impl fmt::Debug for wire::EnrollRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wire::EnrollRequest { token: _, node, group, request } = self;
+        f.debug_struct("EnrollRequest")
+            .field("token", &MASK)
+            .field("node", node)
+            .field("group", group)
+            .field("request", &request.len())
+            .finish()
+    }
+}
+
 /// A text that others may see, such as an error that quotes what somebody wrote: private keys in PEM become [`MASK`],
 /// wherever they were put.
 pub fn without_keys(text: &str) -> Cow<'_, str> {
@@ -265,5 +277,7 @@ mod tests {
         let printed =
             format!("{:?}", Resource::from(wire::Certificate { spec: Some(spec), ..Default::default() }));
         assert!(printed.contains("PUBLIC") && !printed.contains("PRIVATE"), "{printed}");
+        let enroll = wire::EnrollRequest { token: "PRIVATE".into(), ..Default::default() };
+        assert!(!format!("{enroll:?}").contains("PRIVATE"));
     }
 }

@@ -279,6 +279,7 @@ impl World {
             }
             // These planes hold none.
             Said::Credentials(_) => false,
+            Said::Renew(_) | Said::Trusts(_) => unreachable!("nobody has a certificate here"),
             Said::Hello(_) => unreachable!("said once"),
         };
         assert!(self.is_spoilt || !diverged, "node {node} came apart without a reason");

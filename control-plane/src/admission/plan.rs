@@ -119,7 +119,9 @@ impl From<SecretError> for Refusal {
     fn from(error: SecretError) -> Self {
         Refusal::Store(match error {
             SecretError::Store(error) => error,
-            damaged @ SecretError::Damaged { .. } => StoreError::Broken(damaged.to_string()),
+            damaged @ (SecretError::Damaged { .. } | SecretError::Authority(_)) => {
+                StoreError::Broken(damaged.to_string())
+            }
             // Somebody has to give the replicas the right keys.
             wrong @ (SecretError::UnknownMaster(_) | SecretError::Overtaken) => {
                 StoreError::Unavailable(wrong.to_string())

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
+use jiff::Timestamp;
 
 use super::Api;
 use super::problem::{ApiError, ErrorCode};
+use crate::telemetry::Expiries;
 
 /// The process answers.
 pub(super) async fn live() -> &'static str {
@@ -31,6 +33,13 @@ pub(super) async fn ready(State(api): State<Arc<Api>>) -> Result<&'static str, A
 
 /// Prometheus text.
 pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    let (now, trust) = (Timestamp::now().as_second(), api.authority.trust());
+    let roots = trust.roots().iter().map(|root| (root.state.as_str(), root.expires.as_second() - now));
+    api.metrics.expiries(&Expiries {
+        roots: roots.collect(),
+        stream: api.authority.stream_certificate_expires().map(|end| end.as_second() - now),
+        data_planes: api.nodes.first_certificate_to_end().map(|end| end - now),
+    });
     let text = api.metrics.render(&api.live.get());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use gateway_proto::digest::checksum;
 use rand::distr::{Alphanumeric, SampleString as _};
 use sha2::{Digest as _, Sha256};
 
@@ -95,19 +96,6 @@ pub(super) fn check(text: &str) -> Result<bool, SecretFault> {
 
 pub(super) fn digest(text: &str) -> [u8; 32] {
     Sha256::digest(text.as_bytes()).into()
-}
-
-/// First 32 bits of the SHA-256, as base62 digits: guards against typing and truncation, not against people.
-fn checksum(text: &str) -> String {
-    const DIGITS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let full = digest(text);
-    let mut rest = u32::from_be_bytes([full[0], full[1], full[2], full[3]]);
-    let mut out = [b'0'; CHECKSUM_LEN];
-    for digit in out.iter_mut().rev() {
-        *digit = DIGITS[(rest % 62) as usize];
-        rest /= 62;
-    }
-    out.iter().map(|digit| char::from(*digit)).collect()
 }
 
 #[cfg(test)]

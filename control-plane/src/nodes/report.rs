@@ -10,10 +10,14 @@ use gateway_proto::kind::Key;
 use gateway_proto::wire;
 use serde::{Deserialize, Serialize};
 
+use crate::identity::{Peer, hex};
+
 /// Refusals that are kept of one data plane.
 const MAX_REJECTS: usize = 1_000;
 /// Listeners that are kept of one data plane.
 pub const MAX_LISTENERS: usize = 1_024;
+/// Roots that are kept of one data plane.
+const MAX_ROOTS: usize = 8;
 /// Longest message of a refusal that is kept, in characters.
 const MAX_MESSAGE: usize = 512;
 
@@ -41,17 +45,36 @@ pub struct Report {
     pub rejects: Vec<Reject>,
     /// Why it takes nothing at all; empty: it does.
     pub blocked: String,
+    /// The certificate that its stream was opened with.
+    pub certificate: Option<Shown>,
+    /// SHA-256 of the roots that it checks a control plane against, hexadecimal; empty: it has a way of its own.
+    pub trusts: Vec<String>,
+}
+
+/// A certificate that was shown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// When it ends, in seconds since 1970.
+    pub expires: i64,
+    /// SHA-256 of the root of ours that signed it, hexadecimal; empty: one of `--tls-client-ca`.
+    #[serde(default)]
+    pub root: String,
 }
 
 impl Report {
     /// What Hello says.
-    pub fn of(hello: &wire::Hello, from: SocketAddr) -> Self {
+    pub fn of(hello: &wire::Hello, from: SocketAddr, peer: Option<&Peer>) -> Self {
         let mut report = Report {
             group: hello.group.clone(),
             labels: hello.labels.clone(),
             zone: hello.zone.clone(),
             version: hello.build.clone(),
             address: from.to_string(),
+            certificate: peer.map(|peer| Shown {
+                expires: peer.expires.as_second(),
+                root: peer.root.map(|root| hex(&root)).unwrap_or_default(),
+            }),
+            trusts: hello.trusts.iter().take(MAX_ROOTS).map(|id| hex(&id[..id.len().min(32)])).collect(),
             rejects: hello.parked.iter().filter_map(parked).take(MAX_REJECTS).collect(),
             ..Report::default()
         };

@@ -33,6 +33,7 @@ pub async fn rewrap(vault: &Vault, store: &dyn Store) -> Result<Rewrapped, Secre
     loop {
         let page = store.secrets_of_other_masters(master, PAGE).await?;
         if page.is_empty() {
+            data_keys += authorities(vault, store, master).await?;
             return Ok(Rewrapped { master, data_keys, other_keys: vault.wraps.len() - 1 });
         }
         let page = page.into_iter().map(|it| Ok((it.master, vault.rewrapped(it)?)));
@@ -42,6 +43,21 @@ pub async fn rewrap(vault: &Vault, store: &dyn Store) -> Result<Rewrapped, Secre
             return Err(SecretError::Overtaken);
         }
     }
+}
+
+/// Seals the keys of the control plane's CA with that master key; how many were with another.
+async fn authorities(vault: &Vault, store: &dyn Store, master: MasterId) -> Result<u64, SecretError> {
+    let mut data_keys = 0;
+    let all = store.identities().await?.authorities;
+    for authority in all.into_iter().filter(|it| it.key.master != master) {
+        let rewrapped = vault.rewrapped_authority(&authority.id, &authority.key);
+        let rewrapped = rewrapped.ok_or(SecretError::Authority(authority.id))?;
+        if !store.put_authority_key(authority.id, authority.key.master, rewrapped).await? {
+            return Err(SecretError::Overtaken);
+        }
+        data_keys += 1;
+    }
+    Ok(data_keys)
 }
 
 /// The store names the first key from here on.
@@ -68,6 +84,7 @@ mod tests {
 
     use super::super::{MasterKey, MasterKeys, SecretId};
     use super::*;
+    use crate::store::identity::{AuthorityRecord, AuthorityState};
     use crate::store::{self, Commit, CommitError, Precondition, SecretRecord, Write};
 
     fn id(name: &str, revision: u64) -> SecretId {
@@ -110,12 +127,26 @@ mod tests {
             commit(&*store, replica.seal(id, "before")).await.expect("stored");
         }
 
+        let ca = AuthorityRecord {
+            state: AuthorityState::Active,
+            id: [7; 32],
+            certificate: Vec::new(),
+            cross_signed: None,
+            since: jiff::Timestamp::UNIX_EPOCH,
+            lifetime_us: 1,
+            key: replica.seal_authority(&[7; 32], b"the CA's key"),
+        };
+        assert!(store.create_authority(ca, None).await.expect("answers"));
+
         let vault = Vault::unlock(&keys(&[&new, &old]), &record).expect("the old key is among them");
         let tag = vault.tag(&id("c1", 1).key, "spec.key", "before");
         // Until then the old key seals, so that replicas without the new one can open everything.
         assert_eq!(vault.seal(id("x", 1), "x").master, record.id);
         let done = rewrap(&vault, &*store).await.expect("both keys are at hand");
-        assert_eq!(done, Rewrapped { master: keys(&[&new]).first().id(), data_keys: count, other_keys: 1 });
+        assert_eq!(
+            done,
+            Rewrapped { master: keys(&[&new]).first().id(), data_keys: count + 1, other_keys: 1 }
+        );
         let again = rewrap(&vault, &*store).await.expect("nothing is left");
         assert_eq!(again, Rewrapped { data_keys: 0, ..done });
 
@@ -136,6 +167,9 @@ mod tests {
         {
             assert_eq!(value(&*store, &only_new, &id(name, revision)).await.expect("opens"), expected);
         }
+        let ca = store.identities().await.expect("answers").authorities.remove(0);
+        assert_eq!(**only_new.open_authority(&ca.id, &ca.key).expect("opens"), *b"the CA's key");
+        assert!(replica.open_authority(&ca.id, &ca.key).is_none(), "the old key opens nothing");
         assert_eq!(only_new.tag(&id("c1", 1).key, "spec.key", "before"), tag, "equal content stays equal");
         assert!(Vault::unlock(&keys(&[&old]), &named).is_none());
         assert!(value(&*store, &replica, &id("c1", 1)).await.is_err(), "the old key opens nothing");

@@ -4,6 +4,7 @@
 
 mod commits;
 mod history;
+mod identities;
 mod races;
 mod records;
 mod secrets;
@@ -68,6 +69,11 @@ cases! {
         of_two_master_keys_the_first_stays,
         a_commit_under_another_master_key_than_the_named_one_is_refused,
         data_keys_are_replaced_and_values_stay;
+    identities:
+        of_many_replicas_one_makes_the_ca_and_one_replaces_it,
+        the_key_of_a_ca_is_sealed_with_the_named_master_key_only,
+        a_join_token_is_good_for_its_time_group_and_uses,
+        a_revoked_node_comes_back_with_a_new_key_only;
     watching:
         the_watch_wakes_for_commits_of_any_handle,
         the_token_watch_wakes_for_changes_of_any_handle,

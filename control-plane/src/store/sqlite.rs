@@ -10,6 +10,9 @@ mod lock;
 #[path = "shared/handle.rs"]
 mod handle;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
+#[path = "shared/identities.rs"]
+mod identities;
+#[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
 #[path = "shared/objects.rs"]
 mod objects;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]

@@ -1,4 +1,4 @@
-//! The gRPC method by hand, for the sake of its codec: frames carry objects that are encoded already, which the
+//! The gRPC methods by hand, for the sake of the stream's codec: frames carry objects that are encoded already, which the
 //! generated server would decode and encode again for every stream.
 
 use std::convert::Infallible;
@@ -11,14 +11,18 @@ use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::{Request, Response, Status, Streaming};
+use tonic_prost::ProstCodec;
 
 use super::server::Streams;
 use crate::publish::encode::Frame;
 
-const METHOD: &str = "/gateway.v1.Sync/Stream";
+const STREAM: &str = "/gateway.v1.Sync/Stream";
+const ENROLL: &str = "/gateway.v1.Sync/Enroll";
 /// Largest message taken from a data plane, in bytes: the names and hashes of everything that it refuses, about 100
 /// bytes each, more with long names. One that refuses all of its configuration must be able to say so.
 const MAX_MESSAGE: usize = 64 << 20;
+/// Largest message taken from somebody who is nobody yet, in bytes.
+const MAX_ENROLL: usize = 32 << 10;
 
 /// Messages in, frames out.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,6 +82,16 @@ impl tonic::server::StreamingService<wire::DataPlaneMessage> for SyncService {
     }
 }
 
+impl tonic::server::UnaryService<wire::EnrollRequest> for SyncService {
+    type Response = wire::IssuedCertificate;
+    type Future = BoxFuture<'static, Result<Response<wire::IssuedCertificate>, Status>>;
+
+    fn call(&mut self, request: Request<wire::EnrollRequest>) -> Self::Future {
+        let streams = Arc::clone(&self.0);
+        Box::pin(async move { streams.enroll(request).await.map(Response::new) })
+    }
+}
+
 impl tower::Service<http::Request<tonic::body::Body>> for SyncService {
     type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;
@@ -90,11 +104,19 @@ impl tower::Service<http::Request<tonic::body::Body>> for SyncService {
     fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            if request.uri().path() != METHOD {
-                return Ok(Status::unimplemented("the only method is Stream").into_http());
+            match request.uri().path() {
+                STREAM => {
+                    let mut grpc =
+                        tonic::server::Grpc::new(FrameCodec).max_decoding_message_size(MAX_MESSAGE);
+                    Ok(grpc.streaming(service, request).await)
+                }
+                ENROLL => {
+                    let codec = ProstCodec::<wire::IssuedCertificate, wire::EnrollRequest>::default();
+                    let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_ENROLL);
+                    Ok(grpc.unary(service, request).await)
+                }
+                _ => Ok(Status::unimplemented("the methods are Stream and Enroll").into_http()),
             }
-            let mut grpc = tonic::server::Grpc::new(FrameCodec).max_decoding_message_size(MAX_MESSAGE);
-            Ok(grpc.streaming(service, request).await)
         })
     }
 }

@@ -5,6 +5,8 @@
 //! nothing for a minute is cut; a second stream of the same node ends the first.
 
 mod accept;
+mod badge;
+mod gate;
 mod stream;
 mod turns;
 
@@ -18,8 +20,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::server::TlsConnectInfo;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::Server;
 use tonic::{Request, Status, Streaming};
 
 use super::codec::SyncService;
@@ -28,6 +29,8 @@ use crate::publish::Publisher;
 use crate::publish::encode::Frame;
 use crate::telemetry::Metrics;
 use accept::Opening;
+use badge::Caller;
+pub use gate::Gate;
 use turns::Turns;
 
 /// Streams at the same time.
@@ -41,6 +44,7 @@ pub struct Streams {
     publisher: Arc<Publisher>,
     nodes: Arc<Nodes>,
     metrics: Arc<Metrics>,
+    gate: Arc<Gate>,
     open: Arc<Semaphore>,
     turns: Arc<Turns>,
     /// Ends the stream of a node; the number tells streams of one node apart.
@@ -52,6 +56,8 @@ pub struct Streams {
 #[derive(Debug)]
 struct Open {
     number: u64,
+    /// Of the process behind it.
+    instance: String,
     from: SocketAddr,
     end: CancellationToken,
 }
@@ -62,12 +68,14 @@ impl Streams {
         publisher: Arc<Publisher>,
         nodes: Arc<Nodes>,
         metrics: Arc<Metrics>,
+        gate: Gate,
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Streams {
             publisher,
             nodes,
             metrics,
+            gate: Arc::new(gate),
             open: Arc::new(Semaphore::new(MAX_STREAMS)),
             turns: Arc::new(Turns::new()),
             by_node: Mutex::default(),
@@ -78,37 +86,54 @@ impl Streams {
     /// Takes a stream.
     ///
     /// # Errors
-    /// `resource_exhausted` when there are too many.
+    /// `resource_exhausted` when there are too many, `unauthenticated` without the certificate that is needed here.
     pub fn open(
         self: Arc<Self>,
         request: Request<Streaming<wire::DataPlaneMessage>>,
     ) -> Result<ReceiverStream<Result<Frame, Status>>, Status> {
+        let opening = opening(&request)?;
+        let (from, peer) = (opening.from(), opening.peer());
+        self.gate.admit(peer.as_deref(), from)?;
         let turn = Arc::clone(&self.open)
             .try_acquire_owned()
             .map_err(|_| Status::resource_exhausted(format!("there are already {MAX_STREAMS} streams")))?;
-        let info = request.extensions();
-        let tls = || info.get::<TlsConnectInfo<Opening>>().map(TlsConnectInfo::get_ref);
-        let from = info.get::<Opening>().or_else(tls).and_then(Opening::opened);
-        let from = from.unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)));
+        opening.opened();
         let (out, frames) = mpsc::channel(1);
         let inbound = request.into_inner();
         tokio::spawn(async move {
             let _turn = turn;
-            stream::run(&self, inbound, out, from).await;
+            stream::run(&self, inbound, out, Caller { from, peer }).await;
         });
         Ok(ReceiverStream::new(frames))
     }
 
+    /// Turns a join token into a certificate.
+    ///
+    /// # Errors
+    /// `unauthenticated` when the token is no good, `permission_denied` for another group.
+    pub async fn enroll(
+        &self,
+        request: Request<wire::EnrollRequest>,
+    ) -> Result<wire::IssuedCertificate, Status> {
+        let from = opening(&request)?.from();
+        self.gate.enroll(request.get_ref(), from).await
+    }
+
     /// Makes a stream the one of its node; of two of one node, the older one is ended.
-    fn enter(&self, node: &str, number: u64, from: SocketAddr) -> CancellationToken {
+    fn enter(&self, node: &str, instance: &str, number: u64, from: SocketAddr) -> CancellationToken {
         let end = self.stop.child_token();
         let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
         if by_node.get(node).is_some_and(|open| open.number > number) {
             end.cancel();
             return end;
         }
-        let open = Open { number, from, end: end.clone() };
+        let open = Open { number, instance: instance.to_owned(), from, end: end.clone() };
         if let Some(older) = by_node.insert(node.to_owned(), open) {
+            older.end.cancel();
+            if !instance.is_empty() && older.instance == instance {
+                tracing::info!(node, %from, "a data plane has moved to a new stream");
+                return end;
+            }
             tracing::warn!(
                 node,
                 %from,
@@ -117,7 +142,6 @@ impl Streams {
                 older.from,
                 older.from
             );
-            older.end.cancel();
         }
         end
     }
@@ -130,34 +154,23 @@ impl Streams {
     }
 }
 
-/// PEM certificate chain and key of the stream's port.
-pub struct Pem {
-    /// Chain, leaf first.
-    pub cert: Vec<u8>,
-    /// Private key.
-    pub key: Vec<u8>,
+/// What is known of the connection that a call came on.
+fn opening<T>(request: &Request<T>) -> Result<&Opening, Status> {
+    request.extensions().get::<Opening>().ok_or_else(|| Status::internal("a call without a connection"))
 }
 
 /// Serves streams on a bound socket until `stop`.
 ///
 /// # Errors
-/// When TLS cannot be set up or the socket fails.
-pub async fn serve(
-    listener: TcpListener,
-    streams: Arc<Streams>,
-    tls: Option<Pem>,
-) -> Result<(), tonic::transport::Error> {
+/// When the socket fails.
+pub async fn serve(listener: TcpListener, streams: Arc<Streams>) -> Result<(), tonic::transport::Error> {
     let stop = streams.stop.clone();
-    let mut server = Server::builder()
+    let incoming = accept::places(listener, Arc::clone(&streams.gate));
+    Server::builder()
         .http2_keepalive_interval(Some(PING))
         .http2_keepalive_timeout(Some(PING))
         .max_concurrent_streams(16)
-        .tcp_nodelay(true);
-    if let Some(Pem { cert, key }) = tls {
-        server = server.tls_config(ServerTlsConfig::new().identity(Identity::from_pem(cert, key)))?;
-    }
-    let incoming = accept::places(listener);
-    server
+        .tcp_nodelay(true)
         .add_service(SyncService(streams))
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await

@@ -32,7 +32,7 @@ fn every_setting_has_a_name_in_the_file() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("settings.yaml");
     let text = "adminListen: 127.0.0.1:1\nstreamListen: 10.0.0.1:2\ndatabaseUrl: sqlite:///x.db\nstateDir: /s\n\
-                adminTokenFile: /t\nmasterKeyFile: /m\ntlsCert: /c\ntlsKey: /k\nlogLevel: warn\nlogFormat: json\ninsecure: true\n";
+                adminTokenFile: /t\nmasterKeyFile: /m\ntlsCert: /c\ntlsKey: /k\ntlsClientCa: /ca\nnodeCertificateTtl: 1h\nlogLevel: warn\nlogFormat: json\ninsecure: true\n";
     std::fs::write(&path, text).expect("written");
     let file = format!("--config={}", path.display());
     let (config, log) = Config::load(["gateway-control-plane", &file]).expect("valid");
@@ -41,6 +41,7 @@ fn every_setting_has_a_name_in_the_file() {
     assert_eq!((config.state_dir, config.admin_token_file), ("/s".into(), Some("/t".into())));
     assert_eq!(config.master_key_file, Some("/m".into()));
     assert_eq!(config.tls, Some(TlsFiles { cert: "/c".into(), key: "/k".into() }));
+    assert_eq!((config.tls_client_ca, config.node_certificate_ttl.as_secs()), (Some("/ca".into()), 3_600));
     assert_eq!(log, Log { level: LogLevel::Warn, format: LogFormat::Json });
     for (text, words) in
         [("databaseUrl: [1]\n", "line 1"), ("insecure: perhaps\n", "line 1"), ("logLevel: loud\n", "loud")]

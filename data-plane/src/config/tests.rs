@@ -13,7 +13,7 @@ fn standalone(args: &[&str]) -> Result<Config, ConfigError> {
 }
 
 /// Every setting: flag, environment variable, name in the file.
-const NAMES: [(&str, &str, &str); 18] = [
+const NAMES: [(&str, &str, &str); 21] = [
     ("--control-plane", "GATEWAY_CONTROL_PLANE", "controlPlane"),
     ("--manifests", "GATEWAY_MANIFESTS", "manifests"),
     ("--node", "GATEWAY_NODE", "node"),
@@ -28,6 +28,9 @@ const NAMES: [(&str, &str, &str); 18] = [
     ("--drain-timeout", "GATEWAY_DRAIN_TIMEOUT", "drainTimeout"),
     ("--access-log", "GATEWAY_ACCESS_LOG", "accessLog"),
     ("--phase-timing", "GATEWAY_PHASE_TIMING", "phaseTiming"),
+    ("--join-token-file", "GATEWAY_JOIN_TOKEN_FILE", "joinTokenFile"),
+    ("--tls-cert", "GATEWAY_TLS_CERT", "tlsCert"),
+    ("--tls-key", "GATEWAY_TLS_KEY", "tlsKey"),
     ("--tls-ca", "GATEWAY_TLS_CA", "tlsCa"),
     ("--log-level", "GATEWAY_LOG_LEVEL", "logLevel"),
     ("--log-format", "GATEWAY_LOG_FORMAT", "logFormat"),
@@ -216,4 +219,28 @@ fn the_state_directory_follows_systemd_then_xdg_then_home() {
     assert_eq!(with(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]), dir("/s/gateway/gateway-data-plane"));
     assert_eq!(with(&[("HOME", "/h")]), dir("/h/.local/state/gateway/gateway-data-plane"));
     assert_eq!(with(&[]), None);
+}
+
+#[test]
+fn a_data_plane_shows_one_certificate_and_only_over_tls() {
+    let streamed = |args: &[&str]| {
+        let mut all = vec!["--control-plane=https://cp.example.com"];
+        all.extend(args);
+        load(&all).map(|(config, _)| config)
+    };
+    let joined = streamed(&["--join-token-file=/t"]).expect("valid");
+    assert_eq!(joined.join_token_file.as_deref(), Some(Path::new("/t")));
+    let own = streamed(&["--tls-cert=/c", "--tls-key=/k"]).expect("valid");
+    assert_eq!(own.tls, Some(("/c".into(), "/k".into())));
+    for half in ["--tls-cert=/c", "--tls-key=/k"] {
+        assert!(matches!(streamed(&[half]), Err(ConfigError::HalfKeyPair)));
+    }
+    let both = streamed(&["--join-token-file=/t", "--tls-cert=/c", "--tls-key=/k"]);
+    assert!(matches!(both, Err(ConfigError::TwoIdentities)));
+    for shown in [&["--join-token-file=/t"][..], &["--tls-cert=/c", "--tls-key=/k"]] {
+        let clear = [&["--control-plane=https://cp.example.com,http://127.0.0.1:1"], shown].concat();
+        let error = load(&clear).expect_err("clear text").to_string();
+        assert!(error.contains("http://127.0.0.1:1") && error.contains(&shown[0][..10]), "{error}");
+        assert!(matches!(standalone(shown), Err(ConfigError::OnlyStreamed(_))));
+    }
 }

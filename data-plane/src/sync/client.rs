@@ -3,35 +3,34 @@
 //!
 //! Invariant: whatever happens here, what serves goes on serving; a lost stream only means no news.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_proto::{SYNC_PROTOCOL, wire};
+use jiff::Timestamp;
 use rand::RngExt as _;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at, sleep_until, timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use wire::data_plane_message::Message;
 use wire::sync_mode::Value as Mode;
 
 use super::decode::decode;
 use super::last_good::Saver;
+use super::renewal::Renewal;
 use super::session::{ProtocolError, Session, Step, Transaction};
 use super::words;
 use crate::admin::Identity;
 use crate::apply::{Applier, OnViolation, RETRY_EVERY, Update};
 use crate::config::ControlPlane;
+use crate::identity::{ANSWER_WITHIN, ConnectError, EnrollError, Passport, connect};
 use crate::telemetry::Metrics;
 
 /// Longest pause before the first and before any later attempt to reconnect; the pause itself is random below that.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 /// A stream that lasted so long was a good one: the next pause is short again.
 const STABLE: Duration = Duration::from_secs(10);
-/// For connecting, and again for the first word of the server.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Nothing heard for so many heartbeats: the stream is dead.
 const SILENT_HEARTBEATS: u32 = 3;
 /// Messages that may wait to be sent; a server that takes none is dead too.
@@ -39,32 +38,13 @@ const MAX_OUTBOUND: usize = 16;
 /// Largest message taken: a chunk of one resource of 1 MiB, with room.
 const MAX_MESSAGE: usize = 4 << 20;
 
-/// Why the stream cannot be set up at all.
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    /// The file given by `--tls-ca` cannot be read.
-    #[error("cannot read the certificates in {path}: {source}")]
-    Certificates {
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: std::io::Error,
-    },
-    /// The URL or the certificates do not do.
-    #[error("cannot connect to {url}: {source}")]
-    Endpoint {
-        /// The control plane.
-        url: String,
-        /// Why.
-        source: tonic::transport::Error,
-    },
-}
-
 /// Why a stream ended.
 #[derive(Debug, thiserror::Error)]
 enum Lost {
-    #[error("cannot connect: {}", chain(.0))]
-    Connect(#[from] tonic::transport::Error),
+    #[error("cannot connect: {0}")]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Join(#[from] EnrollError),
     #[error("{}", .0.message())]
     Status(#[from] Status),
     #[error("the control plane closed the stream")]
@@ -77,21 +57,13 @@ enum Lost {
     Protocol(#[from] ProtocolError),
 }
 
-/// An error with what is behind it: tonic's own text is only "transport error".
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
 /// A data plane's side of the stream.
 #[derive(Debug)]
 pub(crate) struct Client {
-    endpoints: Vec<(ControlPlane, Endpoint)>,
+    urls: Vec<ControlPlane>,
+    passport: Passport,
+    /// Of this process, another for each start.
+    instance: String,
     identity: Identity,
     metrics: Arc<Metrics>,
     saver: Saver,
@@ -106,37 +78,36 @@ struct Stream {
     heartbeat: Duration,
 }
 
+/// A stream that is to be replaced by another.
+struct Left {
+    stream: Stream,
+    /// By one to another control plane.
+    elsewhere: bool,
+}
+
+impl Lost {
+    /// Whether one side did not take the other's certificate.
+    fn is_about_certificates(&self) -> bool {
+        match self {
+            Lost::Connect(error) => error.is_about_certificates(),
+            Lost::Status(status) => status.code() == Code::Unauthenticated,
+            _ => false,
+        }
+    }
+}
+
 impl Client {
-    /// Checks what can be checked without connecting.
-    ///
-    /// # Errors
-    /// [`ClientError`].
+    /// Of these control planes.
     pub(crate) fn new(
         urls: &[ControlPlane],
-        tls_ca: Option<&PathBuf>,
+        passport: Passport,
         identity: Identity,
         metrics: Arc<Metrics>,
         saver: Saver,
-    ) -> Result<Self, ClientError> {
-        let mut tls = ClientTlsConfig::new();
-        tls = match tls_ca {
-            None => tls.with_native_roots(),
-            Some(path) => {
-                let read = std::fs::read(path);
-                let pem = read.map_err(|source| ClientError::Certificates { path: path.clone(), source })?;
-                tls.ca_certificate(Certificate::from_pem(pem))
-            }
-        };
-        let endpoint = |url: &ControlPlane| {
-            let endpoint = Endpoint::from(url.uri().clone()).connect_timeout(ANSWER_WITHIN).tcp_nodelay(true);
-            let endpoint = if url.is_tls() { endpoint.tls_config(tls.clone()) } else { Ok(endpoint) };
-            endpoint
-                .map(|endpoint| (url.clone(), endpoint))
-                .map_err(|source| ClientError::Endpoint { url: url.to_string(), source })
-        };
-        let endpoints = urls.iter().map(endpoint).collect::<Result<_, _>>()?;
+    ) -> Self {
         metrics.control_plane_connected(false);
-        Ok(Client { endpoints, identity, metrics, saver })
+        let instance = format!("{:032x}", rand::rng().random::<u128>());
+        Client { urls: urls.to_vec(), passport, instance, identity, metrics, saver }
     }
 
     /// Follows the control planes. Never returns.
@@ -145,12 +116,12 @@ impl Client {
         // Logged once per outage.
         let mut is_known = false;
         // Data planes spread over the control planes.
-        let mut turn = rand::rng().random_range(0..self.endpoints.len());
+        let mut turn = rand::rng().random_range(0..self.urls.len());
         // A stream that is being left stays open until its successor is.
         let mut left = None;
         loop {
-            let (url, endpoint) = &self.endpoints[turn % self.endpoints.len()];
-            let end = match self.open(url, endpoint, &applier).await {
+            let url = &self.urls[turn % self.urls.len()];
+            let end = match self.open(url, &applier).await {
                 Ok(stream) => {
                     drop(left.take());
                     is_known = false;
@@ -165,9 +136,17 @@ impl Client {
                 Err(lost) => Err(lost),
             };
             match end {
-                Ok(stream) => left = Some(stream),
+                Ok(Left { stream, elsewhere }) => {
+                    left = Some(stream);
+                    if !elsewhere {
+                        continue;
+                    }
+                }
                 Err(lost) => {
                     left = None;
+                    if lost.is_about_certificates() {
+                        self.passport.rejected();
+                    }
                     self.metrics.control_plane_connected(false);
                     if !std::mem::replace(&mut is_known, true) {
                         tracing::warn!(control_plane = %url, error = %lost, "no stream to the control plane: serving on with what there is");
@@ -181,8 +160,9 @@ impl Client {
         }
     }
 
-    async fn open(&self, url: &ControlPlane, endpoint: &Endpoint, applier: &Applier) -> Result<Stream, Lost> {
-        let channel = endpoint.connect().await?;
+    async fn open(&self, url: &ControlPlane, applier: &Applier) -> Result<Stream, Lost> {
+        self.passport.join(url, Timestamp::now()).await?;
+        let channel = connect(url, &self.passport).await?;
         let mut client = wire::sync_client::SyncClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (outbound, messages) = mpsc::channel(MAX_OUTBOUND);
         send(&outbound, Message::Hello(self.hello(applier)))?;
@@ -218,7 +198,8 @@ impl Client {
     }
 
     /// Serves one stream; returns it when the server wants it left.
-    async fn follow(&self, mut stream: Stream, applier: &mut Applier) -> Result<Stream, Lost> {
+    async fn follow(&self, mut stream: Stream, applier: &mut Applier) -> Result<Left, Lost> {
+        let mut renewal = Renewal::new(&self.passport, Timestamp::now());
         let mut heartbeat = interval_at(Instant::now() + stream.heartbeat, stream.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut retry = interval(RETRY_EVERY);
@@ -246,6 +227,12 @@ impl Client {
                             let sums = applier.buckets().await.to_bytes();
                             send(&stream.outbound, Message::Buckets(wire::Buckets { cursor: words::cursor(applier.held()), sums }))?;
                         }
+                        Step::Trust(trust) => say(&stream.outbound, renewal.trust(&trust, Timestamp::now()))?,
+                        Step::Issued(issued) => {
+                            if renewal.issued(issued) {
+                                return Ok(Left { stream, elsewhere: false });
+                            }
+                        }
                         Step::Leave(within) => {
                             let within = rand::rng().random_range(Duration::ZERO..=within);
                             tracing::info!(control_plane = stream.url, "the control plane goes away: moving on");
@@ -263,7 +250,8 @@ impl Client {
                     }
                 }
                 () = sleep_until(heard + silence) => return Err(Lost::Silent(silence)),
-                () = sleep_until(leave_at.unwrap_or(heard)), if leave_at.is_some() => return Ok(stream),
+                () = sleep_until(leave_at.unwrap_or(heard)), if leave_at.is_some() => return Ok(Left { stream, elsewhere: true }),
+                () = renewal.due() => say(&stream.outbound, renewal.ask(Timestamp::now()))?,
             }
         }
     }
@@ -334,6 +322,8 @@ impl Client {
             cursor: words::cursor(applier.held()),
             parked: words::parked(applier.held()),
             listeners: listeners(applier),
+            instance: self.instance.clone(),
+            trusts: self.passport.trusts(),
             credentials: None,
         }
     }
@@ -346,6 +336,10 @@ fn send(outbound: &mpsc::Sender<wire::DataPlaneMessage>, message: Message) -> Re
         mpsc::error::TrySendError::Full(_) => Lost::Stuck,
         mpsc::error::TrySendError::Closed(_) => Lost::Closed,
     })
+}
+
+fn say(outbound: &mpsc::Sender<wire::DataPlaneMessage>, message: Option<Message>) -> Result<(), Lost> {
+    message.map_or(Ok(()), |message| send(outbound, message))
 }
 
 fn listeners(applier: &Applier) -> Vec<wire::BoundListener> {

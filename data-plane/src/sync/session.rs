@@ -36,6 +36,10 @@ pub(crate) enum Step {
     Compare,
     /// Leave within this time, the new stream first.
     Leave(Duration),
+    /// Check control planes against these roots.
+    Trust(wire::Trust),
+    /// The next certificate.
+    Issued(wire::IssuedCertificate),
 }
 
 /// A change, complete.
@@ -119,6 +123,8 @@ impl Session {
                 Ok(if differs && self.open.is_none() { Step::Tell } else { Step::Wait })
             }
             Message::Compare(_) => Ok(Step::Compare),
+            Message::Trust(trust) => Ok(Step::Trust(trust)),
+            Message::Issued(issued) => Ok(Step::Issued(issued)),
             Message::Drain(drain) => Ok(Step::Leave(Duration::from_millis(drain.within_ms.into()))),
             // Discovery is not in this version, and without it a server has none to send.
             Message::Endpoints(_) => Ok(Step::Wait),

@@ -10,7 +10,7 @@ mod exposition;
 mod phases;
 
 use std::cell::RefCell;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -111,6 +111,8 @@ pub struct Metrics {
     request_log_dropped: AtomicU64,
     /// 0: there is no control plane to be connected to; 1: away; 2: connected.
     control_plane: AtomicU64,
+    /// End of the certificate that is shown to control planes, in seconds since 1970; 0: none is.
+    certificate_expires: AtomicI64,
     series: Mutex<Series>,
 }
 
@@ -177,6 +179,11 @@ impl Metrics {
     /// The stream to the control plane came up or went away.
     pub fn control_plane_connected(&self, connected: bool) {
         self.control_plane.store(if connected { 2 } else { 1 }, Ordering::Relaxed);
+    }
+
+    /// The certificate that is shown to control planes ends then, in seconds since 1970.
+    pub fn certificate_expires(&self, at: Option<i64>) {
+        self.certificate_expires.store(at.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Drops the series of routes and upstreams that are configured no more; what still ends on them is counted

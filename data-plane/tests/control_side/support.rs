@@ -165,6 +165,13 @@ impl wire::sync_server::Sync for Service {
         });
         Ok(Response::new(ReceiverStream::new(messages)))
     }
+
+    async fn enroll(
+        &self,
+        _: Request<wire::EnrollRequest>,
+    ) -> Result<Response<wire::IssuedCertificate>, Status> {
+        Err(Status::unimplemented("nobody joins here"))
+    }
 }
 
 impl ControlPlane {

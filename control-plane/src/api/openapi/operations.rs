@@ -170,6 +170,37 @@ pub(super) fn operation(method: &str, path: &str) -> Option<Operation> {
             response: None,
             ..read("deleteToken", "Revokes an admin token.", &[], "Token")
         },
+        ("POST", "/v1/data-planes/{id}/revoke") => Operation {
+            status: "204",
+            response: None,
+            ..read(
+                "revokeDataPlane",
+                "Refuses the certificates that a data plane has by now.",
+                &[],
+                "DataPlane",
+            )
+        },
+        ("GET", "/v1/ca") => read("caStatus", "The control plane's own CA.", &[], "CaStatus"),
+        ("POST", "/v1/ca/rotate") => {
+            read("rotateCa", "Begins to replace the control plane's own CA.", &[], "CaStatus")
+        }
+        ("GET", "/v1/join-tokens") => {
+            read("listJoinTokens", "Join tokens, without their secrets.", &[], "JoinTokenList")
+        }
+        ("POST", "/v1/join-tokens") => Operation {
+            status: "201",
+            ..ask(
+                "createJoinToken",
+                "A token that data planes of a group join with; its secret is shown once.",
+                "CreateJoinToken",
+                "JoinToken",
+            )
+        },
+        ("DELETE", "/v1/join-tokens/{name}") => Operation {
+            status: "204",
+            response: None,
+            ..read("deleteJoinToken", "Revokes a join token.", &[], "JoinToken")
+        },
         ("GET", "/v1/audit") => {
             read("listAudit", "Who did what, newest first.", &[LIMIT, CURSOR], "AuditList")
         }

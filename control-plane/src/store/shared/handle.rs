@@ -22,10 +22,10 @@ use crate::store::{
 };
 
 /// For reads of a few rows; longer than the time to wait for a connection.
-const SHORT: Duration = Duration::from_secs(5);
+pub(super) const SHORT: Duration = Duration::from_secs(5);
 /// For what may touch every object, and for writes, which may have to wait for one that does. A server that is gone or
 /// hangs is found out when a connection is asked for, long before that.
-const LONG: Duration = Duration::from_secs(60);
+pub(super) const LONG: Duration = Duration::from_secs(60);
 /// For a commit to be confirmed: a disk that is busy takes seconds to flush, and giving up on it leaves the caller with
 /// an outcome that nobody knows. A connection that breaks is noticed at once.
 const CONFIRM: Duration = Duration::from_secs(30);
@@ -50,16 +50,16 @@ impl Drop for Handle {
 
 impl Handle {
     /// One consistent state for several statements.
-    async fn snapshot(&self) -> Result<Transaction<'static, Database>> {
+    pub(super) async fn snapshot(&self) -> Result<Transaction<'static, Database>> {
         Ok(self.readers.begin_with(dialect::BEGIN_READ).await?)
     }
 
-    async fn write(&self) -> Result<Transaction<'static, Database>> {
+    pub(super) async fn write(&self) -> Result<Transaction<'static, Database>> {
         Ok(self.writer.begin_with(dialect::BEGIN_WRITE).await?)
     }
 
     /// After a change of tokens.
-    async fn finish_tokens(
+    pub(super) async fn finish_tokens(
         &self,
         mut transaction: Transaction<'static, Database>,
         version: u64,
@@ -184,7 +184,7 @@ fn now() -> Timestamp {
     Timestamp::from_microsecond(Timestamp::now().as_microsecond()).expect("the present is in range")
 }
 
-async fn confirm(transaction: Transaction<'static, Database>) -> Result<()> {
+pub(super) async fn confirm(transaction: Transaction<'static, Database>) -> Result<()> {
     match tokio::time::timeout(CONFIRM, transaction.commit()).await {
         Ok(Ok(())) => Ok(()),
         // The database itself says no: it is rolled back.
@@ -193,7 +193,7 @@ async fn confirm(transaction: Transaction<'static, Database>) -> Result<()> {
     }
 }
 
-async fn within<T, E: From<StoreError>>(
+pub(super) async fn within<T, E: From<StoreError>>(
     limit: Duration,
     work: impl Future<Output = std::result::Result<T, E>>,
 ) -> std::result::Result<T, E> {

@@ -1,6 +1,9 @@
 //! Accepts the stream port's connections, at most so many at a time: beyond that they wait in the kernel's queue.
 //! A data plane needs one; what opens more than that is no data plane of ours. One that opens no stream in time is
 //! cut, so that silent connections do not keep the places of those that have something to say.
+//!
+//! Where clear text is allowed, the first byte tells whether a client speaks TLS: one port takes both. Whose
+//! certificate a client shows is read here, once; what it may do with it is for the stream to say.
 
 use std::future::Future as _;
 use std::io;
@@ -11,14 +14,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::stream::{Stream, unfold};
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Sleep, sleep};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{Instant, Sleep, sleep, sleep_until, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
-use super::MAX_STREAMS;
+use super::{Gate, MAX_STREAMS};
+use crate::identity::Peer;
 
 /// Connections at the same time: a second one a data plane while it moves.
 const MAX_CONNECTIONS: usize = MAX_STREAMS + MAX_STREAMS / 4;
@@ -28,9 +36,14 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Time to open a stream, TLS handshake included.
 const OPEN: Duration = Duration::from_secs(10);
 
+/// Connections that are ready and not yet taken over.
+const READY: usize = 16;
+/// First byte of a TLS client.
+const HANDSHAKE: u8 = 22;
+
 /// A connection and its place among them.
 pub(super) struct Placed {
-    stream: TcpStream,
+    stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     opening: Opening,
     /// When it is cut; `None` once a stream was opened.
     due: Option<Pin<Box<Sleep>>>,
@@ -41,22 +54,39 @@ pub(super) struct Placed {
 #[derive(Clone, Debug)]
 pub(super) struct Opening {
     /// The other end.
-    peer: Option<SocketAddr>,
+    from: SocketAddr,
+    /// Whose certificate it showed.
+    peer: Option<Arc<Peer>>,
     opened: Arc<AtomicBool>,
 }
 
 impl Opening {
-    /// Tells the connection that it carries a stream; the address of its other end.
-    pub(super) fn opened(&self) -> Option<SocketAddr> {
+    /// Tells the connection that it carries a stream.
+    pub(super) fn opened(&self) {
         self.opened.store(true, Ordering::Relaxed);
-        self.peer
+    }
+
+    /// The address of its other end.
+    pub(super) const fn from(&self) -> SocketAddr {
+        self.from
+    }
+
+    /// Whose certificate it showed.
+    pub(super) fn peer(&self) -> Option<Arc<Peer>> {
+        self.peer.clone()
     }
 }
 
 impl Placed {
-    fn new(stream: TcpStream, peer: SocketAddr, time: Duration, place: OwnedSemaphorePermit) -> Self {
-        let opening = Opening { peer: Some(peer), opened: Arc::default() };
-        Placed { stream, opening, due: Some(Box::pin(sleep(time))), _place: place }
+    fn new(
+        stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
+        from: SocketAddr,
+        peer: Option<Arc<Peer>>,
+        due: Instant,
+        place: OwnedSemaphorePermit,
+    ) -> Self {
+        let opening = Opening { from, peer, opened: Arc::default() };
+        Placed { stream, opening, due: Some(Box::pin(sleep_until(due))), _place: place }
     }
 
     /// Ready when no stream was opened in time.
@@ -70,25 +100,65 @@ impl Placed {
     }
 }
 
-/// Connections as they come and as there is room.
-pub(super) fn places(listener: TcpListener) -> impl Stream<Item = io::Result<Placed>> {
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    unfold((listener, places), |(listener, places)| async move {
-        loop {
-            let place = Arc::clone(&places).acquire_owned().await.ok()?;
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    // Only latency is lost without it.
-                    let _ = stream.set_nodelay(true);
-                    return Some((Ok(Placed::new(stream, peer, OPEN, place)), (listener, places)));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "cannot accept a connection of the stream");
-                    sleep(PAUSE).await;
-                }
-            }
+/// Connections as they come and as there is room, their handshakes done.
+pub(super) fn places(listener: TcpListener, gate: Arc<Gate>) -> ReceiverStream<io::Result<Placed>> {
+    let (ready, incoming) = mpsc::channel(READY);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = accept(listener, &gate, &ready) => {}
+            () = ready.closed() => {}
         }
-    })
+    });
+    ReceiverStream::new(incoming)
+}
+
+async fn accept(listener: TcpListener, gate: &Arc<Gate>, ready: &mpsc::Sender<io::Result<Placed>>) {
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection of the stream");
+                sleep(PAUSE).await;
+                continue;
+            }
+        };
+        // Only latency is lost without it.
+        let _ = stream.set_nodelay(true);
+        let (gate, ready) = (Arc::clone(gate), ready.clone());
+        tokio::spawn(async move {
+            let due = Instant::now() + OPEN;
+            match timeout_at(due, greet(stream, &gate)).await {
+                Ok(Ok((stream, peer))) => {
+                    // The server has ended when nobody takes it.
+                    let _ = ready.send(Ok(Placed::new(stream, from, peer, due, place))).await;
+                }
+                Ok(Err(error)) => gate.handshake_failed(from, &error),
+                Err(_) => tracing::debug!(%from, "a handshake of the stream took too long"),
+            }
+        });
+    }
+}
+
+type Greeted = (Either<TcpStream, Box<TlsStream<TcpStream>>>, Option<Arc<Peer>>);
+
+async fn greet(stream: TcpStream, gate: &Gate) -> io::Result<Greeted> {
+    let mut first = [0];
+    if gate.takes_clear_text() && stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE {
+        return Ok((Either::Left(stream), None));
+    }
+    let stream = TlsAcceptor::from(gate.tls()).accept(stream).await?;
+    let shown = stream.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
+    let peer = match shown {
+        None => None,
+        Some(certificate) => {
+            let peer = gate.peer(certificate);
+            let unread = || io::Error::new(io::ErrorKind::InvalidData, "the certificate cannot be read");
+            Some(Arc::new(peer.ok_or_else(unread)?))
+        }
+    };
+    Ok((Either::Right(Box::new(stream)), peer))
 }
 
 impl Connected for Placed {
@@ -148,16 +218,18 @@ mod tests {
     async fn a_connection_that_opens_no_stream_in_time_is_cut_and_one_that_does_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let mut client = TcpStream::connect(listener.local_addr().expect("bound")).await.expect("connects");
-        let (stream, peer) = listener.accept().await.expect("accepted");
+        let (stream, from) = listener.accept().await.expect("accepted");
         let places = Arc::new(Semaphore::new(1));
         let place = Arc::clone(&places).acquire_owned().await.expect("a place");
-        let mut placed = Placed::new(stream, peer, Duration::from_millis(20), place);
+        let due = Instant::now() + Duration::from_millis(20);
+        let mut placed = Placed::new(Either::Left(stream), from, None, due, place);
         let mut byte = [0];
         let cut = placed.read(&mut byte).await.expect_err("nothing was opened");
         assert_eq!(cut.kind(), io::ErrorKind::TimedOut);
         let Placed { stream, _place, .. } = placed;
-        let mut placed = Placed::new(stream, peer, Duration::ZERO, _place);
-        assert_eq!(placed.connect_info().opened(), Some(peer));
+        let mut placed = Placed::new(stream, from, None, Instant::now(), _place);
+        placed.connect_info().opened();
+        assert_eq!(placed.connect_info().from(), from);
         client.write_all(b"x").await.expect("sent");
         placed.read_exact(&mut byte).await.expect("long after its time");
     }

@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,6 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use gateway_proto::buckets::BucketSet;
+use gateway_proto::identity::is_name;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
 use gateway_proto::{FEATURE_BRIEF, SYNC_PROTOCOL};
@@ -22,6 +22,7 @@ use wire::control_plane_message::Message as Say;
 use wire::data_plane_message::Message as Hear;
 
 use super::Streams;
+use super::badge::{Badge, Caller};
 use super::turns::Place;
 use crate::nodes::Ticket;
 use crate::nodes::report::MAX_LISTENERS;
@@ -54,6 +55,7 @@ static NUMBER: AtomicU64 = AtomicU64::new(1);
 struct Talk<'a> {
     streams: &'a Streams,
     ticket: Ticket,
+    badge: Badge,
     group: String,
     session: Session,
     /// The epoch that its Welcome named, if it takes brief headers.
@@ -91,14 +93,16 @@ enum Turn {
 }
 
 /// Serves one stream and says why it ended, if it was not the data plane's own doing.
-pub(super) async fn run(streams: &Streams, mut inbound: Inbound, out: Out, from: SocketAddr) {
-    let Err(status) = talk(streams, &mut inbound, &out, from).await else { return };
+pub(super) async fn run(streams: &Streams, mut inbound: Inbound, out: Out, caller: Caller) {
+    let from = caller.from;
+    let Err(status) = talk(streams, &mut inbound, &out, caller).await else { return };
     tracing::info!(%from, reason = status.message(), "stream to a data plane ended");
     // A frozen data plane does not take this either.
     let _ = timeout(LEAVE, out.send(Err(status))).await;
 }
 
-async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketAddr) -> Result<(), Status> {
+async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Caller) -> Result<(), Status> {
+    let from = caller.from;
     let first = timeout(HELLO, inbound.message())
         .await
         .map_err(|_| Status::deadline_exceeded("no Hello in time"))??;
@@ -106,15 +110,16 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketA
         return Err(Status::failed_precondition("the first message must be Hello"));
     };
     check(&hello)?;
+    streams.gate.is(caller.peer.as_deref(), &hello, from)?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let stop = streams.enter(&hello.node, number, from);
+    let stop = streams.enter(&hello.node, &hello.instance, number, from);
     let mut views = streams.publisher.watch();
     let view = Arc::clone(views.borrow_and_update().of(&hello.group));
     if let Some(cursor) = hello.cursor.as_ref().and_then(Cursor::read) {
         streams.publisher.recall(&view, cursor).await;
     }
     let (session, welcome) = Session::hello(&hello, &view);
-    let ticket = streams.nodes.arrive(&hello, number, from);
+    let ticket = streams.nodes.arrive(&hello, number, from, caller.peer.as_deref());
     tracing::info!(node = hello.node, group = hello.group, %from, mode = welcome.mode().as_str_name(), "data plane connected");
     streams.metrics.streams.inc();
     let now = Instant::now();
@@ -122,6 +127,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, from: SocketA
     let mut talk = Talk {
         streams,
         ticket,
+        badge: Badge::new(caller, &hello, &streams.gate),
         group: hello.group,
         session,
         said: is_brief.then(|| view.head().epoch),
@@ -165,8 +171,7 @@ fn check(hello: &wire::Hello) -> Result<(), Status> {
         )));
     }
     for (what, name) in [("--node", &hello.node), ("--group", &hello.group)] {
-        let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if !(1..=MAX_NAME).contains(&name.len()) || !name.bytes().all(sound) {
+        if name.len() > MAX_NAME || !is_name(name) {
             return Err(Status::invalid_argument(format!(
                 "{what} is {}, expected 1 to {MAX_NAME} letters, digits, dots, dashes and underscores",
                 shortened(name)
@@ -180,7 +185,7 @@ fn check(hello: &wire::Hello) -> Result<(), Status> {
     }
     let labels = hello.labels.iter().flat_map(|(name, value)| [(name, MAX_NAME), (value, MAX_TEXT)]);
     let bound = hello.listeners.iter().flat_map(|it| [(&it.name, MAX_TEXT), (&it.address, MAX_TEXT)]);
-    let own = [(&hello.zone, MAX_NAME), (&hello.build, MAX_NAME)];
+    let own = [(&hello.zone, MAX_NAME), (&hello.build, MAX_NAME), (&hello.instance, MAX_NAME)];
     match own
         .into_iter()
         .chain(labels)
@@ -218,6 +223,8 @@ impl Talk<'_> {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         beat.tick().await;
+        let news = self.badge.review(&self.streams.gate)?;
+        self.small.extend(news);
         loop {
             if self.sending.is_none() && self.small.is_empty() && !self.session.is_waiting() {
                 self.go_to_next().await;
@@ -232,6 +239,10 @@ impl Talk<'_> {
                     changed.map_err(|_| Status::unavailable("the control plane ends"))?;
                     self.view = Arc::clone(views.borrow_and_update().of(&self.group));
                     self.report();
+                }
+                () = self.badge.changed() => {
+                    let news = self.badge.review(&self.streams.gate)?;
+                    self.small.extend(news);
                 }
                 place = self.turn.wait() => self.turn = Turn::Had(place),
                 place = out.reserve(), if has_output => {
@@ -331,6 +342,14 @@ impl Talk<'_> {
             Some(Hear::Buckets(buckets)) => {
                 let taken = self.session.compared(&buckets);
                 taken.map_err(|error| Status::failed_precondition(error.to_string()))?;
+            }
+            Some(Hear::Renew(renew)) => {
+                let issued = self.badge.renew(&self.streams.gate, &renew)?;
+                self.small.push_back(issued);
+            }
+            Some(Hear::Trusts(trusts)) => {
+                let trusts = self.badge.has(&trusts);
+                self.streams.nodes.trusts(&self.ticket, trusts);
             }
             // None are sent yet.
             Some(Hear::Credentials(_)) => {}

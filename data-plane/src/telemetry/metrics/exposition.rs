@@ -65,6 +65,15 @@ fn process_families(metrics: &Metrics) -> Vec<MetricFamily> {
             vec![gauge(&[], (control_plane - 1) as f64)],
         ));
     }
+    let expires = metrics.certificate_expires.load(Ordering::Relaxed);
+    if expires != 0 {
+        families.push(family(
+            "gateway_certificate_expiry_seconds",
+            "Seconds until the certificate ends that is shown to control planes; below 0: it has ended.",
+            MetricType::GAUGE,
+            vec![gauge(&[], (expires - jiff::Timestamp::now().as_second()) as f64)],
+        ));
+    }
     families
 }
 

@@ -1,0 +1,188 @@
+//! Who may come in: what the port speaks, whether a certificate is needed, and what becomes of those who are refused.
+//!
+//! Invariants: off loopback nobody without a certificate, or a join token to get one with, is told anything; every
+//! refusal is in the audit log, one a second of those who have shown nothing.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use gateway_proto::identity::Subject;
+use gateway_proto::wire;
+use jiff::Timestamp;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use tokio::sync::{Semaphore, watch};
+use tokio::time::timeout;
+use tonic::Status;
+
+use crate::audit::AuditLog;
+use crate::identity::{Authority, JoinRefused, Peer, Trust, Unwelcome};
+use crate::store::AuditRecord;
+
+/// Join tokens that are looked up at the same time, and how long one waits for its turn.
+const ENROLLING: usize = 16;
+const TURN: Duration = Duration::from_secs(5);
+/// Longest object that the audit log keeps, in bytes.
+const MAX_OBJECT: usize = 256;
+
+/// The gate of the stream's port.
+#[derive(Debug)]
+pub struct Gate {
+    authority: Arc<Authority>,
+    audit: AuditLog,
+    /// Data planes are taken without a certificate.
+    is_open: bool,
+    /// Data planes are taken in clear text.
+    takes_clear_text: bool,
+    enrolling: Semaphore,
+}
+
+impl Gate {
+    /// `is_open`: data planes are taken without a certificate; `takes_clear_text`: and without TLS.
+    pub fn new(authority: Arc<Authority>, audit: AuditLog, is_open: bool, takes_clear_text: bool) -> Self {
+        Gate { authority, audit, is_open, takes_clear_text, enrolling: Semaphore::new(ENROLLING) }
+    }
+
+    pub(super) const fn takes_clear_text(&self) -> bool {
+        self.takes_clear_text
+    }
+
+    /// The handshake of this moment.
+    pub(super) fn tls(&self) -> Arc<ServerConfig> {
+        self.authority.trust().tls()
+    }
+
+    /// How long a certificate of a data plane lives.
+    pub(super) fn lifetime(&self) -> Duration {
+        self.authority.lifetime()
+    }
+
+    /// What holds from moment to moment.
+    pub(super) fn watch(&self) -> watch::Receiver<Arc<Trust>> {
+        self.authority.watch()
+    }
+
+    /// Whose certificate that is; its signature was checked.
+    pub(super) fn peer(&self, certificate: &CertificateDer<'_>) -> Option<Peer> {
+        self.authority.peer(certificate)
+    }
+
+    /// A handshake came to nothing: worth an entry if a certificate was no good.
+    pub(super) fn handshake_failed(&self, from: SocketAddr, error: &io::Error) {
+        let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if let Some(rustls::Error::InvalidCertificate(why)) = inner {
+            tracing::info!(%from, %error, "a certificate was refused on the stream's port");
+            self.audit.anonymous(record(
+                "anonymous",
+                from,
+                "stream.open",
+                format!("certificate: {why}"),
+                401,
+            ));
+        } else {
+            tracing::debug!(%from, %error, "a handshake of the stream failed");
+        }
+    }
+
+    /// Whether a stream may be opened at all.
+    pub(super) fn admit(&self, peer: Option<&Peer>, from: SocketAddr) -> Result<(), Status> {
+        let checked = match peer {
+            Some(peer) => peer.check(&self.authority.trust(), Timestamp::now()),
+            None if self.is_open => Ok(()),
+            None => Err(Unwelcome::NoCertificate),
+        };
+        checked.map_err(|why| self.refuse(peer, from, &why))
+    }
+
+    /// Whether the data plane is the one that its certificate names.
+    pub(super) fn is(
+        &self,
+        peer: Option<&Peer>,
+        hello: &wire::Hello,
+        from: SocketAddr,
+    ) -> Result<(), Status> {
+        let Some(peer) = peer else { return Ok(()) };
+        peer.is(&hello.node, &hello.group).map_err(|why| self.refuse(Some(peer), from, &why))
+    }
+
+    /// Whether a stream may go on.
+    pub(super) fn check(&self, peer: &Peer, from: SocketAddr) -> Result<(), Status> {
+        let checked = peer.check(&self.authority.trust(), Timestamp::now());
+        checked.map_err(|why| self.refuse(Some(peer), from, &why))
+    }
+
+    /// The next certificate of a data plane that has shown a good one.
+    pub(super) fn renew(&self, peer: &Peer, renew: &wire::Renew) -> Result<wire::IssuedCertificate, Status> {
+        let subject = peer.subject.as_ref().filter(|subject| matches!(subject, Subject::DataPlane { .. }));
+        let (Some(subject), Some(_)) = (subject, peer.root) else {
+            return Err(Status::failed_precondition("this certificate is not ours to renew"));
+        };
+        self.authority.renew(&renew.request, subject, Timestamp::now()).map_err(|error| status(&error))
+    }
+
+    /// Turns a join token into a certificate.
+    pub(super) async fn enroll(
+        &self,
+        asked: &wire::EnrollRequest,
+        from: SocketAddr,
+    ) -> Result<wire::IssuedCertificate, Status> {
+        let turn = timeout(TURN, self.enrolling.acquire()).await;
+        let Ok(Ok(_turn)) = turn else {
+            return Err(Status::resource_exhausted("too many want to join at once: try again"));
+        };
+        let joined = self.authority.enroll(asked, from.ip().to_string(), Timestamp::now()).await;
+        joined
+            .inspect(
+                |_| tracing::info!(node = asked.node, group = asked.group, %from, "a data plane has joined"),
+            )
+            .map_err(|error| {
+                tracing::info!(%from, %error, "a data plane was not let join");
+                let node: String = asked.node.chars().take(64).collect();
+                self.audit.anonymous(record("anonymous", from, "enroll", format!("{node:?}: {error}"), 401));
+                status(&error)
+            })
+    }
+
+    fn refuse(&self, peer: Option<&Peer>, from: SocketAddr, why: &Unwelcome) -> Status {
+        tracing::info!(%from, node = peer.map(Peer::name), %why, "a data plane was refused");
+        let (status, code) = if why.is_about_the_certificate() {
+            (Status::unauthenticated(why.to_string()), 401)
+        } else {
+            (Status::permission_denied(why.to_string()), 403)
+        };
+        match peer {
+            Some(peer) => {
+                self.audit.refused(record(peer.name(), from, "stream.open", why.to_string(), code));
+            }
+            None => self.audit.anonymous(record("anonymous", from, "stream.open", why.to_string(), code)),
+        }
+        status
+    }
+}
+
+fn record(who: &str, from: SocketAddr, action: &str, mut object: String, status: u16) -> AuditRecord {
+    object.truncate(object.floor_char_boundary(MAX_OBJECT));
+    AuditRecord {
+        at: Timestamp::now(),
+        who: who.to_owned(),
+        from: from.ip().to_string(),
+        action: action.to_owned(),
+        object,
+        status,
+    }
+}
+
+fn status(error: &JoinRefused) -> Status {
+    let text = error.to_string();
+    match error {
+        JoinRefused::Name | JoinRefused::Request(_) => Status::invalid_argument(text),
+        JoinRefused::OtherGroup { .. } => Status::permission_denied(text),
+        JoinRefused::Malformed(_) | JoinRefused::Unknown | JoinRefused::Expired(_) | JoinRefused::UsedUp => {
+            Status::unauthenticated(text)
+        }
+        JoinRefused::Store(_) => Status::unavailable(text),
+        JoinRefused::Sign(_) => Status::internal(text),
+    }
+}
