@@ -33,7 +33,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Messages with secrets of their own: `secret.rs` prints them without.
-const SECRETIVE: [&str; 4] = ["CertificateSpec", "TokenIssuerSpec", "SecretValue", "EnrollRequest"];
+const SECRETIVE: [&str; 5] = ["CertificateSpec", "TokenIssuerSpec", "SecretValue", "EnrollRequest", "ApiKey"];
 
 const SYNC: [&str; 34] = [
     "Cursor",

@@ -6,6 +6,7 @@
 //! without a change makes no revision; nothing is deleted that the batch does not name or prune by its labels; nothing is
 //! refused or found unchanged for what another replica has changed meanwhile.
 
+mod credentials;
 pub mod plan;
 mod settle;
 
@@ -13,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway_proto::admin::FieldError;
-use gateway_proto::kind::{Key, Resource};
+use gateway_proto::kind::{Key, Kind, Resource};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
@@ -21,8 +22,9 @@ use tokio::time::{sleep, timeout};
 use crate::document;
 use crate::secrets::{self, Rewrapped, SecretError, Vault};
 use crate::state::{Live, State, blocking};
-use crate::store::{AuditRecord, Commit, CommitError, Head, Store, StoreError};
+use crate::store::{AuditRecord, Commit, CommitError, Head, Store, StoreError, Stored};
 use crate::telemetry::Metrics;
+pub use credentials::Rotation;
 pub use plan::{Batch, Expected, Plan, Planned, Refusal};
 pub use settle::Document;
 
@@ -75,6 +77,8 @@ pub struct Outcome {
     pub warnings: Vec<FieldError>,
     /// The revision that was made; `None`: none was.
     pub revision: Option<u64>,
+    /// The version of the credentials that was made; `None`: none was.
+    pub version: Option<u64>,
 }
 
 /// The way of every write of configuration.
@@ -105,7 +109,13 @@ impl Admission {
     /// # Errors
     /// [`Refusal`]; nothing is stored then (but see [`StoreError::OutcomeUnknown`]).
     pub async fn submit(&self, request: Request, intent: Intent) -> Result<Outcome, Refusal> {
-        let _turn = if intent.dry_run {
+        // Keys come and go beside all that.
+        let is_apart = match &request {
+            Request::Batch(batch) => batch.is_apart(),
+            Request::Patch { key, .. } => key.kind == Kind::Credential,
+            Request::Rollback(_) => false,
+        };
+        let _turn = if intent.dry_run || is_apart {
             None
         } else {
             Some(timeout(TURN, self.turn.lock()).await.map_err(|_| Refusal::Busy)?)
@@ -128,19 +138,28 @@ impl Admission {
     async fn attempt(&self, request: &Request, intent: &Intent) -> Result<Outcome, Missed> {
         let base = self.live.get();
         let planned = self.plan(request, &base).await;
-        let is_write = !intent.dry_run && planned.as_ref().is_ok_and(|plan| !plan.writes.is_empty());
+        let changes_any = |plan: &Plan| !plan.writes.is_empty() || !plan.credentials.is_empty();
+        let is_write = !intent.dry_run && planned.as_ref().is_ok_and(changes_any);
         if !is_write && !matches!(planned, Err(Refusal::Store(_))) {
             self.check_head(base.head).await?;
         }
-        let Plan { changes, warnings, writes, engine } = planned.map_err(Missed::Refused)?;
+        let Plan { changes, warnings, writes, credentials, engine } = planned.map_err(Missed::Refused)?;
         if !is_write {
-            return Ok(Outcome { state: base, changes, warnings, revision: None });
+            return Ok(Outcome { state: base, changes, warnings, revision: None, version: None });
         }
+        if writes.is_empty() {
+            let committed = self.store.commit_credentials(credentials, Some(intent.audit.clone())).await;
+            let head = committed.map_err(|error| missed(error, base.head))?;
+            let version = Some(head.version);
+            return Ok(Outcome { state: base, changes, warnings, revision: None, version });
+        }
+        let moves_credentials = !credentials.is_empty();
         let commit = Commit {
             base: base.head,
             author: intent.audit.who.clone(),
             message: intent.message.clone(),
             writes,
+            credentials,
             audit: Some(intent.audit.clone()),
         };
         let begun = Instant::now();
@@ -149,22 +168,16 @@ impl Admission {
             self.follow_master().await.map_err(|error| Missed::Refused(error.into()))?;
             return Err(Missed::Moved(base.head.revision));
         }
-        let committed = committed.map_err(|error| match error {
-            CommitError::Moved { head } => {
-                self.metrics.commit_conflicts.inc();
-                Missed::Moved(head.revision)
-            }
-            CommitError::Store(error) => Missed::Refused(Refusal::Store(error)),
-            // Both say that the plan was not made from the state it was made from.
-            defect @ (CommitError::Precondition { .. } | CommitError::Refused(_) | CommitError::Resealed) => {
-                Missed::Refused(Refusal::Store(StoreError::Broken(defect.to_string())))
-            }
-        })?;
+        if matches!(committed, Err(CommitError::Moved { .. })) {
+            self.metrics.commit_conflicts.inc();
+        }
+        let committed = committed.map_err(|error| missed(error, base.head))?;
         self.metrics.commit_seconds.observe(begun.elapsed().as_secs_f64());
         let revision = Some(committed.head.revision);
         let live = Arc::clone(&self.live);
         let state = blocking(move || live.committed(&base, &committed, engine)).await;
-        Ok(Outcome { state, changes, warnings, revision })
+        let version = moves_credentials.then(|| self.store.watch_credentials().borrow().version);
+        Ok(Outcome { state, changes, warnings, revision, version })
     }
 
     /// What is not committed is not held against the store's head by the commit. While the store is away, what is in
@@ -182,11 +195,26 @@ impl Admission {
     async fn plan(&self, request: &Request, base: &Arc<State>) -> Result<Plan, Refusal> {
         let batch = match request {
             Request::Batch(batch) => Arc::clone(batch),
-            Request::Patch { key, patch, expected } => Arc::new(patched(base, key, patch, *expected)?),
+            Request::Patch { key, patch, expected } => {
+                Arc::new(patched(&*self.stored(base, key).await?, patch, *expected)?)
+            }
             Request::Rollback(to) => Arc::new(self.rollback(base, *to).await?),
         };
-        let (state, vault) = (Arc::clone(base), Arc::clone(&self.vault));
-        blocking(move || Plan::make(&state, &batch, &vault)).await
+        let (state, vault, wish) = (Arc::clone(base), Arc::clone(&self.vault), Arc::clone(&batch));
+        let mut plan = blocking(move || Plan::make(&state, &wish, &vault)).await?;
+        let apart = credentials::plan(&*self.store, &plan.engine, &batch).await?;
+        plan.changes.extend(apart.changes);
+        plan.credentials = apart.writes;
+        Ok(plan)
+    }
+
+    /// An object as it is, wherever it is kept.
+    async fn stored(&self, base: &State, key: &Key) -> Result<Arc<Stored>, Refusal> {
+        let stored = match key.kind {
+            Kind::Credential => self.store.credentials(vec![key.clone()]).await?.pop().map(Arc::new),
+            _ => base.objects.get(key).cloned(),
+        };
+        stored.ok_or_else(|| Refusal::NotFound(key.clone()))
     }
 
     /// Seals everything with the first of the master keys that this process was given.
@@ -232,9 +260,28 @@ impl Admission {
     }
 }
 
-/// The batch that a patch comes to on a state.
-fn patched(base: &State, key: &Key, patch: &Value, expected: Expected) -> Result<Batch, Refusal> {
-    let stored = base.objects.get(key).ok_or_else(|| Refusal::NotFound(key.clone()))?;
+/// What a failed commit comes to.
+fn missed(error: CommitError, base: Head) -> Missed {
+    match error {
+        CommitError::Moved { head } => Missed::Moved(head.revision),
+        CommitError::Store(error) => Missed::Refused(Refusal::Store(error)),
+        // Somebody was faster with the same credential, or with its consumer: the next try finds out what is left.
+        CommitError::Precondition { key, .. } if key.kind == Kind::Credential => Missed::Moved(base.revision),
+        CommitError::NoConsumer(_) => Missed::Moved(base.revision),
+        CommitError::KeyTaken(key) => Missed::Refused(credentials::taken(key)),
+        CommitError::HasCredentials { consumer, credential } => {
+            Missed::Refused(credentials::in_use(consumer, &credential))
+        }
+        // All say that the plan was not made from the state it was made from.
+        defect @ (CommitError::Precondition { .. } | CommitError::Refused(_) | CommitError::Resealed) => {
+            Missed::Refused(Refusal::Store(StoreError::Broken(defect.to_string())))
+        }
+    }
+}
+
+/// The batch that a patch comes to on an object.
+fn patched(stored: &Stored, patch: &Value, expected: Expected) -> Result<Batch, Refusal> {
+    let key = &stored.key;
     let resource = Resource::decode(key.kind, &stored.body)
         .map_err(|error| StoreError::Broken(format!("{key}: {error}")))?;
     // What the patch does not name stays, secrets too.

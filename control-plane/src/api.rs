@@ -9,6 +9,7 @@ mod apply;
 mod audit;
 mod ca;
 mod change;
+mod credentials;
 mod data_planes;
 mod explain;
 mod extract;
@@ -124,6 +125,13 @@ fn routes() -> Vec<Route> {
         write("PUT", "/v1/{plural}/{name}", EDITOR, "put", put(resources::put)),
         write("PATCH", "/v1/{plural}/{name}", EDITOR, "patch", patch(resources::patch)),
         write("DELETE", "/v1/{plural}/{name}", EDITOR, "delete", delete(resources::delete)),
+        write(
+            "POST",
+            "/v1/credentials/{name}/rotate",
+            EDITOR,
+            "credential.rotate",
+            post(credentials::rotate),
+        ),
         write("POST", "/v1/apply", EDITOR, "apply", post(apply::apply)),
         ask("/v1/diff", VIEWER, post(apply::diff)),
         read("/v1/revisions", VIEWER, get(revisions::list)),

@@ -6,6 +6,7 @@ pub mod api;
 pub mod audit;
 pub mod auth;
 pub mod config;
+pub mod credentials;
 pub mod document;
 pub mod identity;
 pub mod nodes;

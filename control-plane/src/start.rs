@@ -18,6 +18,7 @@ use crate::api::{self, Api};
 use crate::audit::AuditLog;
 use crate::auth::{self, AdminFileError, Authenticator, Secret};
 use crate::config::{Config, ConfigError};
+use crate::credentials::Credentials;
 use crate::identity::{Authority, IdentityError, OwnCertificate, Settings};
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
@@ -116,6 +117,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         auth::put_admin_token_file(&*store, path).await?;
     }
     let live = Live::load(Arc::clone(&store), Arc::clone(&vault)).await?;
+    let credentials = Credentials::load(Arc::clone(&store)).await?;
     let auth = Authenticator::new(Arc::clone(&store)).await?;
     let authority =
         Authority::open(Arc::clone(&store), Arc::clone(&vault), settings, Timestamp::now()).await?;
@@ -125,14 +127,21 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::new());
     let follower = tokio::spawn(Arc::clone(&live).follow(stop.clone()));
+    let key_follower = tokio::spawn(Arc::clone(&credentials).follow(stop.clone()));
     let (publisher, publishing) = Publisher::start(Arc::clone(&live), Arc::clone(&store), stop.clone()).await;
     let (audit, audit_writer) = AuditLog::start(Arc::clone(&store));
     let (nodes, nodes_writer) = Nodes::start(Arc::clone(&store), stop.clone());
     let certifying = tokio::spawn(Arc::clone(&authority).follow(Arc::clone(&nodes), stop.clone()));
     let is_open = stream.ip().is_loopback() || config.insecure;
     let gate = Gate::new(Arc::clone(&authority), audit.clone(), is_open, is_open && config.tls.is_none());
-    let streams =
-        Streams::new(Arc::clone(&publisher), Arc::clone(&nodes), Arc::clone(&metrics), gate, stop.clone());
+    let streams = Streams::new(
+        Arc::clone(&publisher),
+        credentials,
+        Arc::clone(&nodes),
+        Arc::clone(&metrics),
+        gate,
+        stop.clone(),
+    );
     let (large_bodies, watchers) = Api::turns();
     let router = api::router(Arc::new(Api {
         admission: Admission::new(Arc::clone(&store), vault, Arc::clone(&live), Arc::clone(&metrics)),
@@ -167,6 +176,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         tokio::spawn(watched("follows the store", follower)),
         tokio::spawn(watched("publishes", publishing)),
         tokio::spawn(watched("keeps the CA", certifying)),
+        tokio::spawn(watched("follows the credentials", key_follower)),
     ];
     let writers = vec![audit_writer, nodes_writer];
     Ok(Running { admin, stream, admin_token_path, stop, servers, writers, store, _state: state })

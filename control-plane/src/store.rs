@@ -9,6 +9,7 @@
 pub mod commit;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod credential;
 pub mod error;
 mod failure;
 pub mod identity;
@@ -32,6 +33,9 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 pub use commit::{Commit, Committed, Content, Precondition, Write};
+pub use credential::{
+    CredentialContent, CredentialHead, CredentialPage, CredentialWrite, KeyChanges, TouchedKey, VisitKey,
+};
 pub use error::{CommitError, StoreError, TokenError};
 pub use identity::IdentityStore;
 pub use record::{
@@ -165,6 +169,43 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// [`CommitError::Precondition`] when an object is not as expected, [`CommitError::Refused`] for an empty or
     /// contradictory commit; nothing is written in any of these cases.
     async fn commit(&self, commit: Commit) -> Result<Committed, CommitError>;
+
+    /// Writes credentials without a revision, all or none; the version that it made.
+    ///
+    /// # Errors
+    /// As [`Store::commit`], but it never finds the head moved.
+    async fn commit_credentials(
+        &self,
+        writes: Vec<CredentialWrite>,
+        audit: Option<AuditRecord>,
+    ) -> Result<CredentialHead, CommitError>;
+
+    /// Those of these credentials that exist, in any order; `revision` is the version that last changed each.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn credentials(&self, keys: Vec<Key>) -> Result<Vec<Stored>, StoreError>;
+
+    /// A page of credentials, by namespace and name.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn credential_page(&self, page: CredentialPage) -> Result<Vec<Stored>, StoreError>;
+
+    /// Every key that is good, in any order, consistent with the head that is returned.
+    ///
+    /// # Errors
+    /// When the database does not answer; `visit` has then seen some of them.
+    async fn load_keys(&self, visit: &mut VisitKey<'_>) -> Result<CredentialHead, StoreError>;
+
+    /// What happened to the keys after a version.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn key_changes_since(&self, version: u64) -> Result<KeyChanges, StoreError>;
+
+    /// Where the credentials stand as last seen, by the same rules as [`Store::watch`].
+    fn watch_credentials(&self) -> watch::Receiver<CredentialHead>;
 
     /// Records that data planes may drop most of what they held in another history when they come to this one; as
     /// long as the epoch lasts.

@@ -127,7 +127,8 @@ impl Metrics {
     /// The exposition format, with the figures of a state.
     pub fn render(&self, state: &State) -> String {
         self.revision.set(i64::try_from(state.head.revision).unwrap_or(i64::MAX));
-        for kind in Kind::ALL {
+        // Credentials are no part of a state.
+        for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Credential) {
             self.objects.with_label_values(&[kind.as_str()]).set(0);
         }
         for (key, _) in state.objects.iter() {

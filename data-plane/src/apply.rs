@@ -309,6 +309,17 @@ impl Applier {
         self.tidy.after_swap(&self.shared, has_removed);
     }
 
+    fn has_keys(&self) -> bool {
+        !self.engine().asks_for_keys() || self.engine().keys().is_complete()
+    }
+
+    /// Keys that a configuration asks for have come, or not: without them a data plane is not ready.
+    pub(crate) fn refresh_readiness(&self) {
+        if self.state.borrow().complete {
+            self.publish();
+        }
+    }
+
     fn publish(&self) {
         let next = State {
             cursor: self.cursor().clone(),
@@ -316,7 +327,7 @@ impl Applier {
             rejects: self.held.rejects(),
             complete: true,
             // Once ready, a later change that cannot be taken whole is no reason to send traffic away.
-            ready: self.state.borrow().ready || !self.has_retryable(),
+            ready: self.state.borrow().ready || (!self.has_retryable() && self.has_keys()),
         };
         self.state.send_replace(next);
     }

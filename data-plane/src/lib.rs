@@ -6,6 +6,7 @@ mod admin;
 mod apply;
 mod buffer;
 pub mod config;
+mod credentials;
 mod digits;
 mod http2;
 mod identity;
@@ -40,6 +41,7 @@ use admin::{Admin, Identity};
 use apply::Applier;
 pub use apply::{Cursor, Reject, State};
 pub use config::Config;
+use credentials::Lane;
 pub use identity::IdentityError;
 use identity::{Passport, Told};
 use jwks::KeySets;
@@ -189,13 +191,15 @@ struct Source {
     feed: Task,
     /// Writes the last good configuration.
     saving: Option<Task>,
+    /// Writes the credentials.
+    keeping: Option<Task>,
 }
 
 impl Source {
     async fn files(path: &Path, mut applier: Applier, reload: &Arc<Notify>) -> Result<Self, RunError> {
         let mut files = Files::watch(path.to_owned(), Arc::clone(reload));
         files.load(&mut applier).await.map_err(RunError::Manifests)?;
-        Ok(Source { feed: Task::spawn(files.run(applier)), saving: None })
+        Ok(Source { feed: Task::spawn(files.run(applier)), saving: None, keeping: None })
     }
 
     /// Disk, then stream.
@@ -203,14 +207,16 @@ impl Source {
         if !last_good.restore(&mut applier).await {
             tracing::info!("no configuration on disk: not ready until a control plane sends one");
         }
-        Source { feed: Task::spawn(client.run(applier)), saving: Some(saving) }
+        let (lane, keeping) = Lane::restore(last_good.journal(), applier.engine()).await;
+        applier.refresh_readiness();
+        Source { feed: Task::spawn(client.run(applier, lane)), saving: Some(saving), keeping: Some(keeping) }
     }
 
     /// No news from here on. Drops the applier, and waits until what it handed over is on disk.
     async fn stop(self) {
         self.feed.stop().await;
-        if let Some(saving) = self.saving {
-            saving.ended().await;
+        for writer in self.saving.into_iter().chain(self.keeping) {
+            writer.ended().await;
         }
     }
 }

@@ -50,6 +50,8 @@ impl Simulated {
         let does_without = !self.held.rejects().is_empty();
         let step = self.session.receive(message, self.held.cursor(), does_without);
         Ok(match step.map_err(|error| error.to_string())? {
+            // It asks for no keys, and is sent none.
+            Step::Credentials(_) | Step::CompareCredentials => None,
             Step::Wait | Step::Welcome { .. } | Step::Leave(_) | Step::Trust(_) | Step::Issued(_) => None,
             Step::Tell => Some(self.heartbeat()),
             Step::Compare => {
@@ -62,7 +64,7 @@ impl Simulated {
 
     /// What it says every ten seconds.
     pub fn heartbeat(&self) -> Message {
-        Message::Heartbeat(words::heartbeat(&self.held))
+        Message::Heartbeat(words::heartbeat(&self.held, None))
     }
 
     /// Tries again what it has refused; what it says if that changed anything.

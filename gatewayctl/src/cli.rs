@@ -103,6 +103,9 @@ pub(crate) enum Command {
     /// Manage the control plane's own CA, which data planes' certificates come from
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Manage API keys of consumers
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Manage how secrets are sealed in the store
     #[command(subcommand)]
     Secrets(SecretsCommand),
@@ -397,6 +400,57 @@ pub(crate) enum TokenCommand {
         /// Its name
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    /// Make a credential and its key; the key is shown once
+    Create {
+        /// Name of the credential
+        #[arg(value_parser = name)]
+        name: String,
+        /// Consumer that it stands for
+        #[arg(long, value_name = "NAME", value_parser = name)]
+        consumer: String,
+        /// Namespace of both
+        #[arg(short, long, value_name = "NS", default_value = gateway_proto::DEFAULT_NAMESPACE, value_parser = name)]
+        namespace: String,
+        /// How long it is good for (720h), or an RFC 3339 time [default: for ever]
+        #[arg(long, value_name = "TIME", value_parser = expiry)]
+        expires: Option<jiff::Timestamp>,
+    },
+    /// Put another key in the place of the one there is; it is shown once
+    Rotate {
+        /// Name of the credential
+        #[arg(value_parser = name)]
+        name: String,
+        /// Its namespace
+        #[arg(short, long, value_name = "NS", default_value = gateway_proto::DEFAULT_NAMESPACE, value_parser = name)]
+        namespace: String,
+        /// How long the old key is taken beside the new one (24h) [default: it is refused at once]
+        #[arg(long, value_name = "TIME")]
+        grace: Option<String>,
+    },
+    /// Delete a credential: its key is refused everywhere, within half a second
+    Revoke {
+        /// Name of the credential
+        #[arg(value_parser = name)]
+        name: String,
+        /// Its namespace
+        #[arg(short, long, value_name = "NS", default_value = gateway_proto::DEFAULT_NAMESPACE, value_parser = name)]
+        namespace: String,
+    },
+    /// List credentials: whose they are, what upstreams know their keys by, until when they are good
+    List {
+        /// Namespace
+        #[arg(short, long, value_name = "NS", default_value = gateway_proto::DEFAULT_NAMESPACE, value_parser = name)]
+        namespace: String,
+        /// All namespaces
+        #[arg(short = 'A', long, conflicts_with = "namespace")]
+        all_namespaces: bool,
+    },
+    /// Make a key without a control plane, for manifests that a data plane reads itself; asks nobody
+    Generate,
 }
 
 #[derive(Debug, Args)]

@@ -177,7 +177,10 @@ mod tests {
     #[test]
     fn a_wrong_path_is_answered_with_the_right_names() {
         for (path, help) in [
-            ("rout", "there are Listener, Route, Upstream, Policy, Certificate, Consumer, TokenIssuer"),
+            (
+                "rout",
+                "there are Listener, Route, Upstream, Policy, Certificate, Consumer, TokenIssuer, Credential",
+            ),
             ("route.spek", "there are apiVersion, kind, metadata, spec"),
             ("route.metadata.name.x", "see `gatewayctl explain Route.metadata.name`"),
         ] {

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Format, GetArgs, Subject};
 use crate::client::Client;
+use crate::key;
 use crate::objects::{self, Filter, text};
 use crate::output::{Output, table};
 use crate::report::{Exit, Failure};
@@ -160,6 +161,7 @@ const fn of_kind(kind: Kind) -> &'static [&'static str] {
         Kind::Certificate => &[],
         Kind::Consumer => &["GROUPS", "POLICIES"],
         Kind::TokenIssuer => &["ISSUER", "AUDIENCES", "ALGORITHMS", "KEYS"],
+        Kind::Credential => &["CONSUMER", "ID", "EXPIRES"],
     }
 }
 
@@ -180,6 +182,7 @@ fn row(kind: Kind, object: &Value, args: &GetArgs, columns: Columns) -> Vec<Stri
         Kind::Certificate => {}
         Kind::Consumer => row.extend([few(list(&spec["groups"]).map(scalar)), policies(spec)]),
         Kind::TokenIssuer => row.extend(token_issuer(spec)),
+        Kind::Credential => row.extend(credential(spec)),
     }
     if columns == Columns::Many {
         for field in ["revision", "generation", "updatedAt"] {
@@ -188,6 +191,12 @@ fn row(kind: Kind, object: &Value, args: &GetArgs, columns: Columns) -> Vec<Stri
         row.push(few(pairs(&object["metadata"]["labels"])));
     }
     row
+}
+
+fn credential(spec: &Value) -> [String; 3] {
+    let id = key::id(text(spec, "/apiKey/sha256"));
+    let expires = spec["expires"].as_str().unwrap_or("never");
+    [scalar(&spec["consumer"]), id.to_owned(), expires.to_owned()]
 }
 
 fn listener(spec: &Value) -> [String; 3] {

@@ -18,6 +18,7 @@ mod dump;
 mod explain;
 mod get;
 mod join_token;
+mod key;
 mod manifests;
 mod nodes;
 mod objects;
@@ -37,7 +38,7 @@ use std::process::ExitCode;
 
 use clap::CommandFactory as _;
 
-use cli::{Cli, Command, ContextCommand, RouteCommand};
+use cli::{Cli, Command, ContextCommand, KeyCommand, RouteCommand};
 use client::Client;
 use output::Output;
 use report::{Exit, Failure};
@@ -90,6 +91,8 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Token(command) => token::run(command, &connect()?, output).await,
         Command::JoinToken(command) => join_token::run(command, &connect()?, output).await,
         Command::Ca(command) => ca::run(command, &connect()?, output).await,
+        Command::Key(KeyCommand::Generate) => key::generate(output),
+        Command::Key(command) => key::run(command, &connect()?, output).await,
         Command::Secrets(command) => secrets::run(command, &connect()?, output).await,
         Command::Dump => dump::run(&connect()?, output).await,
         Command::Login(args) => context::login(args, &cli.connection, output).await,

@@ -1,6 +1,7 @@
 //! Bodies of the admin REST API: what the control plane answers and `gatewayctl` (or any program) reads.
 //! JSON, camelCase; times are RFC 3339 in UTC; objects themselves are the proto3 JSON form of [`crate::wire`].
 
+mod credential;
 mod identity;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use utoipa::ToSchema;
 use crate::field::{Violation, ViolationCode};
 use crate::kind::{Key, Kind};
 
+pub use credential::{RotateCredential, RotatedCredential};
 pub use identity::{CaRoot, CaStatus, CreateJoinToken, JoinToken, JoinTokenList, NodeCertificate};
 
 /// Largest document of an apply, in bytes.

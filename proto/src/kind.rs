@@ -101,6 +101,7 @@ kinds! {
     Certificate "certificates",
     Consumer "consumers",
     TokenIssuer "tokenissuers",
+    Credential "credentials",
 }
 
 impl Kind {

@@ -31,6 +31,10 @@ impl Resource {
                 let spec = it.spec.as_mut();
                 spec.map(|spec| ("spec.secret".to_owned(), &mut spec.secret)).into_iter().collect()
             }
+            Resource::Credential(it) => {
+                let key = it.spec.as_mut().and_then(|spec| spec.api_key.as_mut());
+                key.map(|key| ("spec.apiKey.key".to_owned(), &mut key.key)).into_iter().collect()
+            }
             Resource::Listener(_)
             | Resource::Route(_)
             | Resource::Upstream(_)
@@ -189,6 +193,18 @@ impl fmt::Debug for wire::TokenIssuerSpec {
     }
 }
 
+impl fmt::Debug for wire::ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let wire::ApiKey { sha256, key: _, retiring_sha256, retiring_until } = self;
+        f.debug_struct("ApiKey")
+            .field("sha256", sha256)
+            .field("key", &MASK)
+            .field("retiring_sha256", retiring_sha256)
+            .field("retiring_until", retiring_until)
+            .finish()
+    }
+}
+
 impl fmt::Debug for wire::CertificateSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("CertificateSpec").field("cert", &self.cert).field("key", &MASK).finish()
@@ -226,7 +242,11 @@ mod tests {
             let message = pool.get_message_by_name(&format!("gateway.v1.{kind}")).expect("described");
             let mut expected = Vec::new();
             marked(&message, "", 0, &mut expected);
-            let json = serde_json::json!({ "spec": {} });
+            let spec = match kind {
+                Kind::Credential => serde_json::json!({ "apiKey": {} }),
+                _ => serde_json::json!({}),
+            };
+            let json = serde_json::json!({ "spec": spec });
             let mut resource = Resource::deserialize(*kind, json).expect("an empty spec");
             let found: Vec<String> = resource.secrets_mut().into_iter().map(|(path, _)| path).collect();
             assert_eq!(found, expected, "{kind}");

@@ -102,6 +102,22 @@ impl Admin {
         Ok(value)
     }
 
+    /// The sum of a metric's values.
+    ///
+    /// # Errors
+    /// When there is no answer, or none that holds it.
+    pub async fn metrics(&self, name: &str) -> anyhow::Result<f64> {
+        let request = Request::get(format!("http://{}/metrics", self.address))
+            .header(http::header::AUTHORIZATION, format!("Bearer {}", self.token));
+        let answer = self.http.send(request.body(Full::default())?).await?;
+        let text = String::from_utf8_lossy(answer.body()).into_owned();
+        let value =
+            |line: &str| line.starts_with(name).then(|| line.rsplit(' ').next()?.parse::<f64>().ok())?;
+        let values: Vec<f64> = text.lines().filter_map(value).collect();
+        anyhow::ensure!(!values.is_empty(), "there is no {name} in {text}");
+        Ok(values.iter().sum())
+    }
+
     /// Applies objects; must answer 200. Returns the revision.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ use gateway_tests::process::program;
 use gateway_tests::stack::Stack;
 use gateway_tests::tokens::Accounts;
 use gateway_tests::upstream::{Seen, Upstream};
+use gateway_tests::wait;
 
 /// Host and path of a request, and the status and text of its answer.
 type Expectation = (&'static str, &'static str, u16, &'static str);
@@ -39,6 +40,8 @@ const EXPECTED: &[(&str, &[Expectation])] = &[
     ("redirect.yaml", &[("any", "/old/page?q=1", 301, ""), ("www.example.com", "/x", 308, "")]),
     // With tokens: has a test of its own.
     ("jwt.yaml", &[("any", "/health", 200, "ok"), ("any", "/shop/cart", 401, "unauthorized")]),
+    // With keys: has a test of its own.
+    ("keys.yaml", &[("any", "/health", 200, "ok"), ("any", "/shop/cart", 401, "unauthorized")]),
     ("groups.yaml", &[]),
     // Over TLS: has a test of its own.
     ("https.yaml", &[]),
@@ -156,6 +159,34 @@ async fn the_jwt_example_tells_the_upstream_who_asks() -> anyhow::Result<()> {
         let challenge = "Bearer realm=\"gateway\", error=\"invalid_token\"";
         assert_eq!(answer.headers()["www-authenticate"], challenge);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_keys_example_does_what_its_comments_say() -> anyhow::Result<()> {
+    let backend = Upstream::start("backend").await?;
+    let stack = Stack::new().start().await?;
+    let file = examples().join("keys.yaml");
+    apply(&stack, &backend.address().to_string(), &file).await?;
+    let address = stack.listener(0, "default/public").await?;
+    let ask = async |key: &str| {
+        let request = http::Request::get(format!("http://{address}/shop/cart")).header("x-api-key", key);
+        Http::default().send(request.body(http_body_util::Full::default())?).await
+    };
+    let output = stack.gatewayctl(&["key", "rotate", "tablet"]).await?;
+    let key = String::from_utf8(output.stdout)?.trim().to_owned();
+    apply(&stack, &backend.address().to_string(), &file).await?;
+    let answer = wait::until("the key to be good", || async {
+        match ask(&key).await {
+            Ok(answer) if answer.status() == 200 => Ok(answer),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    let answer = answer.await?;
+    assert_eq!(answer.headers()["x-tier"], "gold");
+    let seen = Seen::parse(answer.body())?;
+    assert_eq!(seen.headers.get("x-consumer-username").map(String::as_str), Some("alice"), "{seen:?}");
+    assert!(!seen.headers.contains_key("x-api-key"), "{seen:?}");
     Ok(())
 }
 

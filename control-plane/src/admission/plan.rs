@@ -8,12 +8,13 @@ use gateway_engine::Engine;
 use gateway_engine::compile::{self, compile};
 use gateway_proto::admin::{Action, DEFAULT_MAX_DELETE, FieldError, Prune};
 use gateway_proto::field::{Violation, ViolationCode};
-use gateway_proto::kind::{Key, Resource};
+use gateway_proto::kind::{Key, Kind, Resource};
 
+use super::credentials::Rotation;
 use super::settle::{Document, Settled};
 use crate::secrets::{SecretError, Vault};
 use crate::state::State;
-use crate::store::{Precondition, StoreError, Stored, Write};
+use crate::store::{CredentialWrite, Precondition, StoreError, Stored, Write};
 
 /// Most faults that one answer lists.
 pub const MAX_ERRORS: usize = 1_000;
@@ -31,6 +32,8 @@ pub struct Batch {
     pub base_revision: Option<u64>,
     /// How the one object of a single write must be.
     pub expected: Expected,
+    /// A credential that gets another key.
+    pub rotation: Option<Rotation>,
 }
 
 impl Default for Batch {
@@ -41,7 +44,16 @@ impl Default for Batch {
             prune: None,
             base_revision: None,
             expected: Precondition::Any,
+            rotation: None,
         }
+    }
+}
+
+impl Batch {
+    /// It is about credentials and nothing else: no revision comes of it.
+    pub fn is_apart(&self) -> bool {
+        let documents = self.documents.iter().map(Document::key);
+        self.prune.is_none() && documents.chain(&self.deletes).all(|key| key.kind == Kind::Credential)
     }
 }
 
@@ -70,6 +82,8 @@ pub struct Plan {
     pub warnings: Vec<FieldError>,
     /// What has to be written; empty when nothing changes.
     pub writes: Vec<Write>,
+    /// The same for credentials.
+    pub credentials: Vec<CredentialWrite>,
     /// The state after it, compiled.
     pub engine: Engine,
 }
@@ -134,7 +148,7 @@ impl Plan {
     /// Works a batch out on a state.
     ///
     /// # Errors
-    /// Every reason but `Contended` and `Busy`.
+    /// Every reason but `Contended` and `Busy`. What the batch says of credentials is not looked at.
     pub fn make(state: &State, batch: &Batch, vault: &Vault) -> Result<Plan, Refusal> {
         check_base(state, batch)?;
         check_expected(state, batch)?;
@@ -143,13 +157,13 @@ impl Plan {
         let mut writes = Vec::new();
         let mut edits = Vec::new();
         for (document, settled) in batch.documents.iter().zip(settle(state, batch, vault)?) {
+            let Some(Settled { resource, write, secrets }) = settled else { continue };
             let before = state.objects.get(document.key());
             let action = match before {
                 None => Action::Created,
-                Some(stored) if same(stored, &settled.write) => Action::Unchanged,
+                Some(stored) if same(stored, &write) => Action::Unchanged,
                 Some(_) => Action::Updated,
             };
-            let Settled { resource, write, secrets } = settled;
             if action != Action::Unchanged {
                 writes.push(write);
                 edits.push(compile::Change::Sealed(resource.clone(), secrets));
@@ -170,7 +184,7 @@ impl Plan {
         }
         let compiled = compile(&state.engine, edits).map_err(|violations| refused(violations, &index))?;
         let warnings = located(compiled.warnings, &index);
-        Ok(Plan { changes, warnings, writes, engine: compiled.engine })
+        Ok(Plan { changes, warnings, writes, credentials: Vec::new(), engine: compiled.engine })
     }
 }
 
@@ -179,7 +193,7 @@ fn same(stored: &Stored, write: &Write) -> bool {
 }
 
 /// Every document as it will be stored.
-fn settle(state: &State, batch: &Batch, vault: &Vault) -> Result<Vec<Settled>, Refusal> {
+fn settle(state: &State, batch: &Batch, vault: &Vault) -> Result<Vec<Option<Settled>>, Refusal> {
     let mut settled = Vec::with_capacity(batch.documents.len());
     let mut faults = Vec::new();
     for (at, document) in batch.documents.iter().enumerate() {
@@ -202,7 +216,7 @@ fn check_base(state: &State, batch: &Batch) -> Result<(), Refusal> {
 
 fn check_expected(state: &State, batch: &Batch) -> Result<(), Refusal> {
     let named = batch.documents.first().map(Document::key).or(batch.deletes.first());
-    let Some(key) = named else { return Ok(()) };
+    let Some(key) = named.filter(|key| key.kind != Kind::Credential) else { return Ok(()) };
     let found = state.objects.get(key).map(|stored| stored.revision);
     if batch.expected.holds(found) {
         Ok(())
@@ -278,6 +292,7 @@ fn labels(document: &Document) -> Option<&BTreeMap<String, String>> {
 /// What the batch deletes: what it names, and what its prune finds in its namespaces.
 fn doomed(state: &State, batch: &Batch, index: &HashMap<Key, u32>) -> Result<Vec<Key>, Refusal> {
     let mut doomed = batch.deletes.clone();
+    doomed.retain(|key| key.kind != Kind::Credential);
     let Some(prune) = &batch.prune else { return Ok(doomed) };
     let named: HashSet<&Key> = batch.deletes.iter().collect();
     let namespaces: BTreeSet<&str> = batch.documents.iter().map(|it| it.key().namespace.as_str()).collect();

@@ -20,6 +20,8 @@ enum Form {
     Settled(Settled),
     /// With secrets in the clear or masked: what becomes of them depends on what is stored.
     Open(Key, Resource),
+    /// A credential: the store keeps them apart, and nothing of it is sealed.
+    Apart(Key, Resource),
 }
 
 /// An object as it will be stored, encoded and hashed once.
@@ -41,6 +43,9 @@ impl Settled {
 impl Document {
     /// From a canonical resource as somebody wrote it.
     pub fn new(mut resource: Resource) -> Self {
+        if matches!(resource, Resource::Credential(_)) {
+            return Document(Form::Apart(resource.key(), resource));
+        }
         let has_secrets = resource.secrets_mut().iter().any(|(_, text)| !text.is_empty());
         Document(match has_secrets {
             true => Form::Open(resource.key(), resource),
@@ -57,7 +62,7 @@ impl Document {
     pub const fn key(&self) -> &Key {
         match &self.0 {
             Form::Settled(settled) => settled.write.key(),
-            Form::Open(key, _) => key,
+            Form::Open(key, _) | Form::Apart(key, _) => key,
         }
     }
 
@@ -65,15 +70,16 @@ impl Document {
     pub(super) const fn resource(&self) -> &Resource {
         match &self.0 {
             Form::Settled(settled) => &settled.resource,
-            Form::Open(_, resource) => resource,
+            Form::Open(_, resource) | Form::Apart(_, resource) => resource,
         }
     }
 
-    /// As it will be stored, if it is stored on that state.
-    pub(super) fn settle(&self, state: &State, vault: &Vault) -> Result<Settled, FieldError> {
+    /// As it will be stored, if it is stored on that state; `None`: it is kept apart from configuration.
+    pub(super) fn settle(&self, state: &State, vault: &Vault) -> Result<Option<Settled>, FieldError> {
         match &self.0 {
-            Form::Settled(settled) => Ok(settled.clone()),
-            Form::Open(key, resource) => seal(key, resource.clone(), state, vault),
+            Form::Settled(settled) => Ok(Some(settled.clone())),
+            Form::Open(key, resource) => seal(key, resource.clone(), state, vault).map(Some),
+            Form::Apart(..) => Ok(None),
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use gateway_proto::admin::{DataPlane, DataPlaneList, ObjectOnDataPlane, ObjectState, ObjectStatus};
-use gateway_proto::kind::Key;
+use gateway_proto::kind::{Key, Kind};
 
 use super::Api;
 use super::access::Caller;
@@ -46,6 +46,10 @@ pub(super) async fn status(
     Place(key): Place,
     Params(_): Params<ReadQuery>,
 ) -> Result<Json<ObjectStatus>, ApiError> {
+    if key.kind == Kind::Credential {
+        let detail = "credentials are no part of a revision: data planes that ask for keys have each within half a second";
+        return Err(ApiError::bad_request(detail));
+    }
     let head = api.live.get();
     let stored = head.objects.get(&key).ok_or_else(|| missing(&key))?;
     let entries = api.nodes.list().await?;

@@ -41,6 +41,8 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| build().to_string());
     admin::JoinToken,
     admin::JoinTokenList,
     admin::RewrapResponse,
+    admin::RotateCredential,
+    admin::RotatedCredential,
     admin::AuditList,
     admin::WatchEvent,
     admin::Problem,

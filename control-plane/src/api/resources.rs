@@ -18,6 +18,7 @@ use serde_json::value::RawValue;
 use super::Api;
 use super::access::Caller;
 use super::apply::response;
+use super::credentials;
 use super::extract::{Body, Condition, Params, Place, kind};
 use super::problem::{ApiError, ErrorCode};
 use crate::admission::{Batch, Document, Outcome, Request};
@@ -59,13 +60,21 @@ pub(super) struct WriteQuery {
 }
 
 /// What a list is to hold.
-struct Wanted {
+pub(super) struct Wanted {
     kind: Kind,
     /// `None`: all that the caller sees.
-    namespace: Option<String>,
+    pub(super) namespace: Option<String>,
     selector: Selector,
-    after: Option<Key>,
-    limit: usize,
+    pub(super) after: Option<Key>,
+    pub(super) limit: usize,
+}
+
+impl Wanted {
+    /// Whether its labels are those that are asked for.
+    pub(super) fn is_selected(&self, resource: &Resource) -> bool {
+        self.selector.is_empty()
+            || resource.metadata().is_some_and(|metadata| self.selector.matches(&metadata.labels))
+    }
 }
 
 /// A page of one kind, by namespace and name.
@@ -79,6 +88,9 @@ pub(super) async fn list(
     if let Some(namespace) = &wanted.namespace {
         caller.enter(namespace)?;
     }
+    if wanted.kind == Kind::Credential {
+        return Ok(axum::Json(credentials::list(&api, &caller, &wanted).await?));
+    }
     let head = api.live.get();
     let list = blocking(move || page(&head, &caller, &wanted)).await?;
     Ok(axum::Json(list))
@@ -90,6 +102,9 @@ pub(super) async fn get(
     Place(key): Place,
     Params(_): Params<ReadQuery>,
 ) -> Result<Response, ApiError> {
+    if key.kind == Kind::Credential {
+        return credentials::get(&api, &key).await;
+    }
     let head = api.live.get();
     let stored = head.objects.get(&key).ok_or_else(|| missing(&key))?;
     let body = view(stored)?;
@@ -156,7 +171,7 @@ pub(super) fn view(stored: &Stored) -> Result<Box<RawValue>, ApiError> {
     serde_json::value::to_raw_value(&resource.masked()).map_err(ApiError::internal)
 }
 
-fn decoded(stored: &Stored) -> Result<Resource, ApiError> {
+pub(super) fn decoded(stored: &Stored) -> Result<Resource, ApiError> {
     Resource::decode(stored.key.kind, &stored.body)
         .map_err(|error| ApiError::internal(format!("{}: {error}", stored.key)))
 }
@@ -170,7 +185,7 @@ fn about(key: &Key, fault: FieldError) -> ApiError {
     ApiError::with(ErrorCode::ValidationFailed, vec![FieldError { object: Some(key.clone()), ..fault }])
 }
 
-fn tagged(status: StatusCode, revision: u64, body: impl IntoResponse) -> Response {
+pub(super) fn tagged(status: StatusCode, revision: u64, body: impl IntoResponse) -> Response {
     let mut response = (status, body).into_response();
     if let Ok(tag) = HeaderValue::from_str(&format!("\"{revision}\"")) {
         response.headers_mut().insert(ETAG, tag);
@@ -180,12 +195,16 @@ fn tagged(status: StatusCode, revision: u64, body: impl IntoResponse) -> Respons
 
 /// 201 when it is new; the ETag is that of what is stored, so a dry run of something new has none.
 fn written(key: &Key, outcome: &Outcome) -> Response {
-    let created =
-        outcome.revision.is_some() && outcome.changes.iter().any(|change| change.action == Action::Created);
+    let created = outcome.revision.or(outcome.version).is_some()
+        && outcome.changes.iter().any(|change| change.action == Action::Created);
     let status = if created { StatusCode::CREATED } else { StatusCode::OK };
     let body = axum::Json(response(outcome));
-    match outcome.state.objects.get(key) {
-        Some(stored) => tagged(status, stored.revision, body),
+    let revision = match key.kind {
+        Kind::Credential => outcome.version,
+        _ => outcome.state.objects.get(key).map(|stored| stored.revision),
+    };
+    match revision {
+        Some(revision) => tagged(status, revision, body),
         None => (status, body).into_response(),
     }
 }
@@ -223,11 +242,8 @@ fn page(head: &Head, caller: &Caller, wanted: &Wanted) -> Result<List, ApiError>
     for (key, stored) in
         in_range.filter(|(key, _)| Some(*key) != wanted.after.as_ref() && caller.sees(&key.namespace))
     {
-        if !wanted.selector.is_empty() {
-            let resource = decoded(stored)?;
-            if !resource.metadata().is_some_and(|metadata| wanted.selector.matches(&metadata.labels)) {
-                continue;
-            }
+        if !wanted.selector.is_empty() && !wanted.is_selected(&decoded(stored)?) {
+            continue;
         }
         if items.len() == wanted.limit {
             return Ok(List { items, revision: head.head.revision, next_cursor: last.map(write_cursor) });
@@ -238,7 +254,7 @@ fn page(head: &Head, caller: &Caller, wanted: &Wanted) -> Result<List, ApiError>
     Ok(List { items, revision: head.head.revision, next_cursor: None })
 }
 
-fn write_cursor(last: &Key) -> String {
+pub(super) fn write_cursor(last: &Key) -> String {
     URL_SAFE_NO_PAD.encode(last.qualified())
 }
 

@@ -270,7 +270,8 @@ fn issuers(policies: Vec<wire::PolicyEntry>) -> impl Iterator<Item = (Kind, Stri
     });
     let issuers = methods.flat_map(|method| match method.method {
         Some(Method::Jwt(jwt)) => jwt.issuers,
-        None => Vec::new(),
+        // Keys have a lane of their own.
+        Some(Method::ApiKey(_)) | None => Vec::new(),
     });
     issuers.map(|name| (Kind::TokenIssuer, name))
 }

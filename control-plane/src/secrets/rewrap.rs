@@ -100,7 +100,14 @@ mod tests {
     async fn commit(store: &dyn Store, record: SecretRecord) -> Result<u64, CommitError> {
         let base = store.head().await.expect("answers");
         let writes = vec![write(record)];
-        let commit = Commit { base, author: "ann".into(), message: String::new(), writes, audit: None };
+        let commit = Commit {
+            base,
+            author: "ann".into(),
+            message: String::new(),
+            writes,
+            audit: None,
+            credentials: Vec::new(),
+        };
         store.commit(commit).await.map(|committed| committed.head.revision)
     }
 

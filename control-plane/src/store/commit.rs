@@ -8,7 +8,7 @@ use gateway_proto::digest::ItemHash;
 use gateway_proto::kind::{Key, Resource};
 use jiff::Timestamp;
 
-use super::{AuditRecord, Change, Head, SecretRecord};
+use super::{AuditRecord, Change, CredentialWrite, Head, SecretRecord};
 
 /// A revision to be written.
 #[derive(Clone, Debug)]
@@ -21,6 +21,8 @@ pub struct Commit {
     pub message: String,
     /// What to write, each object at most once, in any order; at least one. Equal content is not filtered here.
     pub writes: Vec<Write>,
+    /// Credentials that are written in the same transaction; they move their own counter.
+    pub credentials: Vec<CredentialWrite>,
     /// Entry for the audit log, written with it; its time and revision are those of the commit.
     pub audit: Option<AuditRecord>,
 }

@@ -3,6 +3,7 @@
 //! own and opens as many handles on it as it likes, as if they were replicas.
 
 mod commits;
+mod credentials;
 mod history;
 mod identities;
 mod races;
@@ -74,6 +75,14 @@ cases! {
         the_key_of_a_ca_is_sealed_with_the_named_master_key_only,
         a_join_token_is_good_for_its_time_group_and_uses,
         a_revoked_node_comes_back_with_a_new_key_only;
+    credentials:
+        credentials_have_a_counter_of_their_own_and_no_history,
+        what_happened_to_keys_is_told_from_any_version_on,
+        a_credential_names_a_consumer_that_is_there_and_a_key_that_is_its_own,
+        a_batch_with_both_moves_both_counters_or_none,
+        a_consumer_is_deleted_or_gets_a_credential_but_never_both,
+        the_credential_watch_wakes_for_changes_of_any_handle,
+        thousands_of_credentials_are_one_version;
     watching:
         the_watch_wakes_for_commits_of_any_handle,
         the_token_watch_wakes_for_changes_of_any_handle,
@@ -137,7 +146,16 @@ fn delete(name: &str) -> Write {
 }
 
 async fn commit(store: &dyn Store, base: Head, writes: Vec<Write>) -> Result<Committed, CommitError> {
-    store.commit(Commit { base, author: "ann".into(), message: "why".into(), writes, audit: None }).await
+    store
+        .commit(Commit {
+            base,
+            author: "ann".into(),
+            message: "why".into(),
+            writes,
+            audit: None,
+            credentials: Vec::new(),
+        })
+        .await
 }
 
 /// Commits on the head, which nobody else moves.

@@ -64,6 +64,20 @@ pub enum CommitError {
     /// The commit is empty or names an object twice: a defect of the caller.
     #[error("refused to commit: {0}")]
     Refused(String),
+    /// A credential names a consumer that is not there.
+    #[error("there is no {0}")]
+    NoConsumer(Key),
+    /// A credential brings a key that is good by another one.
+    #[error("{0} brings a key that is good by another credential")]
+    KeyTaken(Key),
+    /// A consumer is deleted that has credentials.
+    #[error("{consumer} is in use by {credential}")]
+    HasCredentials {
+        /// The consumer.
+        consumer: Key,
+        /// One of them.
+        credential: Key,
+    },
     /// Its secrets are sealed with a master key that the store does not name any more.
     #[error("the store's secrets are sealed with another master key now")]
     Resealed,

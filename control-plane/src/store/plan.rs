@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use gateway_proto::digest::ItemHash;
-use gateway_proto::kind::Key;
+use gateway_proto::kind::{Key, Kind};
 use jiff::Timestamp;
 
 use super::{Change, Commit, CommitError, Head, Precondition, Revision, SecretRecord, Stored};
@@ -31,6 +31,17 @@ pub(super) struct Plan {
     pub(super) labels: Vec<String>,
     /// Sealed values that the puts newly refer to.
     pub(super) secrets: Vec<SecretRecord>,
+}
+
+impl Plan {
+    /// Consumers that go.
+    pub(super) fn deleted_consumers(&self) -> Vec<&Key> {
+        let gone = self.changes.iter().filter_map(|change| match change {
+            Change::Put(_) => None,
+            Change::Delete(key) => Some(key),
+        });
+        gone.filter(|key| key.kind == Kind::Consumer).collect()
+    }
 }
 
 /// Order of rows: as the databases sort them.
@@ -128,7 +139,7 @@ pub(super) fn text_without_nul(text: &str) -> std::borrow::Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use gateway_proto::digest::RootHash;
-    use gateway_proto::kind::{Kind, Resource};
+    use gateway_proto::kind::Resource;
     use gateway_proto::wire;
     use uuid::Uuid;
 
@@ -145,7 +156,14 @@ mod tests {
 
     fn commit(writes: Vec<Write>) -> Commit {
         let base = Head { epoch: Uuid::nil(), revision: 6, root: RootHash::default() };
-        Commit { base, author: "ann".into(), message: String::new(), writes, audit: None }
+        Commit {
+            base,
+            author: "ann".into(),
+            message: String::new(),
+            writes,
+            audit: None,
+            credentials: Vec::new(),
+        }
     }
 
     #[test]

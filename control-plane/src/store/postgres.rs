@@ -7,6 +7,9 @@ mod dialect;
 mod listen;
 
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
+#[path = "shared/credentials.rs"]
+mod credentials;
+#[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
 #[path = "shared/handle.rs"]
 mod handle;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]

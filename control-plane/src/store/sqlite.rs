@@ -7,6 +7,9 @@ mod lock;
 
 // One text, compiled for each database: sqlx has no type that stands for both and keeps what each of them can do.
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
+#[path = "shared/credentials.rs"]
+mod credentials;
+#[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
 #[path = "shared/handle.rs"]
 mod handle;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]

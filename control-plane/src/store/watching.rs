@@ -1,22 +1,24 @@
-//! What a store tells its watchers: the newest head and token version that this process has seen.
+//! What a store tells its watchers: the newest head, token version and credentials that this process has seen.
 //! Fed by own commits and by polling; moves forward only, so that a slow poll never takes a commit back.
 
 use tokio::sync::watch;
 
-use super::{Head, StoreError};
+use super::{CredentialHead, Head, StoreError};
 
-/// A head and the version of the tokens beside it, read in one statement.
+/// A head and the versions of tokens and credentials beside it, read in one statement.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
     pub(super) head: Head,
     pub(super) tokens_version: u64,
+    pub(super) credentials: CredentialHead,
 }
 
-/// Senders of the two watches.
+/// Senders of the watches.
 #[derive(Debug)]
 pub(super) struct Watching {
     head: watch::Sender<Head>,
     tokens_version: watch::Sender<u64>,
+    credentials: watch::Sender<CredentialHead>,
 }
 
 impl Watching {
@@ -24,6 +26,7 @@ impl Watching {
         Watching {
             head: watch::Sender::new(position.head),
             tokens_version: watch::Sender::new(position.tokens_version),
+            credentials: watch::Sender::new(position.credentials),
         }
     }
 
@@ -56,9 +59,24 @@ impl Watching {
         });
     }
 
+    pub(super) fn credentials(&self) -> watch::Receiver<CredentialHead> {
+        self.credentials.subscribe()
+    }
+
+    pub(super) fn saw_credentials(&self, head: CredentialHead) {
+        self.credentials.send_if_modified(|seen| {
+            let newer = head.epoch != seen.epoch || head.version > seen.version;
+            if newer {
+                *seen = head;
+            }
+            newer
+        });
+    }
+
     pub(super) fn saw(&self, position: Position) {
         self.saw_head(position.head);
         self.saw_tokens_version(position.tokens_version);
+        self.saw_credentials(position.credentials);
     }
 
     /// Takes the outcome of a poll; whether the store is down, said once when it goes and once when it comes back.
@@ -95,12 +113,14 @@ mod tests {
             revision,
             root: RootHash::default(),
         };
-        let watching = Watching::new(Position { head: head(1, 5), tokens_version: 2 });
+        let credentials = CredentialHead { epoch: Uuid::from_u128(1), version: 0 };
+        let at = |head, tokens_version| Position { head, tokens_version, credentials };
+        let watching = Watching::new(at(head(1, 5), 2));
         let (seen, tokens) = (watching.head(), watching.tokens_version());
         for (position, expected) in
             [((1, 4, 1), (1, 5, 2)), ((1, 6, 3), (1, 6, 3)), ((2, 1, 2), (2, 1, 3)), ((2, 0, 0), (2, 1, 3))]
         {
-            watching.saw(Position { head: head(position.0, position.1), tokens_version: position.2 });
+            watching.saw(at(head(position.0, position.1), position.2));
             assert_eq!((*seen.borrow(), *tokens.borrow()), (head(expected.0, expected.1), expected.2));
         }
     }

@@ -6,6 +6,7 @@
 
 mod accept;
 mod badge;
+mod credentials;
 mod gate;
 mod stream;
 mod turns;
@@ -24,6 +25,7 @@ use tonic::transport::Server;
 use tonic::{Request, Status, Streaming};
 
 use super::codec::SyncService;
+use crate::credentials::Credentials;
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
 use crate::publish::encode::Frame;
@@ -42,6 +44,7 @@ const PING: Duration = Duration::from_secs(20);
 #[derive(Debug)]
 pub struct Streams {
     publisher: Arc<Publisher>,
+    credentials: Arc<Credentials>,
     nodes: Arc<Nodes>,
     metrics: Arc<Metrics>,
     gate: Arc<Gate>,
@@ -66,6 +69,7 @@ impl Streams {
     /// None yet.
     pub fn new(
         publisher: Arc<Publisher>,
+        credentials: Arc<Credentials>,
         nodes: Arc<Nodes>,
         metrics: Arc<Metrics>,
         gate: Gate,
@@ -73,6 +77,7 @@ impl Streams {
     ) -> Arc<Self> {
         Arc::new(Streams {
             publisher,
+            credentials,
             nodes,
             metrics,
             gate: Arc::new(gate),

@@ -31,6 +31,7 @@ const ORDER: [Kind; Kind::ALL.len()] = [
     Kind::Policy,
     Kind::Certificate,
     Kind::Consumer,
+    Kind::Credential,
     Kind::Listener,
     Kind::Upstream,
     Kind::Route,

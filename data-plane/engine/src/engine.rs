@@ -12,7 +12,7 @@ use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::secret::Secrets;
 
 use crate::compile::object::{Checked, Name, Object, PolicyObject};
-use crate::identity::{Consumer, Directory, RemoteKeys, TokenIssuer};
+use crate::identity::{Consumer, Directory, Keys, RemoteKeys, TokenIssuer};
 use crate::listener::Listener;
 use crate::policy::PolicySet;
 use crate::policy::chain::{Levels, Said};
@@ -43,6 +43,10 @@ pub(crate) struct State {
     pub(crate) joins: Joins,
     /// By `namespace/name`.
     pub(crate) consumers: Map<Shared<Consumer>>,
+    /// Beside the configuration: every engine that is made from this one has the same.
+    pub(crate) keys: Arc<Keys>,
+    /// Objects with a policy that asks for keys.
+    pub(crate) asking: usize,
     /// Candidates of routes that name listeners, by listener slot.
     pub(crate) named: Vec<Arc<Table>>,
     /// Candidates of routes that name no listener, by namespace: what listeners outside `default` see.
@@ -210,6 +214,17 @@ impl Engine {
     /// The key sets that token issuers have elsewhere.
     pub fn remote_keys(&self) -> impl Iterator<Item = &Arc<RemoteKeys>> {
         self.state.issuers.iter().filter_map(|issuer| issuer.remote_keys())
+    }
+
+    /// The keys that are good: a place beside the configuration that its owner fills, the same in every engine that
+    /// is compiled from this one.
+    pub fn keys(&self) -> &Arc<Keys> {
+        &self.state.keys
+    }
+
+    /// Whether a policy asks for keys.
+    pub fn asks_for_keys(&self) -> bool {
+        self.state.asking > 0
     }
 
     /// One more than the highest upstream number ever given: the length of an array indexed by [`UpstreamSlot`].

@@ -260,6 +260,11 @@ impl<'a> Head<'a> {
         self.parts.line.path = self.parts.copy(path);
     }
 
+    /// Replaces the query (without `?`), or takes it away.
+    pub fn set_query(&mut self, query: Option<&[u8]>) {
+        self.parts.line.query = query.map(|query| self.parts.copy(query));
+    }
+
     /// Replaces the authority.
     pub fn set_authority(&mut self, authority: &[u8]) {
         self.parts.line.authority = self.parts.copy(authority);

@@ -10,18 +10,22 @@ use crate::policy::chain::Said;
 
 pub(crate) mod claims;
 pub(crate) mod consumer;
+mod credential;
 pub(crate) mod fields;
 pub(crate) mod issuer;
 mod jwk;
 mod jwt;
+mod keys;
 mod remote;
 
 pub use claims::MAX_CLAIM_NAME;
 pub use consumer::{Consumer, MAX_GROUPS};
+pub use credential::{check_credential, check_credentials, digest_of};
 pub use fields::speaks_of_identity;
 pub use issuer::{MAX_LEEWAY, TokenIssuer};
 pub use jwk::{MAX_JWKS_BYTES, MAX_KEYS};
 pub use jwt::MAX_TOKEN_BYTES;
+pub use keys::{Found, Keys};
 pub use remote::RemoteKeys;
 
 pub(crate) use jwt::{Token, Unsound};
@@ -59,6 +63,11 @@ impl<'a> Directory<'a> {
     pub(crate) fn said_by(self, consumer: &'a Consumer) -> Said<'a> {
         let joined = self.0.zip(consumer.referred).and_then(|(state, slot)| state.joins.get(slot));
         Said::of(&consumer.policies, joined.map(|joined| &**joined))
+    }
+
+    /// The keys that are good.
+    pub(crate) fn keys(self) -> Option<&'a Keys> {
+        self.0.map(|state| &*state.keys)
     }
 
     /// An issuer by number.

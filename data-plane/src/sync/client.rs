@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use gateway_proto::credential::Malformed;
 use gateway_proto::{SYNC_PROTOCOL, wire};
 use jiff::Timestamp;
 use rand::RngExt as _;
@@ -24,6 +25,7 @@ use super::words;
 use crate::admin::Identity;
 use crate::apply::{Applier, OnViolation, RETRY_EVERY, Update};
 use crate::config::ControlPlane;
+use crate::credentials::Lane;
 use crate::identity::{ANSWER_WITHIN, ConnectError, EnrollError, Passport, connect};
 use crate::telemetry::Metrics;
 
@@ -55,6 +57,8 @@ enum Lost {
     Stuck,
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
+    #[error(transparent)]
+    Credentials(#[from] Malformed),
 }
 
 /// A data plane's side of the stream.
@@ -111,7 +115,7 @@ impl Client {
     }
 
     /// Follows the control planes. Never returns.
-    pub(crate) async fn run(self, mut applier: Applier) {
+    pub(crate) async fn run(self, mut applier: Applier, mut lane: Lane) {
         let mut backoff = Backoff::default();
         // Logged once per outage.
         let mut is_known = false;
@@ -121,13 +125,13 @@ impl Client {
         let mut left = None;
         loop {
             let url = &self.urls[turn % self.urls.len()];
-            let end = match self.open(url, &applier).await {
+            let end = match self.open(url, &applier, &lane).await {
                 Ok(stream) => {
                     drop(left.take());
                     is_known = false;
                     self.metrics.control_plane_connected(true);
                     let opened = Instant::now();
-                    let end = self.follow(stream, &mut applier).await;
+                    let end = self.follow(stream, &mut applier, &mut lane).await;
                     if opened.elapsed() > STABLE {
                         backoff = Backoff::default();
                     }
@@ -154,18 +158,20 @@ impl Client {
                         tracing::debug!(control_plane = %url, error = %lost, "still no stream to the control plane");
                     }
                     pause(backoff.next(), &mut applier).await;
+                    // What was tried again meanwhile is told by the next Hello.
+                    let _told_then = lane.follow(applier.engine());
                 }
             }
             turn += 1;
         }
     }
 
-    async fn open(&self, url: &ControlPlane, applier: &Applier) -> Result<Stream, Lost> {
+    async fn open(&self, url: &ControlPlane, applier: &Applier, lane: &Lane) -> Result<Stream, Lost> {
         self.passport.join(url, Timestamp::now()).await?;
         let channel = connect(url, &self.passport).await?;
         let mut client = wire::sync_client::SyncClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
         let (outbound, messages) = mpsc::channel(MAX_OUTBOUND);
-        send(&outbound, Message::Hello(self.hello(applier)))?;
+        send(&outbound, Message::Hello(self.hello(applier, lane)))?;
         let opened = async {
             let mut inbound = client.stream(ReceiverStream::new(messages)).await?.into_inner();
             let first = inbound.message().await?.ok_or(Lost::Closed)?;
@@ -198,7 +204,7 @@ impl Client {
     }
 
     /// Serves one stream; returns it when the server wants it left.
-    async fn follow(&self, mut stream: Stream, applier: &mut Applier) -> Result<Left, Lost> {
+    async fn follow(&self, mut stream: Stream, applier: &mut Applier, lane: &mut Lane) -> Result<Left, Lost> {
         let mut renewal = Renewal::new(&self.passport, Timestamp::now());
         let mut heartbeat = interval_at(Instant::now() + stream.heartbeat, stream.heartbeat);
         heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -216,12 +222,13 @@ impl Client {
                         Step::Wait | Step::Welcome { .. } => {}
                         Step::Apply(transaction) => {
                             self.apply(transaction, applier, &stream.outbound).await?;
+                            follow_keys(lane, applier, &stream.outbound)?;
                             // Applying may have taken long: what arrived meanwhile was not heard.
                             heard = Instant::now();
                         }
                         Step::Tell => {
                             tracing::error!(control_plane = stream.url, revision = applier.cursor().revision, "what is held is not what the control plane has at this revision");
-                            send(&stream.outbound, Message::Heartbeat(words::heartbeat(applier.held())))?;
+                            send(&stream.outbound, Message::Heartbeat(words::heartbeat(applier.held(), lane.cursor())))?;
                         }
                         Step::Compare => {
                             let sums = applier.buckets().await.to_bytes();
@@ -233,6 +240,15 @@ impl Client {
                                 return Ok(Left { stream, elsewhere: false });
                             }
                         }
+                        Step::Credentials(chunk) => {
+                            if let Some(held) = lane.receive(chunk)? {
+                                send(&stream.outbound, Message::Credentials(held))?;
+                                applier.refresh_readiness();
+                            }
+                        }
+                        Step::CompareCredentials => {
+                            send(&stream.outbound, Message::Credentials(lane.compared()))?;
+                        }
                         Step::Leave(within) => {
                             let within = rand::rng().random_range(Duration::ZERO..=within);
                             tracing::info!(control_plane = stream.url, "the control plane goes away: moving on");
@@ -241,11 +257,12 @@ impl Client {
                     }
                 }
                 _ = heartbeat.tick() => {
-                    send(&stream.outbound, Message::Heartbeat(words::heartbeat(applier.held())))?;
+                    send(&stream.outbound, Message::Heartbeat(words::heartbeat(applier.held(), lane.cursor())))?;
                 }
                 _ = retry.tick(), if applier.has_retryable() => {
                     if applier.retry().await {
                         send(&stream.outbound, Message::Status(status(applier)))?;
+                        follow_keys(lane, applier, &stream.outbound)?;
                         self.saver.save(applier);
                     }
                 }
@@ -310,7 +327,7 @@ impl Client {
         Ok(())
     }
 
-    fn hello(&self, applier: &Applier) -> wire::Hello {
+    fn hello(&self, applier: &Applier, lane: &Lane) -> wire::Hello {
         wire::Hello {
             node: self.identity.node.clone(),
             group: self.identity.group.clone(),
@@ -324,8 +341,20 @@ impl Client {
             listeners: listeners(applier),
             instance: self.instance.clone(),
             trusts: self.passport.trusts(),
-            credentials: None,
+            credentials: lane.cursor(),
         }
+    }
+}
+
+/// Tells whether keys are needed, if that is something else than before.
+fn follow_keys(
+    lane: &mut Lane,
+    applier: &Applier,
+    outbound: &mpsc::Sender<wire::DataPlaneMessage>,
+) -> Result<(), Lost> {
+    match lane.follow(applier.engine()) {
+        Some(held) => send(outbound, Message::Credentials(held)),
+        None => Ok(()),
     }
 }
 

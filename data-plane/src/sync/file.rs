@@ -5,10 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use gateway_engine::compile::Change;
+use gateway_engine::compile::{Change, compile};
+use gateway_engine::engine::Engine;
+use gateway_engine::identity::{check_credentials, digest_of};
 use gateway_engine::manifest::{self, Class, Document, ManifestError, ManifestErrors, Resolver, Written};
-use gateway_proto::field::Violation;
-use gateway_proto::kind::Key;
+use gateway_proto::credential::Grant;
+use gateway_proto::field::{Violation, ViolationCode};
+use gateway_proto::kind::{Key, Resource};
+use gateway_proto::wire;
 use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, interval, timeout_at};
@@ -54,11 +58,15 @@ impl Files {
         let read = move || manifest::load(&[path], false, &Resolver::environment());
         let documents = tokio::task::spawn_blocking(read).await.expect("reading manifests does not panic")?;
         let mut places = Vec::with_capacity(documents.len());
-        let upsert = |Document { resource, written }| {
+        let resource = |Document { resource, written }| {
             places.push((resource.key(), written));
-            Change::Upsert(resource.canonical())
+            resource.canonical()
         };
-        let changes = documents.into_iter().map(upsert).collect();
+        let resources: Vec<Resource> = documents.into_iter().map(resource).collect();
+        let (changes, grants) = match checked(resources) {
+            Ok(checked) => checked,
+            Err(violations) => return Err(located(&places, &violations)),
+        };
         let update = Update {
             scope: Scope::Full,
             epoch: Arc::default(),
@@ -72,6 +80,8 @@ impl Files {
         match applier.apply(update).await {
             Ok(applied) => {
                 self.loads += 1;
+                applier.engine().keys().set(grants);
+                applier.refresh_readiness();
                 // Taken all the same: listeners whose port is not to be had.
                 for reject in &applied.refused {
                     tracing::error!("{reject}");
@@ -130,6 +140,37 @@ impl Files {
             }
         }
     }
+}
+
+/// The configuration, and the keys that its credentials make good.
+fn checked(resources: Vec<Resource>) -> Result<(Vec<Change>, Vec<Grant>), Vec<Violation>> {
+    let (mut changes, mut credentials) = (Vec::new(), Vec::new());
+    for resource in resources {
+        match resource {
+            Resource::Credential(credential) => credentials.push(credential),
+            resource => changes.push(Change::Upsert(resource)),
+        }
+    }
+    if credentials.is_empty() {
+        return Ok((changes, Vec::new()));
+    }
+    // What is wrong with the rest is told by those who take it.
+    let Ok(compiled) = compile(&Engine::default(), changes.clone()) else { return Ok((changes, Vec::new())) };
+    let grants = check_credentials(&compiled.engine, credentials.iter())?;
+    let without = credentials.iter().filter(|it| has_no_key(it)).map(|it| Violation {
+        object: Resource::from((*it).clone()).key(),
+        field: "spec.apiKey".to_owned(),
+        code: ViolationCode::Required,
+        message: "without a control plane nobody keeps its key: give sha256, or the key from the environment"
+            .to_owned(),
+    });
+    let without: Vec<Violation> = without.collect();
+    if without.is_empty() { Ok((changes, grants)) } else { Err(without) }
+}
+
+fn has_no_key(credential: &wire::Credential) -> bool {
+    let key = credential.spec.as_ref().and_then(|spec| spec.api_key.as_ref());
+    key.and_then(digest_of).is_none()
 }
 
 fn watcher(path: &Path, tell: mpsc::Sender<()>) -> notify::Result<RecommendedWatcher> {

@@ -26,6 +26,7 @@ use zeroize::Zeroizing;
 
 use super::decode::{Decoded, decode};
 use crate::apply::{Applier, Cursor, OnViolation, Scope, Update};
+use crate::credentials::Journal;
 use crate::state_dir::{StateDir, StateDirError};
 use crate::task::Task;
 
@@ -95,6 +96,11 @@ impl LastGood {
         let key = key(&text).ok_or(KeyError::Malformed(name))?;
         let cipher = Aes256Gcm::new_from_slice(&*key).expect("32 bytes");
         Ok(LastGood { state_dir, cipher, group: group.to_owned() })
+    }
+
+    /// The same place and key for credentials.
+    pub(crate) fn journal(&self) -> Journal {
+        Journal::new(Arc::clone(&self.state_dir), self.cipher.clone(), self.group.clone())
     }
 
     /// Puts the newest sound copy into service. A copy that is damaged or not ours is reported and passed over.

@@ -34,6 +34,10 @@ pub(crate) enum Step {
     Tell,
     /// Tell the sums of what is held.
     Compare,
+    /// Take in a piece of the credentials.
+    Credentials(wire::CredentialsChunk),
+    /// Tell the sums of the credentials that are held.
+    CompareCredentials,
     /// Leave within this time, the new stream first.
     Leave(Duration),
     /// Check control planes against these roots.
@@ -128,8 +132,8 @@ impl Session {
             Message::Drain(drain) => Ok(Step::Leave(Duration::from_millis(drain.within_ms.into()))),
             // Discovery is not in this version, and without it a server has none to send.
             Message::Endpoints(_) => Ok(Step::Wait),
-            // We do not say that we need any.
-            Message::Credentials(_) | Message::CompareCredentials(_) => Ok(Step::Wait),
+            Message::Credentials(chunk) => Ok(Step::Credentials(chunk)),
+            Message::CompareCredentials(_) => Ok(Step::CompareCredentials),
         }
     }
 

@@ -29,8 +29,8 @@ pub(crate) fn parked(held: &Held) -> Vec<wire::Parked> {
 }
 
 /// What is held and done without.
-pub(crate) fn heartbeat(held: &Held) -> wire::Heartbeat {
-    wire::Heartbeat { cursor: cursor(held), parked: parked(held), ..Default::default() }
+pub(crate) fn heartbeat(held: &Held, credentials: Option<wire::Cursor>) -> wire::Heartbeat {
+    wire::Heartbeat { cursor: cursor(held), parked: parked(held), credentials }
 }
 
 /// Everything that is done without, and why. Beyond the first the control plane only reckons with it: of those each

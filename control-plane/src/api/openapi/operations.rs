@@ -120,6 +120,15 @@ pub(super) fn operation(method: &str, path: &str) -> Option<Operation> {
             write("patch", "Changes parts of one object (RFC 7396).", Some(Body::Patch))
         }
         ("DELETE", "/v1/{plural}/{name}") => write("delete", "Deletes one object.", None),
+        ("POST", "/v1/credentials/{name}/rotate") => Operation {
+            query: &[NAMESPACE],
+            ..ask(
+                "rotateCredential",
+                "Another key in the place of the one there is; it is shown once.",
+                "RotateCredential",
+                "RotatedCredential",
+            )
+        },
         ("POST", "/v1/apply") => Operation {
             query: &[DRY_RUN],
             ..ask("apply", "Makes a batch of changes, all or nothing.", "ApplyRequest", "ApplyResponse")

@@ -151,7 +151,14 @@ pub(super) async fn any_text_and_a_body_of_one_mebibyte_survive(url: String) {
     let writes = vec![put("big", &big), Write::put(labelled.clone(), Precondition::Any)];
     let base = store.head().await.expect("answers");
     let (author, message) = ("añn \u{0}", "wh\u{0}y? 'because'\n🦀");
-    let commit = Commit { base, author: author.into(), message: message.into(), writes, audit: None };
+    let commit = Commit {
+        base,
+        author: author.into(),
+        message: message.into(),
+        writes,
+        audit: None,
+        credentials: Vec::new(),
+    };
     store.commit(commit).await.expect("stored");
     let (_, objects) = load(&*store).await;
     assert_eq!(objects[&upstream_key("big")].body, upstream("big", &big).canonical().encode());

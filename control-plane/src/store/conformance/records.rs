@@ -88,6 +88,7 @@ pub(super) async fn the_audit_log_holds_commits_and_the_rest(url: String) {
         message: String::new(),
         writes: vec![put("a", "1")],
         audit: Some(record),
+        credentials: Vec::new(),
     };
     let made = store.commit(commit(base, audit("apply", 200))).await.expect("stored");
     store.commit(commit(base, audit("lost", 200))).await.expect_err("the head moved");

@@ -34,6 +34,17 @@ pub(super) const SECRETS: &str = "SELECT s.kind, s.namespace, s.name, s.field, s
     FROM json_array_elements($1::json) w JOIN secrets s ON s.kind = w ->> 0 AND s.namespace = w ->> 1 \
         AND s.name = w ->> 2 AND s.field = w ->> 3 AND s.revision = (w ->> 4)::bigint";
 
+/// The counter of credentials; nobody moves it before the transaction ends, and who looked at an earlier state fails.
+pub(super) const HOLD_CREDENTIALS: &str = "SELECT version FROM credential_version FOR UPDATE";
+
+/// The items of a JSON list, as `k.value`.
+pub(super) const LIST: &str = "json_array_elements($1::json) AS k (value)";
+
+/// Bytes of hex digits.
+pub(super) fn unhex(digits: &str) -> String {
+    format!("decode({digits}, 'hex')")
+}
+
 /// Rows of one statement.
 const ROWS: usize = 5_000;
 /// Bytes of one statement's bodies; the rows of a statement are held twice while it is encoded.

@@ -6,19 +6,22 @@ use std::future::Future;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use gateway_proto::kind::Key;
 use jiff::Timestamp;
 use sqlx::Transaction;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::credentials::CredentialError;
 use super::objects::signed;
-use super::{Connection, Database, Pool, dialect, objects, records, secrets};
+use super::{Connection, Database, Pool, credentials, dialect, objects, records, secrets};
 use crate::store::plan::{self, Plan, text_without_nul};
 use crate::store::watching::Watching;
 use crate::store::{
-    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Difference, Head, MasterId,
-    MasterRecord, Node, NodeSeen, Page, PageRequest, Revision, SecretId, SecretRecord, Store, StoreError,
-    TokenError, TokenRecord, Tokens, Touched, Visit, failure,
+    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, CredentialHead, CredentialPage,
+    CredentialWrite, Difference, Head, KeyChanges, MasterId, MasterRecord, Node, NodeSeen, Page, PageRequest,
+    Revision, SecretId, SecretRecord, Store, StoreError, Stored, TokenError, TokenRecord, Tokens, Touched,
+    Visit, VisitKey, failure,
 };
 
 /// For reads of a few rows; longer than the time to wait for a connection.
@@ -80,6 +83,7 @@ impl Handle {
         }
         commit.base = head;
         let audit = commit.audit.take();
+        let credentials = std::mem::take(&mut commit.credentials);
         let keys = commit.writes.iter().map(|write| write.key()).collect::<Vec<_>>();
         let existing: HashMap<_, _> = dialect::existing(&mut transaction, &keys).await?;
         drop(keys);
@@ -87,12 +91,36 @@ impl Handle {
         if !secrets::are_current(&mut transaction, plan.secrets.iter()).await? {
             return Err(PrepareError::Failed(CommitError::Resealed));
         }
+        let consumers = plan.deleted_consumers();
+        if !consumers.is_empty() || !credentials.is_empty() {
+            credentials::hold(&mut transaction).await?;
+        }
         write_plan(&mut transaction, &plan, audit).await?;
-        Ok((transaction, plan))
+        let mut moved = None;
+        if !credentials.is_empty() {
+            let version = credentials::write(&mut transaction, &credentials, plan.header.at).await?;
+            moved = Some(CredentialHead { epoch: plan.head.epoch, version });
+        }
+        if !consumers.is_empty()
+            && let Some((consumer, credential)) =
+                credentials::of_consumers(&mut transaction, &consumers).await?
+        {
+            return Err(CommitError::HasCredentials { consumer, credential }.into());
+        }
+        advance(&mut transaction, &plan).await?;
+        Ok(Prepared { transaction, moved, plan })
     }
 }
 
-type PrepareResult = std::result::Result<(Transaction<'static, Database>, Plan), PrepareError>;
+type PrepareResult = std::result::Result<Prepared, PrepareError>;
+
+/// A commit that waits for its confirmation.
+struct Prepared {
+    transaction: Transaction<'static, Database>,
+    plan: Plan,
+    /// Where it moved the credentials.
+    moved: Option<CredentialHead>,
+}
 
 /// Why a commit came to nothing before its confirmation.
 enum PrepareError {
@@ -122,8 +150,17 @@ impl From<CommitError> for PrepareError {
     }
 }
 
-/// Executes a plan. The revision is claimed first, so that of two writers on one base the second waits here, at the
-/// price of one row; the compare-and-set of the head is the last statement.
+impl From<CredentialError> for PrepareError {
+    fn from(error: CredentialError) -> Self {
+        match error {
+            CredentialError::Sql(error) => error.into(),
+            CredentialError::Refused(error) => error.into(),
+        }
+    }
+}
+
+/// Executes a plan, but for [`advance`]. The revision is claimed first, so that of two writers on one base the second
+/// waits here, at the price of one row.
 async fn write_plan(
     connection: &mut Connection,
     plan: &Plan,
@@ -132,7 +169,6 @@ async fn write_plan(
     const CLAIM: &str = "INSERT INTO revisions \
         (revision, parent, at_us, author, message, created, updated, deleted, root_hash) \
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT DO NOTHING";
-    const ADVANCE: &str = "UPDATE meta SET revision = $1, root_hash = $2 WHERE revision = $3 AND epoch = $4";
     let header = &plan.header;
     let (revision, parent) = (signed(header.revision), signed(header.revision - 1));
     let root = header.root.to_bytes();
@@ -168,11 +204,17 @@ async fn write_plan(
         audit.at = header.at;
         records::append_audit(connection, &audit, Some(header.revision)).await?;
     }
+    Ok(())
+}
+
+/// The compare-and-set of the head: the last statement of a commit.
+async fn advance(connection: &mut Connection, plan: &Plan) -> std::result::Result<(), PrepareError> {
+    const SQL: &str = "UPDATE meta SET revision = $1, root_hash = $2 WHERE revision = $3 AND epoch = $4";
     dialect::notify(connection).await?;
-    let moved = sqlx::query(ADVANCE)
-        .bind(revision)
-        .bind(root.as_slice())
-        .bind(parent)
+    let moved = sqlx::query(SQL)
+        .bind(signed(plan.header.revision))
+        .bind(plan.header.root.to_bytes().as_slice())
+        .bind(signed(plan.header.revision - 1))
         .bind(plan.head.epoch)
         .execute(connection)
         .await?;
@@ -230,7 +272,7 @@ impl Store for Handle {
     }
 
     async fn commit(&self, commit: Commit) -> std::result::Result<Committed, CommitError> {
-        let (transaction, plan) = match within(LONG, self.prepare(commit)).await {
+        let Prepared { transaction, plan, moved } = match within(LONG, self.prepare(commit)).await {
             Ok(prepared) => prepared,
             Err(PrepareError::Moved(Some(head))) => return Err(CommitError::Moved { head }),
             Err(PrepareError::Moved(None)) => return Err(CommitError::Moved { head: self.head().await? }),
@@ -238,7 +280,58 @@ impl Store for Handle {
         };
         confirm(transaction).await?;
         self.watching.saw_head(plan.head);
+        moved.into_iter().for_each(|head| self.watching.saw_credentials(head));
         Ok(Committed { head: plan.head, at: plan.header.at, changes: plan.changes })
+    }
+
+    async fn commit_credentials(
+        &self,
+        writes: Vec<CredentialWrite>,
+        audit: Option<AuditRecord>,
+    ) -> std::result::Result<CredentialHead, CommitError> {
+        let prepared = within(LONG, async {
+            let mut transaction = self.write().await?;
+            let at = now();
+            let version = credentials::write(&mut transaction, &writes, at).await?;
+            if let Some(audit) = audit {
+                records::append_audit(&mut transaction, &AuditRecord { at, ..audit }, None).await?;
+            }
+            let head = credentials::head(&mut transaction).await?;
+            dialect::notify(&mut transaction).await?;
+            Ok::<_, PrepareError>((transaction, CredentialHead { version, ..head }))
+        });
+        let (transaction, head) = match prepared.await {
+            Ok(prepared) => prepared,
+            // Nothing else that it reads can move, and the database's own reason is as good as any.
+            Err(PrepareError::Moved(_)) => {
+                let why = "other writers of credentials were faster, try again".to_owned();
+                return Err(StoreError::Unavailable(why).into());
+            }
+            Err(PrepareError::Failed(error)) => return Err(error),
+        };
+        confirm(transaction).await?;
+        self.watching.saw_credentials(head);
+        Ok(head)
+    }
+
+    async fn credentials(&self, keys: Vec<Key>) -> Result<Vec<Stored>> {
+        within(LONG, async { credentials::find(&mut *self.snapshot().await?, &keys).await }).await
+    }
+
+    async fn credential_page(&self, page: CredentialPage) -> Result<Vec<Stored>> {
+        within(SHORT, async { credentials::page(&mut *self.readers.acquire().await?, &page).await }).await
+    }
+
+    async fn load_keys(&self, visit: &mut VisitKey<'_>) -> Result<CredentialHead> {
+        within(LONG, async { credentials::load(&mut *self.snapshot().await?, visit).await }).await
+    }
+
+    async fn key_changes_since(&self, version: u64) -> Result<KeyChanges> {
+        within(LONG, async { credentials::changes_since(&mut *self.snapshot().await?, version).await }).await
+    }
+
+    fn watch_credentials(&self) -> watch::Receiver<CredentialHead> {
+        self.watching.credentials()
     }
 
     async fn allow_shrink(&self) -> Result<()> {

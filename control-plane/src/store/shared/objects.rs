@@ -11,19 +11,20 @@ use sqlx::Row as _;
 use super::{Connection, Row};
 use crate::store::watching::Position;
 use crate::store::{
-    Change, Changes, Difference, Head, Page, PageRequest, Revision, StoreError, Stored, Touched, Visit,
-    record,
+    Change, Changes, CredentialHead, Difference, Head, Page, PageRequest, Revision, StoreError, Stored,
+    Touched, Visit, record,
 };
 
 type Result<T> = std::result::Result<T, StoreError>;
 
-/// The head and the tokens' version, in one statement.
+/// The head, and the versions of tokens and credentials, in one statement.
 pub(super) async fn position(connection: &mut Connection) -> Result<Position> {
-    const SQL: &str =
-        "SELECT epoch, revision, root_hash, (SELECT version FROM token_version) AS version FROM meta";
+    const SQL: &str = "SELECT epoch, revision, root_hash, (SELECT version FROM token_version) AS version, \
+         (SELECT version FROM credential_version) AS credentials FROM meta";
     let row = sqlx::query(SQL).fetch_one(connection).await?;
     let head = Head { epoch: row.try_get("epoch")?, revision: number(&row, "revision")?, root: root(&row)? };
-    Ok(Position { head, tokens_version: number(&row, "version")? })
+    let credentials = CredentialHead { epoch: head.epoch, version: number(&row, "credentials")? };
+    Ok(Position { head, tokens_version: number(&row, "version")?, credentials })
 }
 
 /// Records that data planes of other histories may shrink to this one.

@@ -33,6 +33,17 @@ pub(super) const SECRETS: &str = "SELECT s.kind, s.namespace, s.name, s.field, s
     FROM json_each($1) w CROSS JOIN secrets s WHERE s.kind = w.value ->> 0 AND s.namespace = w.value ->> 1 \
         AND s.name = w.value ->> 2 AND s.field = w.value ->> 3 AND s.revision = w.value ->> 4";
 
+/// The counter of credentials; a writer is alone anyway.
+pub(super) const HOLD_CREDENTIALS: &str = "SELECT version FROM credential_version";
+
+/// The items of a JSON list, as `k.value`.
+pub(super) const LIST: &str = "json_each($1) k";
+
+/// Bytes of hex digits.
+pub(super) fn unhex(digits: &str) -> String {
+    format!("unhex({digits})")
+}
+
 /// Rows of one statement: ten columns each, far from the limit of 32,766 parameters.
 const ROWS: usize = 500;
 

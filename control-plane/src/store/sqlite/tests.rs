@@ -106,8 +106,14 @@ async fn labels_can_be_asked_for_in_sql() {
     let writes =
         [upstream("a", "red"), upstream("b", "blue")].map(|it| Write::put(it.into(), Precondition::Any));
     let base = opened.store.head().await.expect("answers");
-    let commit =
-        Commit { base, author: String::new(), message: String::new(), writes: writes.into(), audit: None };
+    let commit = Commit {
+        base,
+        author: String::new(),
+        message: String::new(),
+        writes: writes.into(),
+        audit: None,
+        credentials: Vec::new(),
+    };
     opened.store.commit(commit).await.expect("stored");
     let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("connects");
     let found: Vec<String> =

@@ -23,6 +23,7 @@ use wire::data_plane_message::Message as Hear;
 
 use super::Streams;
 use super::badge::{Badge, Caller};
+use super::credentials::Lane;
 use super::turns::Place;
 use crate::nodes::Ticket;
 use crate::nodes::report::MAX_LISTENERS;
@@ -64,6 +65,8 @@ struct Talk<'a> {
     /// Small messages to be sent before anything else; never more than a few.
     small: VecDeque<Say>,
     sending: Option<Sending>,
+    /// Credentials go beside all this.
+    lane: Lane,
     turn: Turn,
     /// When something was last taken from us, while there was something to take.
     progress: Instant,
@@ -113,6 +116,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
     streams.gate.is(caller.peer.as_deref(), &hello, from)?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let stop = streams.enter(&hello.node, &hello.instance, number, from);
+    let mut keys = streams.credentials.watch();
     let mut views = streams.publisher.watch();
     let view = Arc::clone(views.borrow_and_update().of(&hello.group));
     if let Some(cursor) = hello.cursor.as_ref().and_then(Cursor::read) {
@@ -134,6 +138,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
         view,
         small: VecDeque::from([Say::Welcome(welcome)]),
         sending: None,
+        lane: Lane::new(Arc::clone(&streams.credentials), hello.credentials.as_ref()),
         turn: Turn::None,
         progress: now,
         sent: now,
@@ -141,7 +146,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
     };
     talk.report();
     let ended = tokio::select! {
-        ended = talk.go_on(inbound, out, &mut views) => ended,
+        ended = talk.go_on(inbound, out, &mut views, &mut keys) => ended,
         () = stop.cancelled() => Ok(()),
     };
     streams.metrics.streams.dec();
@@ -219,6 +224,7 @@ impl Talk<'_> {
         inbound: &mut Inbound,
         out: &Out,
         views: &mut watch::Receiver<Arc<Views>>,
+        keys: &mut watch::Receiver<Cursor>,
     ) -> Result<(), Status> {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -229,7 +235,10 @@ impl Talk<'_> {
             if self.sending.is_none() && self.small.is_empty() && !self.session.is_waiting() {
                 self.go_to_next().await;
             }
-            let has_output = !self.small.is_empty() || self.sending.is_some();
+            if self.lane.wake() {
+                self.small.push_back(Say::CompareCredentials(wire::CompareCredentials {}));
+            }
+            let has_output = !self.small.is_empty() || self.sending.is_some() || self.lane.has_output();
             tokio::select! {
                 heard = inbound.message() => match heard? {
                     Some(heard) => self.hear(heard)?,
@@ -243,6 +252,10 @@ impl Talk<'_> {
                 () = self.badge.changed() => {
                     let news = self.badge.review(&self.streams.gate)?;
                     self.small.extend(news);
+                }
+                // What they are now is looked at above.
+                changed = keys.changed() => {
+                    changed.map_err(|_| Status::unavailable("the control plane ends"))?;
                 }
                 place = self.turn.wait() => self.turn = Turn::Had(place),
                 place = out.reserve(), if has_output => {
@@ -309,6 +322,9 @@ impl Talk<'_> {
         self.progress = Instant::now();
         let frame = match self.small.pop_front() {
             Some(say) => message(say),
+            None if self.lane.has_output() && !(self.lane.is_large() && self.sending.is_some()) => {
+                message(self.lane.next()?)
+            }
             None => {
                 let sending = self.sending.as_mut()?;
                 let (piece, last) = sending.piece();
@@ -337,6 +353,9 @@ impl Talk<'_> {
                 if self.session.heartbeat(&heartbeat, &self.view) {
                     self.diverged("said by its heartbeat");
                 }
+                if self.lane.heartbeat(heartbeat.credentials.as_ref()) {
+                    self.diverged("said of its credentials by its heartbeat");
+                }
                 self.streams.nodes.parked(&self.ticket, &heartbeat.parked);
             }
             Some(Hear::Buckets(buckets)) => {
@@ -351,8 +370,10 @@ impl Talk<'_> {
                 let trusts = self.badge.has(&trusts);
                 self.streams.nodes.trusts(&self.ticket, trusts);
             }
-            // None are sent yet.
-            Some(Hear::Credentials(_)) => {}
+            Some(Hear::Credentials(held)) => {
+                let taken = self.lane.hear(&held);
+                taken.map_err(|error| Status::failed_precondition(error.to_string()))?;
+            }
             Some(Hear::Hello(_)) => return Err(Status::failed_precondition("Hello is said once")),
             // A message of a later version: not for us.
             None => {}
@@ -389,23 +410,25 @@ impl Talk<'_> {
         let waits = Waits {
             silent: self.heard.elapsed(),
             untaken: if has_output { self.progress.elapsed() } else { Duration::ZERO },
-            unacknowledged: if self.session.is_waiting() && self.sending.is_none() {
-                self.sent.elapsed()
-            } else {
-                Duration::ZERO
-            },
+            unacknowledged: self.unacknowledged().max(self.lane.unanswered()),
         };
         if let Some(reason) = waits.over() {
             return Err(Status::deadline_exceeded(reason));
         }
         if self.small.is_empty() {
-            let heartbeat = wire::Heartbeat { cursor: Some(self.view.head().into()), ..Default::default() };
+            let (cursor, credentials) = (Some(self.view.head().into()), self.lane.head());
+            let heartbeat = wire::Heartbeat { cursor, credentials, ..Default::default() };
             if !has_output {
                 self.progress = Instant::now();
             }
             self.small.push_back(Say::Heartbeat(heartbeat));
         }
         Ok(())
+    }
+
+    fn unacknowledged(&self) -> Duration {
+        let is_owed = self.session.is_waiting() && self.sending.is_none();
+        if is_owed { self.sent.elapsed() } else { Duration::ZERO }
     }
 
     fn report(&self) {

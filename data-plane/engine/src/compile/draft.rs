@@ -63,6 +63,7 @@ impl Draft {
             let Some(object) = self.state.objects.remove(hash(&self.state.seed, key), key) else { continue };
             self.forget_references(&object.name, &object.references);
             self.state.joins.release(&self.state.seed, object.checked.referred(), key.kind);
+            self.state.asking -= usize::from(object.asks_for_keys);
             match &object.checked {
                 Checked::Listener(listener) => self.state.listeners.free(listener.slot.0),
                 Checked::Upstream(upstream) => self.state.upstreams.free(upstream.slot.0),
@@ -104,10 +105,11 @@ impl Draft {
         let qualified: Arc<str> = name.key.qualified().into();
         let seed = &self.state.seed;
         let checked = check(&resource, (qualified, slot), seed, &mut references, &mut out);
+        let asks_for_keys = references.asks_for_keys();
         let (references, policies) = references.into_parts();
         if let Some(mut checked) = checked {
             checked.refer(self.state.joins.hold(&self.state.seed, &policies, name.key.kind));
-            self.put(Object { name, body, secrets, references, checked }, former.as_deref());
+            self.put(Object { name, body, secrets, references, asks_for_keys, checked }, former.as_deref());
         }
         out.into_vec()
     }
@@ -119,7 +121,7 @@ impl Draft {
             Kind::Upstream => self.state.upstreams.reserve(),
             Kind::Route => self.state.routes.reserve(),
             Kind::TokenIssuer => self.state.issuers.reserve(),
-            Kind::Policy | Kind::Certificate | Kind::Consumer => 0,
+            Kind::Policy | Kind::Certificate | Kind::Consumer | Kind::Credential => 0,
         }
     }
 
@@ -128,6 +130,8 @@ impl Draft {
         if let Some(former) = former {
             state.joins.release(&state.seed, former.checked.referred(), former.name.key.kind);
         }
+        state.asking -= usize::from(former.is_some_and(|former| former.asks_for_keys));
+        state.asking += usize::from(object.asks_for_keys);
         match (&object.checked, former.map(|former| &former.checked)) {
             (Checked::Listener(listener), _) => {
                 state.listeners.set(listener.slot.0, Arc::clone(listener));
@@ -258,8 +262,8 @@ impl Draft {
         self.state.listeners.set(listener.slot.0, Arc::clone(&listener));
         let Object { name, body, secrets, references, .. } = &*object;
         let (body, secrets, references) = (body.clone(), secrets.clone(), references.clone());
-        let checked = Checked::Listener(listener);
-        let refreshed = Object { name: Arc::clone(name), body, secrets, references, checked };
+        let (checked, asks_for_keys) = (Checked::Listener(listener), object.asks_for_keys);
+        let refreshed = Object { name: Arc::clone(name), body, secrets, references, asks_for_keys, checked };
         self.state.objects.insert(Arc::new(refreshed).into());
         self.changed.affected.push(key);
     }
@@ -365,6 +369,10 @@ fn check(
             let slot = IssuerSlot(slot);
             let issuer = issuer::check((name, slot), &spec, &at, out).map(Arc::new);
             Some(Checked::TokenIssuer(slot, issuer))
+        }
+        Resource::Credential(_) => {
+            out.push(&root, ViolationCode::Conflict, "credentials are no part of a configuration");
+            None
         }
         Resource::Route(wire) => {
             let nothing = wire::RouteSpec::default();

@@ -62,6 +62,8 @@ pub(crate) struct Object {
     pub(crate) secrets: Secrets,
     /// Each once.
     pub(crate) references: Box<[Arc<Name>]>,
+    /// A policy in it asks for keys.
+    pub(crate) asks_for_keys: bool,
     pub(crate) checked: Checked,
 }
 
@@ -140,7 +142,7 @@ pub(crate) struct PolicyObject {
 }
 
 /// Checks what every kind has: apiVersion, kind, metadata. Left out, the first two and the namespace are filled in.
-pub(super) fn check_metadata(resource: &Resource, out: &mut Violations) {
+pub(crate) fn check_metadata(resource: &Resource, out: &mut Violations) {
     let root = FieldPath::root();
     let (api_version, kind) = match resource {
         Resource::Listener(it) => (&it.api_version, &it.kind),
@@ -150,6 +152,7 @@ pub(super) fn check_metadata(resource: &Resource, out: &mut Violations) {
         Resource::Certificate(it) => (&it.api_version, &it.kind),
         Resource::Consumer(it) => (&it.api_version, &it.kind),
         Resource::TokenIssuer(it) => (&it.api_version, &it.kind),
+        Resource::Credential(it) => (&it.api_version, &it.kind),
     };
     if !api_version.is_empty() && api_version != API_VERSION {
         let message = format!("unknown apiVersion {api_version:?}, expected {API_VERSION:?}");

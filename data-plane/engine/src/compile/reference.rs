@@ -1,7 +1,7 @@
 //! References between objects: `name` is in the same namespace, `namespace/name` anywhere (not for upstreams,
 //! certificates and token issuers).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::sync::Arc;
 
@@ -23,12 +23,34 @@ pub(crate) struct References<'s> {
     found: RefCell<Vec<Arc<Name>>>,
     /// The policies of its list, in order.
     policies: Vec<Arc<Object>>,
+    asks_for_keys: Cell<bool>,
 }
 
 impl<'s> References<'s> {
     /// Of an object in this namespace.
     pub(crate) fn of(state: &'s State, namespace: &'s str) -> Self {
-        References { state, namespace, found: RefCell::default(), policies: Vec::new() }
+        References {
+            state,
+            namespace,
+            found: RefCell::default(),
+            policies: Vec::new(),
+            asks_for_keys: Cell::default(),
+        }
+    }
+
+    /// Where the object is.
+    pub(crate) const fn namespace(&self) -> &'s str {
+        self.namespace
+    }
+
+    /// Notes that a policy of the object asks for keys.
+    pub(crate) fn ask_for_keys(&self) {
+        self.asks_for_keys.set(true);
+    }
+
+    /// Whether one does.
+    pub(super) fn asks_for_keys(&self) -> bool {
+        self.asks_for_keys.get()
     }
 
     /// The object that a text refers to; `None` after a violation.

@@ -4,6 +4,7 @@
 //!
 //! Invariant: without an identity that convinced the request goes no further; there is no way around [`Auth::identify`].
 
+use gateway_proto::credential::KeyId;
 use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::wire;
 use gateway_proto::wire::auth_method;
@@ -16,8 +17,10 @@ use crate::identity::{Consumer, Directory, speaks_of_identity};
 use crate::reject::Reason;
 use crate::violations::Violations;
 
+mod api_key;
 mod jwt;
 
+use api_key::ApiKey;
 use jwt::Jwt;
 
 /// Most ways of one policy.
@@ -27,17 +30,20 @@ const MAX_METHODS: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum AuthScheme {
+    /// A key of a consumer.
+    ApiKey,
     /// A JSON Web Token.
     Jwt,
 }
 
 impl AuthScheme {
     /// Every scheme, in the order of their numbers.
-    pub const ALL: [AuthScheme; 1] = [AuthScheme::Jwt];
+    pub const ALL: [AuthScheme; 2] = [AuthScheme::ApiKey, AuthScheme::Jwt];
 
     /// As a label.
     pub const fn name(self) -> &'static str {
         match self {
+            AuthScheme::ApiKey => "api_key",
             AuthScheme::Jwt => "jwt",
         }
     }
@@ -45,6 +51,7 @@ impl AuthScheme {
     /// What a refusal asks for.
     const fn challenge(self) -> &'static str {
         match self {
+            AuthScheme::ApiKey => "ApiKey realm=\"gateway\"",
             AuthScheme::Jwt => "Bearer realm=\"gateway\"",
         }
     }
@@ -64,7 +71,7 @@ pub enum AuthResult {
     Invalid,
     /// It was right once.
     Expired,
-    /// It may be right: the issuer's keys are not here yet.
+    /// It may be right: the keys to tell by (the issuer's, or the consumers') are not here yet.
     NoKeys,
     /// It is right, but leads to no consumer where it has to, or to another one than what else convinced.
     NoConsumer,
@@ -106,12 +113,14 @@ pub(super) struct Auth {
 
 #[derive(Debug)]
 enum Method {
+    ApiKey(ApiKey),
     Jwt(Jwt),
 }
 
 impl Method {
     const fn scheme(&self) -> AuthScheme {
         match self {
+            Method::ApiKey(_) => AuthScheme::ApiKey,
             Method::Jwt(_) => AuthScheme::Jwt,
         }
     }
@@ -121,8 +130,25 @@ impl Method {
 #[derive(Clone, Copy, Debug)]
 struct Proven<'a> {
     consumer: Option<&'a Consumer>,
-    /// `namespace/name` of what convinced.
-    credential: &'a str,
+    credential: Credential<'a>,
+}
+
+/// What convinced, as the upstream is told.
+#[derive(Clone, Copy, Debug)]
+enum Credential<'a> {
+    /// `namespace/name`.
+    Named(&'a str),
+    /// A key.
+    Key(KeyId),
+}
+
+impl Credential<'_> {
+    fn as_str(&self) -> &str {
+        match self {
+            Credential::Named(name) => name,
+            Credential::Key(id) => id.as_str(),
+        }
+    }
 }
 
 impl Auth {
@@ -137,6 +163,7 @@ impl Auth {
         let mut refused = None;
         for method in &self.methods {
             let found = match method {
+                Method::ApiKey(key) => key.identify(directory, ctx, head),
                 Method::Jwt(jwt) => jwt.identify(directory, ctx, head),
             };
             let found = found.and_then(|found| join(proven, found));
@@ -152,6 +179,7 @@ impl Auth {
         }
         match (proven, refused) {
             (Some(proven), refused) if !self.all || refused.is_none() => {
+                self.remove_keys(head);
                 introduce(proven, ctx, head);
                 Ok(proven.consumer)
             }
@@ -160,6 +188,17 @@ impl Auth {
             _ => {
                 ctx.notes.identity_mut().refused = true;
                 Err(Reason::Unauthorized)
+            }
+        }
+    }
+}
+
+impl Auth {
+    /// Keys go no further, also those that were not looked at because something else convinced before.
+    fn remove_keys(&self, head: &mut Head<'_>) {
+        for method in &self.methods {
+            if let Method::ApiKey(key) = method {
+                key.remove(head);
             }
         }
     }
@@ -202,7 +241,7 @@ fn introduce(proven: Proven<'_>, ctx: &mut Ctx<'_>, head: &mut Head<'_>) {
             head.add(CONSUMER_GROUPS, consumer.groups.as_bytes());
         }
     }
-    head.add(CREDENTIAL, proven.credential.as_bytes());
+    head.add(CREDENTIAL, proven.credential.as_str().as_bytes());
 }
 
 /// Removes what only [`introduce`] may say.
@@ -287,8 +326,11 @@ fn compile_method(
 ) -> Option<Method> {
     match &method.method {
         None => {
-            out.push(at, ViolationCode::Required, "name one way: jwt");
+            out.push(at, ViolationCode::Required, "name one way: apiKey or jwt");
             None
+        }
+        Some(auth_method::Method::ApiKey(spec)) => {
+            ApiKey::compile(spec, &at.field("apiKey"), out, scope).map(Method::ApiKey)
         }
         Some(auth_method::Method::Jwt(spec)) => {
             Jwt::compile(spec, &at.field("jwt"), out, scope).map(Method::Jwt)

@@ -5,7 +5,7 @@ use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::wire;
 
 use super::super::Scope;
-use super::{AuthResult, Proven};
+use super::{AuthResult, Credential, Proven};
 use crate::context::Ctx;
 use crate::head::Head;
 use crate::identity::{Consumer, Directory, IssuerSlot, Token, TokenIssuer, Unsound, claims};
@@ -68,7 +68,7 @@ impl Jwt {
                 }
             };
             ctx.notes.identity_mut().claims = Some(ctx.notes.capture(&payload));
-            Ok(Proven { consumer, credential: &issuer.name })
+            Ok(Proven { consumer, credential: Credential::Named(&issuer.name) })
         });
         head.return_scratch(payload);
         head.return_scratch(header);

@@ -247,7 +247,7 @@ fn bad_values_are_named_with_their_place() {
     assert_eq!(auth_faults(json!({})), [": required: name ways to say who one is: any or all"]);
     let both = auth_faults(json!({ "any": [jwt(json!(["main"]))], "all": [jwt(json!(["main"]))] }));
     assert_eq!(both, [": conflict: any and all exclude each other, drop one"]);
-    assert_eq!(auth_faults(json!({ "any": [{}] })), [".any[0]: required: name one way: jwt"]);
+    assert_eq!(auth_faults(json!({ "any": [{}] })), [".any[0]: required: name one way: apiKey or jwt"]);
     let found = auth_faults(json!({ "all": [
         jwt(json!([])), jwt(json!(["main", "nobody", "main", "other/main", "A"])),
     ] }));
