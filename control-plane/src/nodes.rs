@@ -124,7 +124,7 @@ impl Nodes {
             }
             own_nodes.insert(hello.node.clone(), own);
         }
-        self.tell(entry);
+        self.tell(Some(entry));
         ticket
     }
 
@@ -206,9 +206,11 @@ impl Nodes {
         self.own.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell(&self, entry: Entry) {
-        // Nobody watching is no error.
-        let _ = self.events.send(Arc::new(entry));
+    fn tell(&self, entry: Option<Entry>) {
+        if let Some(entry) = entry {
+            // Nobody watching is no error.
+            let _ = self.events.send(Arc::new(entry));
+        }
         self.changed.notify_one();
     }
 
@@ -221,11 +223,12 @@ impl Nodes {
             let before = (own.connected, own.revision, own.report.clone());
             own.heard = Instant::now();
             change(own);
-            if before == (own.connected, own.revision, own.report.clone()) {
+            if (before.0, before.1, &before.2) == (own.connected, own.revision, &own.report) {
                 return;
             }
             own.dirty = true;
-            own.entry(&ticket.node)
+            // A thousand data planes tell of themselves several times with every change: copied for watchers only.
+            (self.events.receiver_count() > 0).then(|| own.entry(&ticket.node))
         };
         self.tell(entry);
     }
