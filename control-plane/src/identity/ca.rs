@@ -60,7 +60,7 @@ impl Validity {
         let earlier = |by| now.checked_sub(by).unwrap_or(now);
         let from = earlier(SKEW.min(lifetime / 10));
         // Whole seconds is what a certificate holds.
-        let after = revoked.and_then(|it| it.checked_add(SignedDuration::from_secs(2)).ok());
+        let after = revoked.and_then(|it| Timestamp::from_second(it.as_second() + 1).ok());
         Validity {
             from: after.map_or(from, |after| from.max(after)),
             to: now.checked_add(lifetime).unwrap_or(Timestamp::MAX),

@@ -226,3 +226,38 @@ async fn what_stands_in_the_way_in_other_namespaces_is_not_named() {
     assert_eq!(explain("default/public").await, missing.replace("nobody", "public"));
     assert_eq!(explain("public").await, missing.replace("nobody", "public"));
 }
+
+#[tokio::test]
+async fn join_tokens_and_the_ca_are_the_admin_s_business_and_bad_wishes_are_answered_whole() {
+    let plane = Plane::start().await;
+    let bad = json!({ "name": "Edge 1", "group": "a/b", "uses": 0, "ttl": "8761h" });
+    let problem = plane.admin.post("/v1/join-tokens", &bad).await.problem(422, "validation_failed");
+    let fields: Vec<_> =
+        problem["errors"].as_array().expect("a list").iter().map(|error| error["field"].clone()).collect();
+    assert_eq!(fields, ["name", "group", "uses", "ttl"], "{problem}");
+    for (uses, ttl) in [(100_001, "1h"), (1, "0s"), (1, "soon")] {
+        let bad = json!({ "name": "edge", "group": "edge", "uses": uses, "ttl": ttl });
+        plane.admin.post("/v1/join-tokens", &bad).await.problem(422, "validation_failed");
+    }
+    let unknown = json!({ "name": "edge", "group": "edge", "for": "ever" });
+    plane.admin.post("/v1/join-tokens", &unknown).await.problem(400, "bad_request");
+    let good = json!({ "name": "edge", "group": "edge" });
+    let editor = plane.with_token("writer", "editor", &[]).await;
+    editor.post("/v1/join-tokens", &good).await.problem(403, "forbidden");
+    editor.get("/v1/join-tokens").await.problem(403, "forbidden");
+    editor.post("/v1/ca/rotate", &json!({})).await.problem(403, "forbidden");
+    editor.post("/v1/data-planes/a/revoke", &json!({})).await.problem(403, "forbidden");
+
+    let made = plane.admin.post("/v1/join-tokens", &good).await.expect(StatusCode::CREATED);
+    assert_eq!((&made["uses"], &made["used"]), (&json!(1), &json!(0)), "{made}");
+    let secret = made["token"].as_str().expect("shown once");
+    plane.admin.post("/v1/join-tokens", &good).await.problem(409, "conflict");
+    let listed = plane.admin.get("/v1/join-tokens").await;
+    assert!(!listed.text.contains(secret), "{}", listed.text);
+    let ca = editor.get("/v1/ca").await.expect(StatusCode::OK);
+    assert_eq!((&ca["roots"][0]["state"], &ca["roots"][0]["sha256"]), (&json!("active"), &made["ca"]));
+    assert!(secret.contains(made["ca"].as_str().expect("a hash")));
+    plane.admin.delete("/v1/join-tokens/none").await.problem(404, "not_found");
+    let audit = plane.admin.get("/v1/audit").await;
+    assert!(audit.text.contains("join_token.create") && !audit.text.contains(secret), "{}", audit.text);
+}

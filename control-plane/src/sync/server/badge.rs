@@ -39,17 +39,40 @@ const RENEW_WITHIN: Duration = Duration::from_secs(300);
 pub(super) struct Badge {
     caller: Caller,
     trust: watch::Receiver<Arc<Trust>>,
-    /// The roots that the data plane has; `None`: it checks us in a way of its own.
-    trusts: Option<BTreeSet<RootId>>,
-    /// The roots that it was told of.
-    told: BTreeSet<RootId>,
+    roots: Roots,
     renewals: u32,
+}
+
+/// What the data plane knows of the roots.
+#[derive(Debug, Default)]
+struct Roots {
+    /// Those that it has; `None`: it checks us in a way of its own.
+    has: Option<BTreeSet<RootId>>,
+    /// Those that it was told of.
+    told: BTreeSet<RootId>,
+    /// It was told that the root of its certificate goes.
+    told_to_leave: bool,
+}
+
+impl Roots {
+    /// Whether it has to be told of these, and then whether it has to leave the root of its certificate.
+    fn news(&mut self, roots: &[(RootId, AuthorityState)], own: Option<&RootId>) -> Option<bool> {
+        let current: BTreeSet<RootId> = roots.iter().map(|(id, _)| *id).collect();
+        let leaves = own.is_some_and(|own| roots.contains(&(*own, AuthorityState::Old)));
+        let knows = self.told == current || self.has.as_ref().is_none_or(|has| *has == current);
+        if knows && (!leaves || self.told_to_leave) {
+            return None;
+        }
+        self.told = current;
+        self.told_to_leave |= leaves;
+        Some(leaves)
+    }
 }
 
 impl Badge {
     pub(super) fn new(caller: Caller, hello: &wire::Hello, gate: &Gate) -> Self {
-        let trusts = (!hello.trusts.is_empty()).then(|| ids(&hello.trusts));
-        Badge { caller, trust: gate.watch(), told: BTreeSet::new(), trusts, renewals: 0 }
+        let has = (!hello.trusts.is_empty()).then(|| ids(&hello.trusts));
+        Badge { caller, trust: gate.watch(), roots: Roots { has, ..Roots::default() }, renewals: 0 }
     }
 
     /// Waits until there is something to review.
@@ -68,24 +91,12 @@ impl Badge {
         let Some(peer) = &self.caller.peer else { return Ok(None) };
         gate.check(peer, self.caller.from)?;
         let trust = Arc::clone(&self.trust.borrow_and_update());
-        let current: BTreeSet<RootId> = trust.roots().iter().map(|root| root.id).collect();
-        let goes =
-            |root: &RootId| trust.roots().iter().any(|it| it.id == *root && it.state == AuthorityState::Old);
-        let leaves = peer.root.as_ref().is_some_and(goes);
-        let knows = self.trusts.as_ref().is_none_or(|trusts| *trusts == current);
-        if knows && !leaves || self.told == current {
-            return Ok(None);
-        }
-        let within = if leaves { gate.lifetime().min(RENEW_WITHIN * 4) / 4 } else { Duration::ZERO };
-        self.told = current;
+        let roots: Vec<_> = trust.roots().iter().map(|root| (root.id, root.state)).collect();
+        let Some(leaves) = self.roots.news(&roots, peer.root.as_ref()) else { return Ok(None) };
+        let within = (gate.lifetime() / 4).min(RENEW_WITHIN).as_millis();
         Ok(Some(Say::Trust(wire::Trust {
             roots: trust.roots().iter().map(|root| root.certificate.to_vec()).collect(),
-            // 0 would say that there is time.
-            renew_within_ms: if leaves {
-                u32::try_from(within.as_millis()).unwrap_or(u32::MAX).max(1)
-            } else {
-                0
-            },
+            renew_within_ms: if leaves { u32::try_from(within).unwrap_or(u32::MAX) } else { 0 },
         })))
     }
 
@@ -93,7 +104,7 @@ impl Badge {
     pub(super) fn has(&mut self, trusts: &wire::Trusts) -> Vec<String> {
         let trusts = ids(&trusts.roots);
         let shown = trusts.iter().map(|id| crate::identity::hex(id)).collect();
-        self.trusts = Some(trusts);
+        self.roots.has = Some(trusts);
         shown
     }
 
@@ -114,4 +125,30 @@ impl Badge {
 /// What is no id is none of ours; of more than a few, none is.
 fn ids(roots: &[impl AsRef<[u8]>]) -> BTreeSet<RootId> {
     roots.iter().take(8).filter_map(|root| root.as_ref().try_into().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_data_plane_is_told_of_each_change_of_the_roots_once_and_when_to_leave_its_own() {
+        use AuthorityState::{Active, Next, Old};
+        let (one, two) = ([1; 32], [2; 32]);
+        let mut roots = Roots { has: Some([one].into()), ..Roots::default() };
+        assert_eq!(roots.news(&[(one, Active)], Some(&one)), None);
+        assert_eq!(roots.news(&[(two, Next), (one, Active)], Some(&one)), Some(false));
+        assert_eq!(roots.news(&[(two, Next), (one, Active)], Some(&one)), None, "on its way");
+        roots.has = Some([one, two].into());
+        assert_eq!(roots.news(&[(two, Active), (one, Old)], Some(&one)), Some(true));
+        assert_eq!(roots.news(&[(two, Active), (one, Old)], Some(&one)), None);
+
+        // The stream of its next certificate.
+        let mut roots = Roots { has: Some([one, two].into()), ..Roots::default() };
+        assert_eq!(roots.news(&[(two, Active), (one, Old)], Some(&two)), None);
+        assert_eq!(roots.news(&[(two, Active)], Some(&two)), Some(false));
+        // It checks us by a file of its own, and still has to leave; an own PKI has not.
+        assert_eq!(Roots::default().news(&[(two, Active), (one, Old)], Some(&one)), Some(true));
+        assert_eq!(Roots::default().news(&[(two, Active), (one, Old)], None), None);
+    }
 }
