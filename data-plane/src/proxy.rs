@@ -67,46 +67,53 @@ impl Job<'_> {
 }
 
 /// Serves one request to its last byte. Afterwards the client knows whether its connection can go on.
-pub(crate) async fn handle<C: Client>(job: &mut Job<'_>, view: Rc<View>, client: &mut C) {
-    let _in_flight = job.worker.metrics.request_started();
-    job.exchange.stopwatch.start(&job.worker.metrics, job.asked.started);
-    job.lap(Phase::ReadHead);
-    let mut ledger = Ledger::default();
-    let (course, plan) = plan::plan(job, &view, client.head_bytes(), &mut ledger.target);
-    job.lap(Phase::RequestPolicies);
-    client.release_head();
-    match plan {
-        Plan::Answer => answer(job, &course, After::Keep, client, &mut ledger).await,
-        Plan::Refuse(reason) => refuse(job, &course, reason, After::Keep, client, &mut ledger).await,
-        Plan::Forward => match forward::unless_withdrawn(client, obtain(job, &mut ledger)).await {
-            Err(fault) => {
-                job.lap(Phase::Connect);
-                fail(job, &course, fault, client, &mut ledger).await;
-            }
-            Ok(connection) => {
-                job.lap(Phase::Connect);
-                let mut passage = Passage::new(job, &course, connection, client);
-                match passage.begin(job, &course, &mut ledger).await {
-                    Err(fault) => {
-                        let client = passage.give_up(job);
-                        fail(job, &course, fault, client, &mut ledger).await;
-                    }
-                    Ok(Poll::Pending) => {
-                        // It takes longer than its head: such an exchange does not hold on to a configuration.
-                        let kept = Kept::new(&course, &view);
-                        drop(view);
-                        passage.finish(&mut ledger).await;
-                        let client = passage.leave(job, &mut ledger);
-                        return report::finish(job, kept.facts(), client.take_counts(), &ledger);
-                    }
-                    Ok(Poll::Ready(())) => {
-                        passage.leave(job, &mut ledger);
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps what it is given twice")]
+pub(crate) fn handle<C: Client>(
+    job: &mut Job<'_>,
+    view: Rc<View>,
+    client: &mut C,
+) -> impl Future<Output = ()> {
+    async move {
+        let _in_flight = job.worker.metrics.request_started();
+        job.exchange.stopwatch.start(&job.worker.metrics, job.asked.started);
+        job.lap(Phase::ReadHead);
+        let mut ledger = Ledger::default();
+        let (course, plan) = plan::plan(job, &view, client.head_bytes(), &mut ledger.target);
+        job.lap(Phase::RequestPolicies);
+        client.release_head();
+        match plan {
+            Plan::Answer => answer(job, &course, After::Keep, client, &mut ledger).await,
+            Plan::Refuse(reason) => refuse(job, &course, reason, After::Keep, client, &mut ledger).await,
+            Plan::Forward => match forward::unless_withdrawn(client, obtain(job, &mut ledger)).await {
+                Err(fault) => {
+                    job.lap(Phase::Connect);
+                    fail(job, &course, fault, client, &mut ledger).await;
+                }
+                Ok(connection) => {
+                    job.lap(Phase::Connect);
+                    let mut passage = Passage::new(job, &course, connection, client);
+                    match passage.begin(job, &course, &mut ledger).await {
+                        Err(fault) => {
+                            let client = passage.give_up(job);
+                            fail(job, &course, fault, client, &mut ledger).await;
+                        }
+                        Ok(Poll::Pending) => {
+                            // It takes longer than its head: such an exchange does not hold on to a configuration.
+                            let kept = Kept::new(&course, &view);
+                            drop(view);
+                            passage.finish(&mut ledger).await;
+                            let client = passage.leave(job, &mut ledger);
+                            return report::finish(job, kept.facts(), client.take_counts(), &ledger);
+                        }
+                        Ok(Poll::Ready(())) => {
+                            passage.leave(job, &mut ledger);
+                        }
                     }
                 }
-            }
-        },
+            },
+        }
+        report::finish(job, Facts::new(&course, &view), client.take_counts(), &ledger);
     }
-    report::finish(job, Facts::new(&course, &view), client.take_counts(), &ledger);
 }
 
 /// A connection to a target.
@@ -169,42 +176,35 @@ impl<'a, C: Client> Passage<'a, C> {
         Passage { forwarding, tunnel: false, keep_alive: false }
     }
 
-    /// Sends the request and opens the response.
-    async fn ask(
+    /// Sends the request, opens the response, and moves what is there of its body; whether that was all. A body that
+    /// turns out to be none before a byte of the response was sent is a failure like that of its head.
+    #[expect(clippy::manual_async_fn, reason = "an `async fn` keeps what it is given twice")]
+    fn begin(
         &mut self,
         job: &mut Job<'_>,
         course: &Course<'_>,
         ledger: &mut Ledger,
-    ) -> Result<(), Fault> {
-        let Exchange { parsed_response, response, .. } = &mut *job.exchange;
-        let picked = ledger.target.as_mut().expect("it was connected to");
-        let head =
-            forward::await_head(&mut self.forwarding, picked, &job.worker.buffers, parsed_response, response)
-                .await;
-        job.lap(Phase::Upstream);
-        report::attempt(job, picked, head.is_ok().then_some(job.exchange.parsed_response.status));
-        head?;
-        open(job, course, &mut self.forwarding, ledger)?;
-        self.tunnel = job.exchange.parsed_response.tunnel;
-        self.keep_alive = job.exchange.parsed_response.keep_alive;
-        Ok(())
-    }
-
-    /// The same, and moves what is there of the response's body; whether that was all. A body that turns out to be
-    /// none before a byte of the response was sent is a failure like that of its head.
-    async fn begin(
-        &mut self,
-        job: &mut Job<'_>,
-        course: &Course<'_>,
-        ledger: &mut Ledger,
-    ) -> Result<Poll<()>, Fault> {
-        self.ask(job, course, ledger).await?;
-        if self.tunnel {
-            return Ok(Poll::Pending);
-        }
-        match poll_fn(|cx| Poll::Ready(self.forwarding.poll_body(cx))).await {
-            Poll::Ready(Err(fault @ Fault::Target(_))) if self.forwarding.client.retract() => Err(fault),
-            polled => Ok(polled.map(|outcome| self.settle(outcome, ledger))),
+    ) -> impl Future<Output = Result<Poll<()>, Fault>> {
+        async move {
+            let Exchange { parsed_response, response, .. } = &mut *job.exchange;
+            let picked = ledger.target.as_mut().expect("it was connected to");
+            let buffers = &job.worker.buffers;
+            let head =
+                forward::await_head(&mut self.forwarding, picked, buffers, parsed_response, response).await;
+            job.lap(Phase::Upstream);
+            let now = Instant::now();
+            report::attempt(job, picked, head.is_ok().then_some(job.exchange.parsed_response.status), now);
+            head?;
+            open(job, course, &mut self.forwarding, ledger, now)?;
+            self.keep_alive = job.exchange.parsed_response.keep_alive;
+            self.tunnel = job.exchange.parsed_response.tunnel;
+            if self.tunnel {
+                return Ok(Poll::Pending);
+            }
+            match poll_fn(|cx| Poll::Ready(self.forwarding.poll_body(cx))).await {
+                Poll::Ready(Err(fault @ Fault::Target(_))) if self.forwarding.client.retract() => Err(fault),
+                polled => Ok(polled.map(|outcome| self.settle(outcome, ledger))),
+            }
         }
     }
 
@@ -226,6 +226,7 @@ impl<'a, C: Client> Passage<'a, C> {
     }
 
     /// Gives back what was lent; the target's connection to its pool, if it can be used again.
+    #[inline(always)] // it is taken apart, not copied
     fn leave(self, job: &mut Job<'_>, ledger: &mut Ledger) -> &'a mut C {
         let reusable = self.keep_alive && self.forwarding.is_target_reusable();
         let Forwarding { client, target, .. } = self.forwarding;
@@ -260,6 +261,7 @@ fn open<C: Client>(
     course: &Course<'_>,
     forwarding: &mut Forwarding<'_, C>,
     ledger: &mut Ledger,
+    now: Instant,
 ) -> Result<(), Fault> {
     const MALFORMED: Fault = Fault::Target(Reason::UpstreamProtocol);
     let upgrade = match (
@@ -274,7 +276,7 @@ fn open<C: Client>(
     };
     forwarding.target.fill_head(&job.exchange.parsed_response, &mut job.exchange.response);
     let wire = forwarding.target.head_bytes();
-    course.pass_back(job, wire);
+    course.pass_back(job, wire, now);
     let keep = forwarding.upload.is_done() && !job.door.is_leaving(job.worker);
     let parsed = &job.exchange.parsed_response;
     let opening = Opening {
@@ -341,7 +343,7 @@ async fn answer<C: Client>(
         After::Keep if !job.door.is_leaving(job.worker) => response::drain(client).await,
         _ => After::Close,
     };
-    course.pass_back(job, b"");
+    course.pass_back(job, b"", Instant::now());
     job.lap(Phase::ResponseHead);
     let Exchange { response, body, .. } = &mut *job.exchange;
     let head = Head::new(b"", response);
@@ -367,7 +369,7 @@ fn open_bare<C: Client>(job: &mut Job<'_>, reason: Reason, after: After, client:
     response::refuse(reason, id, response, body);
     let mut head = Head::new(b"", response);
     head.add("x-request-id", id.as_bytes());
-    job.worker.date.with(|date| head.add("date", date));
+    job.worker.date.with(Instant::now(), |date| head.add("date", date));
     let opening = Opening { length: Some(body.len() as u64), after, upgrade: None };
     client.open(&head, opening).expect("nothing in it but what is made here");
     head.status()

@@ -100,6 +100,13 @@ impl Reader {
         Reader { live, version: Cell::new(version), held: RefCell::new(held) }
     }
 
+    /// Whether this is the snapshot in service: as [`Reader::pin`], without a count.
+    #[inline]
+    pub fn is_in_service(&self, pinned: &Pinned) -> bool {
+        self.refresh();
+        Rc::ptr_eq(&self.held.borrow().0, &pinned.0)
+    }
+
     /// The snapshot in service, to be held while a request's head is at work: one atomic load, and a pointer more
     /// when it was swapped since.
     pub fn pin(&self) -> Pinned {

@@ -53,6 +53,16 @@ impl Stream {
         }
     }
 
+    /// There may be something to read, as far as the reactor has told of it.
+    #[inline]
+    pub(crate) fn is_told(&self) -> bool {
+        match self {
+            Stream::Plain(socket) => socket.is_told(),
+            // What is read of it may be of no use: polling knows.
+            Stream::Tls(_) => false,
+        }
+    }
+
     /// Waits until there may be something to read.
     #[inline]
     pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

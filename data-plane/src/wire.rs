@@ -181,6 +181,11 @@ impl Wire {
         self.buffer.release();
     }
 
+    /// There is something to read, as far as the reactor has told of it.
+    pub(crate) fn is_told(&self) -> bool {
+        self.stream.is_told()
+    }
+
     /// Waits until there is something to read; holds no buffer if nothing is left in it.
     pub(crate) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.buffer.is_empty() && self.buffer.capacity() > 0 {

@@ -100,6 +100,12 @@ pub struct HeadParts {
     /// What the fields took when they were read.
     received_field_bytes: usize,
     edits: Vec<u8>,
+    /// What is to be written of the fields that were read, in as few pieces as they lie in; see [`HeadParts::push_run`].
+    runs: Vec<Text>,
+    /// The gateway's own lines, which follow one another in the edits arena.
+    own: Text,
+    /// `runs` and `own` say all that the fields say: nothing was edited.
+    verbatim: bool,
     /// Buffers to lend; two are enough for every user there is.
     scratch: Vec<Vec<u8>>,
 }
@@ -117,6 +123,9 @@ impl HeadParts {
         self.fields.clear();
         self.received_field_bytes = 0;
         self.edits.clear();
+        self.runs.clear();
+        self.own = Text::EMPTY;
+        self.verbatim = false;
     }
 
     /// Sets the parts of the request line.
@@ -145,6 +154,20 @@ impl HeadParts {
     fn push_read(&mut self, field: Field) {
         self.received_field_bytes += field.name.len() + field.value.len() + ": ".len() + "\r\n".len();
         self.fields.push(field);
+        self.verbatim = false;
+    }
+
+    /// Appends a piece of the wire bytes that holds fields as they are to be written: whole lines and nothing else. In their
+    /// order, and [`HeadParts::end_runs`] after the last.
+    #[inline]
+    pub fn push_run(&mut self, lines: Text) {
+        self.runs.push(lines);
+    }
+
+    /// All that is to be written of the fields that were read is in the runs.
+    #[inline]
+    pub fn end_runs(&mut self) {
+        self.verbatim = true;
     }
 
     /// Appends a field of the gateway's own, in the form that it is written in. The name is a token in lower case; what
@@ -157,6 +180,10 @@ impl HeadParts {
         fill(&mut self.edits);
         let value = Text { start: offset(start), len: offset(self.edits.len() - start) | IN_EDITS };
         self.edits.extend_from_slice(b"\r\n");
+        let line = Text { start: name.start, len: offset(self.edits.len() - name.start as usize) | IN_EDITS };
+        self.own = if self.own.is_empty() { line } else { self.own.joined(line).unwrap_or_default() };
+        // Something else lies between the lines.
+        self.verbatim &= !self.own.is_empty();
         self.fields.push(Field { name, value, tag, removed: false, line: true });
     }
 
@@ -179,7 +206,8 @@ impl HeadParts {
     /// Bytes of memory held, for a caller that gives back what one huge head made grow.
     pub fn capacity(&self) -> usize {
         let scratch: usize = self.scratch.iter().map(Vec::capacity).sum();
-        self.fields.capacity() * size_of::<Field>() + self.edits.capacity() + scratch
+        let texts = self.fields.capacity() * size_of::<Field>() + self.runs.capacity() * size_of::<Text>();
+        texts + self.edits.capacity() + scratch
     }
 }
 
@@ -289,6 +317,14 @@ impl<'a> Head<'a> {
         field.line.then_some(line)
     }
 
+    /// All fields that are to be written as whole lines, in order, if nothing was edited since they were read (or made
+    /// here): what a serialiser may copy without a look at the single fields.
+    #[inline]
+    pub fn verbatim(&self) -> Option<impl Iterator<Item = &[u8]>> {
+        let parts = &*self.parts;
+        parts.verbatim.then(|| parts.runs.iter().chain([&parts.own]).map(|run| self.bytes(*run)))
+    }
+
     /// Names, values and tags of the live fields, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8], u8)> {
         self.fields().map(|field| (self.bytes(field.name), self.bytes(field.value), field.tag))
@@ -337,6 +373,7 @@ impl<'a> Head<'a> {
 
     /// Makes this the only value under a name (lower case), in the place of the first there was, else at the end.
     pub fn set(&mut self, name: &str, value: &[u8]) {
+        self.parts.verbatim = false;
         let value = self.parts.copy(value);
         let mut placed = false;
         for at in 0..self.parts.fields.len() {
@@ -380,6 +417,7 @@ impl<'a> Head<'a> {
                 count += 1;
             }
         }
+        self.parts.verbatim &= count == 0;
         count
     }
 
@@ -399,6 +437,7 @@ impl<'a> Head<'a> {
             self.parts.fields[at].line = false;
             count += 1;
         }
+        self.parts.verbatim &= count == 0;
         count
     }
 
@@ -424,6 +463,7 @@ impl<'a> Head<'a> {
     }
 
     fn push_edit(&mut self, name: Text, value: Text) {
+        self.parts.verbatim = false;
         self.parts.fields.push(Field { name, value, tag: 0, removed: false, line: false });
     }
 

@@ -82,6 +82,11 @@ fn is_normal(path: &[u8]) -> Result<bool, BadPath> {
     if path.first() != Some(&b'/') {
         return Err(BadPath::NotAbsolute);
     }
+    if is_usual(path) { Ok(true) } else { judge(path) }
+}
+
+/// The same byte by byte.
+fn judge(path: &[u8]) -> Result<bool, BadPath> {
     let mut normal = true;
     let mut previous = 0;
     for &byte in path {
@@ -98,6 +103,44 @@ fn is_normal(path: &[u8]) -> Result<bool, BadPath> {
         previous = byte;
     }
     Ok(normal)
+}
+
+/// Whether there is nothing in the path that has to be looked at, as in most. Words of eight bytes that share one with
+/// their neighbours, so that every pair is in some word.
+fn is_usual(path: &[u8]) -> bool {
+    let Some(last) = path.last_chunk() else {
+        let mut word = [b'a'; 8];
+        word[..path.len()].copy_from_slice(path);
+        return is_usual_word(word);
+    };
+    let mut rest = path;
+    while rest.len() > 8
+        && let Some(word) = rest.first_chunk()
+    {
+        if !is_usual_word(*word) {
+            return false;
+        }
+        rest = &rest[7..];
+    }
+    is_usual_word(*last)
+}
+
+/// Whether eight bytes are visible ASCII without `\`, `#`, `?` and `%`, and no `/` is followed by `/` or `.`.
+fn is_usual_word(bytes: [u8; 8]) -> bool {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = ONES << 7;
+    let word = u64::from_le_bytes(bytes);
+    // The high bit where a byte is below the limit or is this one; above the first of them there may be more.
+    let below = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let is = |word: u64, byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
+    // The same, exact for bytes of ASCII.
+    let just = |byte: u8| !(word ^ (ONES * u64::from(byte))).wrapping_add(HIGH - ONES);
+    // `?` and DEL differ in one bit.
+    let odd = word | below(word, 0x21) | is(word | ONES << 6, 0x7f);
+    let odd = odd | is(word, b'\\') | is(word, b'#') | is(word, b'%');
+    let slash = just(b'/') & HIGH;
+    let pairs = slash << 8 & (slash | just(b'.'));
+    (odd | pairs) & HIGH == 0
 }
 
 fn rewrite(path: &[u8], out: &mut Vec<u8>) -> Result<(), BadPath> {

@@ -1,29 +1,45 @@
-//! The `Date` field (RFC 9110 §6.6.1), formatted once a second per worker.
+//! The `Date` field (RFC 9110 §6.6.1), formatted once a second per worker. Which second it is, is asked of the wall clock
+//! once a second too: in between, the clock that times the request says whether it is still the same.
 
 use std::cell::{Cell, RefCell};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::time::Instant;
 
 /// A worker's clock face.
 #[derive(Debug, Default)]
 pub(crate) struct Date {
-    second: Cell<u64>,
+    /// End of the second that the text names.
+    until: Cell<Option<Instant>>,
     text: RefCell<String>,
 }
 
 impl Date {
-    /// Lends the current date in the form that HTTP prescribes.
-    pub(crate) fn with<T>(&self, lend: impl FnOnce(&[u8]) -> T) -> T {
-        let second = now();
-        if self.second.replace(second) != second || self.text.borrow().is_empty() {
-            *self.text.borrow_mut() = format(second);
+    /// Lends the date of a moment that has just been, in the form that HTTP prescribes.
+    #[inline]
+    pub(crate) fn with<T>(&self, at: Instant, lend: impl FnOnce(&[u8]) -> T) -> T {
+        if self.until.get().is_none_or(|until| at >= until) {
+            self.renew();
         }
         lend(self.text.borrow().as_bytes())
+    }
+
+    #[cold]
+    fn renew(&self) {
+        let since = since_1970();
+        *self.text.borrow_mut() = format(since.as_secs());
+        let rest = Duration::from_secs(1) - Duration::from_nanos(since.subsec_nanos().into());
+        self.until.set(Some(Instant::now() + rest));
     }
 }
 
 /// Seconds since 1970.
 pub(crate) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    since_1970().as_secs()
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110 §5.6.7).
@@ -42,12 +58,15 @@ mod tests {
     }
 
     #[test]
-    fn the_date_is_now() {
+    fn the_date_is_that_of_the_second() {
         let date = Date::default();
-        date.with(|text| assert!(text.len() == 29 && text.ends_with(b"GMT")));
-        let first = date.with(<[u8]>::to_vec);
-        date.second.set(0);
-        *date.text.borrow_mut() = "old".to_owned();
-        date.with(|text| assert!(text != b"old" && text.len() == first.len()));
+        let began = Instant::now();
+        let first = date.with(began, <[u8]>::to_vec);
+        assert!(first.len() == 29 && first.ends_with(b"GMT"));
+        let until = date.until.get().expect("known by now");
+        assert!(until > began && until <= Instant::now() + Duration::from_secs(1));
+        *date.text.borrow_mut() = "kept".to_owned();
+        date.with(until - Duration::from_nanos(1), |text| assert_eq!(text, b"kept"));
+        date.with(until, |text| assert_eq!(text.len(), first.len()));
     }
 }

@@ -158,31 +158,34 @@ pub(crate) async fn join(picked: &mut Picked, buffers: &Rc<Pool>) -> Result<Leas
 }
 
 /// Sends the request and waits for the head of the final response, which is left in the target's buffer.
-pub(crate) async fn await_head<C: Client>(
+#[expect(clippy::manual_async_fn, reason = "an `async fn` keeps what it is given twice")]
+pub(crate) fn await_head<C: Client>(
     forwarding: &mut Forwarding<'_, C>,
     picked: &mut Picked,
     buffers: &Rc<Pool>,
     parsed: &mut ResponseHead,
     scratch: &mut HeadParts,
-) -> Result<(), Fault> {
-    loop {
-        let fault = match poll_fn(|cx| forwarding.poll_head(cx, parsed, scratch)).await {
-            Ok(()) => return Ok(()),
-            Err(fault) => fault,
-        };
-        if fault != Fault::Target(Reason::UpstreamReset) || !forwarding.attempt().may_repeat() {
-            return Err(fault);
-        }
-        match &mut forwarding.target {
-            Target::Http1(wire) => {
-                wire.restart(Box::pin(connect(picked, buffers, forwarding.timer)).await?);
+) -> impl Future<Output = Result<(), Fault>> {
+    async move {
+        loop {
+            let fault = match poll_fn(|cx| forwarding.poll_head(cx, parsed, scratch)).await {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            };
+            if fault != Fault::Target(Reason::UpstreamReset) || !forwarding.attempt().may_repeat() {
+                return Err(fault);
             }
-            Target::Http2(call) => call.restart(Box::pin(join(picked, buffers)).await?),
+            match &mut forwarding.target {
+                Target::Http1(wire) => {
+                    wire.restart(Box::pin(connect(picked, buffers, forwarding.timer)).await?);
+                }
+                Target::Http2(call) => call.restart(Box::pin(join(picked, buffers)).await?),
+            }
+            parsed.reset();
+            forwarding.upload.restart();
+            let State { half_closed, repeats, .. } = forwarding.state;
+            forwarding.state = State { half_closed, repeats: repeats + 1, ..State::default() };
         }
-        parsed.reset();
-        forwarding.upload.restart();
-        let State { half_closed, repeats, .. } = forwarding.state;
-        forwarding.state = State { half_closed, repeats: repeats + 1, ..State::default() };
     }
 }
 

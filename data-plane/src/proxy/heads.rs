@@ -20,16 +20,60 @@ fn text(span: Span) -> Text {
     Text::wire(span.start() as u32, span.len() as u32)
 }
 
-/// Appends a field as the codec found it.
-#[inline]
-fn push(field: &Field, parts: &mut HeadParts) {
-    let (name, value, tag) = (text(field.name), text(field.value), field.known as u8);
-    if field.usual { parts.push_usual(name, value, tag) } else { parts.push(name, value, tag) }
+/// Appends fields as the codec found them, and notes in which pieces they can be copied.
+struct Filling<'p> {
+    parts: &'p mut HeadParts,
+    run: Text,
+    /// Every field so far that is to be written is a whole line of its usual form.
+    whole: bool,
+}
+
+impl<'p> Filling<'p> {
+    fn of(parts: &'p mut HeadParts) -> Self {
+        Filling { parts, run: Text::EMPTY, whole: true }
+    }
+
+    #[inline]
+    fn push(&mut self, field: &Field) {
+        let (name, value, tag) = (text(field.name), text(field.value), field.known as u8);
+        if !field.usual {
+            self.whole &= is_apart(tag);
+            return self.parts.push(name, value, tag);
+        }
+        self.parts.push_usual(name, value, tag);
+        if !is_apart(tag) {
+            let start = field.name.start();
+            let line = Text::wire(start as u32, (field.value.end() + "\r\n".len() - start) as u32);
+            match self.run.joined(line) {
+                Some(longer) => self.run = longer,
+                None => self.begin(line),
+            }
+        }
+    }
+
+    fn begin(&mut self, line: Text) {
+        if !self.run.is_empty() {
+            self.parts.push_run(self.run);
+        }
+        self.run = line;
+    }
+
+    fn end(mut self) {
+        self.begin(Text::EMPTY);
+        if self.whole {
+            self.parts.end_runs();
+        }
+    }
+}
+
+/// A field that is not copied but made for each hop.
+const fn is_apart(tag: u8) -> bool {
+    matches!(tag, HOST | CONTENT_LENGTH | TRANSFER_ENCODING)
 }
 
 /// Fills in a request that the codec read. Fields that name a client are left out unless it is trusted to say so; so
-/// is a request id, which is the caller's to judge.
-pub(crate) fn fill_request(parsed: &RequestHead, trusted: bool, parts: &mut HeadParts) {
+/// is a request id, which is the caller's to judge: the first there is.
+pub(crate) fn fill_request(parsed: &RequestHead, trusted: bool, parts: &mut HeadParts) -> Option<Span> {
     parts.clear();
     let target = &parsed.target;
     let path = match target.form {
@@ -43,29 +87,32 @@ pub(crate) fn fill_request(parsed: &RequestHead, trusted: bool, parts: &mut Head
         query: target.query.map(text),
         authority: text(parsed.authority),
     });
+    let mut filling = Filling::of(parts);
+    let mut request_id = None;
     for field in &parsed.fields {
-        let hidden = field.is_hop_by_hop() || (!trusted && identity::names_client(field.known));
-        if !hidden && field.known != KnownField::XRequestId {
-            push(field, parts);
+        if field.known == KnownField::XRequestId {
+            request_id = request_id.or(Some(field.value));
+            continue;
+        }
+        if !field.is_hop_by_hop() && (trusted || !identity::names_client(field.known)) {
+            filling.push(field);
         }
     }
-}
-
-/// The request id that a client sent.
-pub(crate) fn request_id<'b>(parsed: &RequestHead, wire: &'b [u8]) -> Option<&'b [u8]> {
-    let field = parsed.fields.iter().find(|field| field.known == KnownField::XRequestId)?;
-    Some(field.value.of(wire))
+    filling.end();
+    request_id
 }
 
 /// Fills in a response that the codec read, without its request id: the gateway returns its own.
 pub(crate) fn fill_response(parsed: &ResponseHead, parts: &mut HeadParts) {
     parts.clear();
     parts.set_status(parsed.status);
+    let mut filling = Filling::of(parts);
     for field in &parsed.fields {
         if !field.is_hop_by_hop() && !field.known.is_framing() && field.known != KnownField::XRequestId {
-            push(field, parts);
+            filling.push(field);
         }
     }
+    filling.end();
 }
 
 /// Adds a field of the gateway's own; the value that `fill` appends is one that any head may hold.
@@ -142,9 +189,18 @@ pub(crate) fn write_response(head: &Head<'_>, reply: Reply<'_>, out: &mut Vec<u8
 
 /// Every field but those of framing and `Host`. Neighbours that are as they were read, or made here, go in one copy.
 fn write_fields(writer: &mut HeadWriter<'_>, head: &Head<'_>) -> Result<(), WriteError> {
+    if let Some(runs) = head.verbatim() {
+        runs.for_each(|lines| writer.lines(lines));
+        return Ok(());
+    }
+    write_edited(writer, head)
+}
+
+/// The same field by field.
+fn write_edited(writer: &mut HeadWriter<'_>, head: &Head<'_>) -> Result<(), WriteError> {
     let mut run = Text::EMPTY;
     for field in head.fields() {
-        if matches!(field.tag, HOST | CONTENT_LENGTH | TRANSFER_ENCODING) {
+        if is_apart(field.tag) {
             continue;
         }
         let line = head.line(field);
@@ -179,7 +235,7 @@ mod tests {
         let mut parsed = RequestHead::new();
         request::parse(wire, &Limits::default(), &mut parsed).expect("a request");
         let mut parts = HeadParts::new();
-        fill_request(&parsed, false, &mut parts);
+        let _none = fill_request(&parsed, false, &mut parts);
         let mut head = Head::new(wire, &mut parts);
         edit(&mut head);
         let mut out = Vec::new();
@@ -206,6 +262,54 @@ mod tests {
         };
         let expected = "GET / HTTP/1.1\r\nhost: h\r\nC: 3\r\nD: \r\nE: new\r\nF: 7\r\nz: 9\r\n\r\n";
         assert_eq!(written(WIRE, edit), expected);
+    }
+
+    #[test]
+    fn what_was_not_edited_is_copied_as_field_by_field() {
+        let requests: [&[u8]; 5] = [
+            WIRE,
+            b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"GET / HTTP/1.1\r\nA: 1\r\nHost: a\r\nB: 2\r\nX-Forwarded-For: x\r\nC: 3\r\nD: 4\r\n\r\n",
+            b"POST / HTTP/1.1\r\nHost: a\r\nA: 1\r\nContent-Length: 0\r\nB: 2\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost:a\r\nA: 1\r\nB: 2\r\n\r\n",
+        ];
+        for wire in requests {
+            let own = |parts: &mut HeadParts| {
+                for (name, value) in [("x-one", "1"), ("x-two", "2")] {
+                    parts.push_line(name, UNKNOWN, |out| out.extend_from_slice(value.as_bytes()));
+                }
+            };
+            let mut parsed = RequestHead::new();
+            request::parse(wire, &Limits::default(), &mut parsed).expect("a request");
+            let mut parts = HeadParts::new();
+            assert_eq!(fill_request(&parsed, false, &mut parts), None);
+            own(&mut parts);
+            let head = Head::new(wire, &mut parts);
+            let whole = parsed.fields.iter().all(|field| field.usual || field.known == KnownField::Host);
+            assert_eq!(head.verbatim().is_some(), whole, "{:?}", String::from_utf8_lossy(wire));
+            let (mut copied, mut made) = (Vec::new(), Vec::new());
+            let mut writer = HeadWriter::response(&mut copied, 200).expect("a status");
+            write_fields(&mut writer, &head).expect("sound");
+            writer.finish();
+            let mut writer = HeadWriter::response(&mut made, 200).expect("a status");
+            write_edited(&mut writer, &head).expect("sound");
+            writer.finish();
+            assert_eq!(String::from_utf8_lossy(&copied), String::from_utf8_lossy(&made));
+        }
+    }
+
+    #[test]
+    fn a_line_apart_from_the_others_is_not_lost() {
+        let mut parts = HeadParts::new();
+        fill_response(&ResponseHead::new(), &mut parts);
+        parts.push_line("a", UNKNOWN, |out| out.push(b'1'));
+        let _between = parts.copy(b"/path");
+        parts.push_line("b", UNKNOWN, |out| out.push(b'2'));
+        parts.push_line("c", UNKNOWN, |out| out.push(b'3'));
+        let mut out = Vec::new();
+        let mut writer = HeadWriter::response(&mut out, 200).expect("a status");
+        write_fields(&mut writer, &Head::new(b"", &mut parts)).expect("sound");
+        assert_eq!(String::from_utf8_lossy(&out), "HTTP/1.1 200 OK\r\na: 1\r\nb: 2\r\nc: 3\r\n");
     }
 
     #[test]

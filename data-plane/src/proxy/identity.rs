@@ -23,13 +23,14 @@ const MAX_ID: usize = 128;
 #[derive(Debug)]
 pub(crate) struct RequestIds {
     /// Digits of the half that all of this worker have in common.
-    prefix: [u8; 16],
+    prefix: String,
     state: Cell<u64>,
 }
 
 impl RequestIds {
     pub(crate) fn new() -> Self {
-        RequestIds { prefix: hex(rand::random()), state: Cell::new(rand::random()) }
+        let prefix = format!("{:016x}", rand::random::<u64>());
+        RequestIds { prefix, state: Cell::new(rand::random()) }
     }
 
     /// Appends 32 hexadecimal digits.
@@ -39,10 +40,9 @@ impl RequestIds {
         self.state.set(state);
         let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        let mut id = [0; 32];
-        id[..16].copy_from_slice(&self.prefix);
-        id[16..].copy_from_slice(&hex(mixed ^ (mixed >> 31)));
-        out.push_str(std::str::from_utf8(&id).expect("hexadecimal digits"));
+        let own = hex(mixed ^ (mixed >> 31));
+        out.push_str(&self.prefix);
+        out.push_str(std::str::from_utf8(&own).expect("hexadecimal digits"));
     }
 }
 

@@ -16,6 +16,7 @@ use gateway_engine::upstream::Protocol;
 use gateway_http1::{Framing, KnownField, Method};
 use http::Request;
 use smallvec::SmallVec;
+use tokio::time::Instant;
 
 use super::client::Asked;
 use super::heads::{self, Hop};
@@ -64,20 +65,20 @@ pub(crate) fn plan<'v>(
     let Exchange { request, id, .. } = &mut *job.exchange;
     heads::add(request, KnownField::XRequestId, |out| out.extend_from_slice(id.as_bytes()));
     let origin = identity::introduce(&mut job.exchange.request, wire, &job.asked, &view.listener.http);
-    let mut course = Course::without_route(view, origin);
     let located = locate(job, view, wire, origin);
     job.lap(Phase::Route);
-    let plan = match located {
+    match located {
         Ok(found) => {
-            course.take(found.route);
-            pass(job, wire, &mut course, &found, target)
+            let mut course = Course::by_route(view, origin, found.route);
+            let plan = pass(job, wire, &mut course, &found, target);
+            (course, plan)
         }
         Err(reason) => {
+            let course = Course::without_route(view, origin);
             course.note(job, wire);
-            Plan::Refuse(reason)
+            (course, Plan::Refuse(reason))
         }
-    };
-    (course, plan)
+    }
 }
 
 /// Brings host and path into the one form and finds the route.
@@ -135,7 +136,8 @@ fn normalize(
     }
     let normal = path::normalize(head.path(), scratch).map_err(|_bad| Reason::BadRequest)?;
     path.push_str(normal);
-    if path.as_bytes() != head.path() {
+    // It is borrowed where it was in that form.
+    if !std::ptr::eq(normal.as_bytes(), head.path()) {
         head.set_path(path.as_bytes());
     }
     Ok(())
@@ -288,9 +290,9 @@ impl<'v> Course<'v> {
         Course { view, chain, route: None, origin, max_body: u64::MAX }
     }
 
-    fn take(&mut self, route: &'v Arc<Route>) {
-        self.chain = Chain::new(self.view.snapshot.engine.levels(&self.view.listener, route));
-        self.route = Some(route);
+    fn by_route(view: &'v View, origin: Origin, route: &'v Arc<Route>) -> Self {
+        let chain = Chain::new(view.snapshot.engine.levels(&view.listener, route));
+        Course { view, chain, route: Some(route), origin, max_body: u64::MAX }
     }
 
     /// Nobody but the gateway says who asks, in trailers neither.
@@ -320,17 +322,17 @@ impl<'v> Course<'v> {
         self.chain.begin(&mut self.ctx(id, notes, Duration::ZERO), &Head::new(wire, request));
     }
 
-    /// The response side: the gateway's own fields, then the policies. `wire` holds the bytes that the response
+    /// The response side, at a moment that has just been: the gateway's own fields, then the policies. `wire` holds the bytes that the response
     /// head's wire texts point into.
-    pub(crate) fn pass_back(&self, job: &mut Job<'_>, wire: &[u8]) {
+    pub(crate) fn pass_back(&self, job: &mut Job<'_>, wire: &[u8], now: Instant) {
         let Exchange { response, notes, id, .. } = &mut *job.exchange;
         heads::add(response, KnownField::XRequestId, |out| out.extend_from_slice(id.as_bytes()));
         if Head::new(wire, response).fields().all(|field| field.tag != KnownField::Date as u8) {
-            let date = |out: &mut Vec<u8>| job.worker.date.with(|date| out.extend_from_slice(date));
+            let date = |out: &mut Vec<u8>| job.worker.date.with(now, |date| out.extend_from_slice(date));
             heads::add(response, KnownField::Date, date);
         }
         if !self.chain.is_empty() {
-            let ctx = &mut self.ctx(id, notes, job.asked.started.elapsed());
+            let ctx = &mut self.ctx(id, notes, now.duration_since(job.asked.started));
             self.chain.response(ctx, &mut Head::new(wire, response));
         }
     }

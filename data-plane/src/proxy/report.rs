@@ -39,14 +39,14 @@ impl Ledger {
     }
 }
 
-/// An attempt on a target is over: its response head came, or nothing will.
-pub(crate) fn attempt(job: &Job<'_>, picked: &Picked, answered: Option<u16>) {
+/// An attempt on a target is over: its response head came just now, or nothing will.
+pub(crate) fn attempt(job: &Job<'_>, picked: &Picked, answered: Option<u16>, now: Instant) {
     let upstream = picked.upstream.spec();
     job.worker.metrics.upstream_finished(
         Slot { index: upstream.slot.0, name: &upstream.name },
         Slot { index: picked.target as u32, name: picked.upstream.label(picked.target) },
         answered,
-        job.asked.started.elapsed(),
+        now.duration_since(job.asked.started),
     );
 }
 

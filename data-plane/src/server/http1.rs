@@ -117,25 +117,33 @@ async fn wait(
 ) -> Option<Rc<View>> {
     if wire.buffer.is_empty() {
         if since == Since::Now {
-            let http = &door.view(worker)?.listener.http;
-            let patience = if first { http.header_timeout } else { http.idle_timeout };
+            let patience = door.look(worker, |view| {
+                let http = &view.listener.http;
+                if first { http.header_timeout } else { http.idle_timeout }
+            })?;
             timer.set(Some(patience).filter(|patience| !patience.is_zero()));
         }
-        let mut hurried = false;
-        let readable = poll_fn(|cx| match wire.poll_readable(cx) {
-            Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
-            Poll::Pending if timer.expired() => Poll::Ready(false),
-            Poll::Pending if door.is_closing() || worker.phase() == Phase::Closing => {
-                // One that was accepted but never served may have a request on its way.
-                if !first {
-                    return Poll::Ready(false);
-                }
-                if !std::mem::replace(&mut hurried, true) {
-                    timer.set(Some(LAST_CALL));
-                }
-                Poll::Pending
+        let (mut hurried, mut waiting) = (false, false);
+        // Woken, most likely by what it waits for: a look is cheaper than to begin waiting again.
+        let readable = poll_fn(|cx| {
+            if std::mem::replace(&mut waiting, true) && wire.is_told() {
+                return Poll::Ready(true);
             }
-            Poll::Pending => Poll::Pending,
+            match wire.poll_readable(cx) {
+                Poll::Ready(readable) => Poll::Ready(readable.is_ok()),
+                Poll::Pending if timer.expired() => Poll::Ready(false),
+                Poll::Pending if door.is_closing() || worker.phase() == Phase::Closing => {
+                    // One that was accepted but never served may have a request on its way.
+                    if !first {
+                        return Poll::Ready(false);
+                    }
+                    if !std::mem::replace(&mut hurried, true) {
+                        timer.set(Some(LAST_CALL));
+                    }
+                    Poll::Pending
+                }
+                Poll::Pending => Poll::Pending,
+            }
         });
         if !readable.await {
             return None;
@@ -307,9 +315,9 @@ impl Connection {
         let Exchange { parsed_request: parsed, request, id, method, .. } = &mut *job.exchange;
         let wire = self.wire.buffer.filled();
         let trusted = view.listener.http.trusts(job.asked.peer);
-        heads::fill_request(parsed, trusted, request);
+        let given = heads::fill_request(parsed, trusted, request);
         id.clear();
-        match heads::request_id(parsed, wire).and_then(identity::sane_id) {
+        match given.and_then(|given| identity::sane_id(given.of(wire))) {
             Some(given) => id.push_str(given),
             None => job.worker.ids.next(id),
         }
@@ -322,16 +330,9 @@ impl Connection {
             .upgrade
             .filter(|protocol| !list(protocol.of(wire)).any(|name| name.eq_ignore_ascii_case(b"h2c")))
             .map(|span| Text::wire(span.start() as u32, span.len() as u32));
-        job.asked = Asked {
-            method: parsed.method,
-            framing: parsed.framing,
-            trailers: parsed.accepts_trailers,
-            upgrade,
-            peer: job.asked.peer,
-            scheme: job.asked.scheme,
-            trusted,
-            started: job.asked.started,
-        };
+        let asked = &mut job.asked;
+        (asked.method, asked.framing) = (parsed.method, parsed.framing);
+        (asked.trailers, asked.upgrade, asked.trusted) = (parsed.accepts_trailers, upgrade, trusted);
         self.method = parsed.method;
         self.version = parsed.version;
         self.head_len = parsed.len;

@@ -200,18 +200,27 @@ impl Door {
     /// What a request that begins now is served by: one atomic load, and a count that belongs to this thread.
     /// `None` while no snapshot has this listener. A listener that was removed serves its last requests by the last
     /// snapshot that had it.
+    #[inline]
     pub(crate) fn view(&self, worker: &Worker) -> Option<Rc<View>> {
-        let current = worker.reader.pin();
+        self.look(worker, Rc::clone)
+    }
+
+    /// The same for a look only.
+    #[inline]
+    pub(crate) fn look<T>(&self, worker: &Worker, at: impl FnOnce(&Rc<View>) -> T) -> Option<T> {
         let mut view = self.view.borrow_mut();
-        if let Some(view) = &*view
-            && std::ptr::eq(&*view.snapshot, &*current)
-        {
-            return Some(Rc::clone(view));
+        if !view.as_ref().is_some_and(|view| worker.reader.is_in_service(&view.snapshot)) {
+            self.renew(worker, &mut view);
         }
+        view.as_ref().map(at)
+    }
+
+    #[cold]
+    fn renew(&self, worker: &Worker, view: &mut Option<Rc<View>>) {
+        let current = worker.reader.pin();
         if let Some(listener) = current.engine.listener(&self.name).cloned() {
             *view = Some(Rc::new(View { listener, snapshot: current }));
         }
-        view.clone()
     }
 }
 

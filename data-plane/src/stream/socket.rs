@@ -49,16 +49,25 @@ impl Socket {
     }
 
     /// As the reactor knows it: registered, if need be.
+    #[inline]
     fn known(&mut self) -> io::Result<&TcpStream> {
-        if let Link::Fresh(_) = &self.link
-            && let Link::Fresh(stream) = std::mem::replace(&mut self.link, Link::Lost)
-        {
-            self.link = Link::Known(TcpStream::from_std(stream)?);
+        if !matches!(self.link, Link::Known(_)) {
+            self.register()?;
         }
         match &self.link {
             Link::Known(stream) => Ok(stream),
             Link::Fresh(_) | Link::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+
+    #[cold]
+    fn register(&mut self) -> io::Result<()> {
+        if let Link::Fresh(_) = &self.link
+            && let Link::Fresh(stream) = std::mem::replace(&mut self.link, Link::Lost)
+        {
+            self.link = Link::Known(TcpStream::from_std(stream)?);
+        }
+        Ok(())
     }
 
     /// Nothing was seen on it since it was last read from: no end, no bytes that nobody asked for. Asks the system
@@ -68,6 +77,15 @@ impl Socket {
         // Readiness is also left over when a read filled its buffer exactly.
         let look = || (&*SockRef::from(stream)).read(&mut [0]);
         matches!(stream.try_io(Interest::READABLE, look), Err(error) if would_block(&error))
+    }
+
+    /// The reactor has told of something to read. Asks nobody.
+    #[inline]
+    pub(crate) fn is_told(&self) -> bool {
+        match &self.link {
+            Link::Known(stream) => stream.try_io(Interest::READABLE, || Ok(())).is_ok(),
+            Link::Fresh(_) | Link::Lost => false,
+        }
     }
 
     /// Waits until there is something to read.

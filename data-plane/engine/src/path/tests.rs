@@ -148,6 +148,25 @@ fn crooked() -> impl Strategy<Value = Vec<u8>> {
     })
 }
 
+#[test]
+fn every_byte_and_pair_is_seen_in_every_place() {
+    for length in 1..=20 {
+        for at in 1..length {
+            for byte in 0..=u8::MAX {
+                let mut text = vec![b'a'; length];
+                (text[0], text[at]) = (b'/', byte);
+                assert_eq!(is_usual(&text), judge(&text) == Ok(true), "{byte:#x} at {at} of {length}");
+            }
+            for pair in [b"//", b"/."] {
+                let mut text = vec![b'a'; length];
+                text[0] = b'/';
+                text.splice(at.., pair.iter().copied().chain(*b"aa"));
+                assert!(!is_usual(&text), "{:?}", String::from_utf8_lossy(&text));
+            }
+        }
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(20_000))]
 
@@ -159,6 +178,14 @@ proptest! {
             prop_assert!(!form.contains("//"));
             prop_assert!(form.split('/').all(|segment| segment != "." && segment != ".."));
         }
+    }
+
+    #[test]
+    fn what_is_normal_is_seen_in_words_as_byte_by_byte(
+        text in prop_oneof![crooked(), prop::collection::vec(any::<u8>(), 0..40), "[ -~]{0,40}".prop_map(Vec::from)]
+    ) {
+        let text = [b"/", &*text].concat();
+        prop_assert_eq!(is_usual(&text), judge(&text) == Ok(true));
     }
 
     #[test]

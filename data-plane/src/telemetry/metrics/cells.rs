@@ -51,10 +51,10 @@ pub(super) struct Histogram {
 impl Histogram {
     /// Counts a duration under the first of the bounds (in microseconds) that it does not exceed.
     pub(super) fn observe(&self, bounds_us: &[u64; BUCKETS_US.len()], duration: Duration) {
-        let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        // Rounded up: 500 µs and 1 ns is above the 500 µs bound.
-        let micros = nanos.div_ceil(1_000);
-        self.buckets[bounds_us.partition_point(|&bound| bound < micros)].add(1);
+        let nanos = duration.as_secs().saturating_mul(1_000_000_000);
+        let nanos = nanos.saturating_add(duration.subsec_nanos().into());
+        // 500 µs and 1 ns is above the 500 µs bound.
+        self.buckets[bounds_us.partition_point(|&bound| bound * 1_000 < nanos)].add(1);
         self.sum_nanos.add(nanos);
     }
 
