@@ -259,15 +259,27 @@ impl<'a> Chain<'a> {
         self.places_of(kind).filter_map(move |at| Some((SOURCES[at], sources[at].get(kind)?)))
     }
 
-    /// The sources of those.
+    /// The sources of those, looked for from near to far.
     #[inline]
-    fn places_of(&self, kind: Kind) -> impl Iterator<Item = usize> + use<'a> {
-        let (chain, merges) = (*self, kind.merges());
-        let says = move |at: usize| chain.named_by(at) & kind.bit() != 0;
-        let from = (0..SOURCES.len())
-            .rposition(|at| says(at) && (!merges || chain.sources[at].disables(kind)))
-            .unwrap_or(0);
-        (from..SOURCES.len()).filter(move |&at| says(at) && !chain.sources[at].disables(kind))
+    fn places_of(&self, kind: Kind) -> impl Iterator<Item = usize> + use<> {
+        let mut places = 0_u32;
+        for (at, source) in self.sources.iter().enumerate().rev() {
+            if source.named & kind.bit() == 0 || self.named_by(at) & kind.bit() == 0 {
+                continue;
+            }
+            if source.disables(kind) {
+                break;
+            }
+            places |= 1 << at;
+            if !kind.merges() {
+                break;
+            }
+        }
+        std::iter::from_fn(move || {
+            let at = places.trailing_zeros() as usize;
+            places &= places.checked_sub(1)?;
+            Some(at)
+        })
     }
 }
 
