@@ -3,7 +3,7 @@
 //! acknowledged write is lost, nothing is ever found to hold what it should not, and at rest everybody holds the head.
 //!
 //! The order is random; its seed is printed and may be given back in `GATEWAY_CHAOS_SEED`. `GATEWAY_CHAOS_SECONDS` says
-//! for how long (15, in the full profile 150).
+//! for how long (12, in the full profile 150).
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -144,7 +144,7 @@ async fn at_rest(cluster: &Cluster) -> anyhow::Result<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_request_fails_and_no_write_is_lost_whatever_part_breaks() -> anyhow::Result<()> {
     let seed = number("GATEWAY_CHAOS_SEED").unwrap_or_else(|| rand::rng().random::<u32>().into());
-    let seconds = number("GATEWAY_CHAOS_SECONDS").unwrap_or(if full_profile() { 150 } else { 15 });
+    let seconds = number("GATEWAY_CHAOS_SECONDS").unwrap_or(if full_profile() { 150 } else { 12 });
     println!("GATEWAY_CHAOS_SEED={seed} GATEWAY_CHAOS_SECONDS={seconds}");
     let mut random = StdRng::seed_from_u64(seed);
 
