@@ -189,7 +189,7 @@ pub(super) struct Writer {
 
 #[derive(Debug)]
 enum Work {
-    Append(wire::CredentialsChunk),
+    Append(Box<wire::CredentialsChunk>),
     /// Everything is to be written: pieces were left out.
     Anew,
     Forget,
@@ -211,7 +211,7 @@ impl Writer {
             return;
         }
         *waiting += 1;
-        let work = if *waiting > MAX_WAITING { Work::Anew } else { Work::Append(chunk) };
+        let work = if *waiting > MAX_WAITING { Work::Anew } else { Work::Append(Box::new(chunk)) };
         // The task lives as long as this.
         let _ended = self.pieces.send(work);
     }
