@@ -44,7 +44,7 @@ fn keys(c: &mut Criterion) {
     for (name, texts) in [("right", right), ("wrong", wrong), ("junk", junk)] {
         let mut turn = texts.iter().cycle();
         group.bench_function(name, |b| {
-            b.iter(|| check(&keys, black_box(turn.next().expect("it goes round"))))
+            b.iter(|| check(&keys, black_box(turn.next().expect("it goes round"))));
         });
     }
     group.finish();

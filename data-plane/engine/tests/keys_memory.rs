@@ -15,7 +15,7 @@ const MOST: usize = 64;
 
 #[test]
 fn a_key_costs_at_most_64_bytes_even_if_every_one_has_its_own_consumer() {
-    let full = std::env::var("GATEWAY_TEST_PROFILE").is_ok_and(|profile| profile == "full");
+    let full = std::env::var_os("GATEWAY_TEST_PROFILE").is_some_and(|profile| profile == "full");
     let count: usize = if full { 1_000_000 } else { 200_000 };
     for (name, consumers) in [("a hundred keys each", count / 100), ("one key each", count)] {
         let region = Region::new(ALLOCATOR);
