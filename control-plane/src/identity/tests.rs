@@ -219,7 +219,7 @@ async fn who_knows_only_the_old_root_can_check_what_the_new_one_signs_and_strang
     authority.rotate(audit(), now()).await.expect("begun");
     authority.advance(&Lacking(AtomicUsize::new(0)), now() + DAY).await.expect("activated");
     let trust = authority.trust();
-    let roots: Vec<_> = trust.roots().iter().map(Root::clone).collect();
+    let roots = trust.roots().to_vec();
     let validity = Validity::new(now(), DAY, None);
     let (chain, _) = trust::server_chain(&roots, trust.signer(), validity).expect("signed");
     let read = Certificate::read(&chain[0]).expect("a certificate");
