@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use crate::document;
 use crate::secrets::{self, Rewrapped, SecretError, Vault};
 use crate::state::{Live, State, blocking};
-use crate::store::{AuditRecord, Commit, CommitError, Head, Store, StoreError, Stored};
+use crate::store::{AuditRecord, Commit, CommitError, Head, Origin, Store, StoreError, Stored};
 use crate::telemetry::Metrics;
 pub use credentials::Rotation;
 pub use plan::{Batch, Expected, Plan, Planned, Refusal};
@@ -64,6 +64,15 @@ pub enum Request {
     },
     /// The content of an earlier revision.
     Rollback(u64),
+}
+
+impl Request {
+    const fn origin(&self) -> Origin {
+        match self {
+            Request::Batch(_) | Request::Patch { .. } => Origin::Request,
+            Request::Rollback(to) => Origin::Revision(*to),
+        }
+    }
 }
 
 /// What came of it.
@@ -161,6 +170,7 @@ impl Admission {
             writes,
             credentials,
             audit: Some(intent.audit.clone()),
+            origin: request.origin(),
         };
         let begun = Instant::now();
         let committed = self.store.commit(commit).await;

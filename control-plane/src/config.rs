@@ -4,20 +4,35 @@
 //! Only settings that do something are here. Invariant: a [`Config`] that came out of [`Config::checked`] never
 //! opens an unprotected port off loopback unless `insecure` says so.
 
+mod span;
+
 use std::io::Read as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
 use crate::identity::{DEFAULT_LIFETIME, LIFETIMES};
+use crate::leader::Chores;
+use crate::store::{MIN_REVISIONS, Retention};
+use span::Span;
 
 /// Where the admin API listens when nothing is said.
 pub const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9000);
 /// Where the stream listens when nothing is said.
 pub const DEFAULT_STREAM: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9001);
+/// Which history is kept, and for how long data planes are remembered, when nothing is said.
+pub const DEFAULT_CHORES: Chores = Chores {
+    history: Retention { revisions: 10_000, age: Some(Duration::from_secs(90 * 24 * 3600)) },
+    forget_nodes: Duration::from_secs(7 * 24 * 3600),
+};
+/// Most revisions that history may be told to keep.
+const MAX_REVISIONS: u64 = 10_000_000;
+/// Shortest time after which a data plane may be forgotten: one that is connected is heard of more often.
+const MIN_FORGET: Duration = Duration::from_secs(60);
 /// Largest settings file taken, in bytes.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -42,6 +57,8 @@ pub struct Config {
     pub tls_client_ca: Option<PathBuf>,
     /// How long certificates of data planes live.
     pub node_certificate_ttl: Duration,
+    /// What is done now and then.
+    pub chores: Chores,
     /// Allows unprotected ports off loopback.
     pub insecure: bool,
 }
@@ -103,6 +120,11 @@ pub enum ConfigError {
     /// Half a key pair.
     #[error("--tls-cert and --tls-key go together: give both or none")]
     HalfKeyPair,
+    /// Data planes that serve would be forgotten.
+    #[error(
+        "--forget-nodes-after {0:?} is too short: data planes that are connected would be forgotten, give 1m or more"
+    )]
+    Forgetful(Duration),
     /// No place for the state.
     #[error("no state directory: give --state-dir (neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set)")]
     NoStateDir,
@@ -157,6 +179,15 @@ struct Args {
     /// [default: 24h]
     #[arg(long, env = "GATEWAY_NODE_CERTIFICATE_TTL", hide_env_values = true, value_name = "DURATION")]
     node_certificate_ttl: Option<String>,
+    /// Revisions that history keeps, the newest, 10 to 10000000 [file: historyRevisions] [default: 10000]
+    #[arg(long, env = "GATEWAY_HISTORY_REVISIONS", hide_env_values = true, value_name = "N")]
+    history_revisions: Option<Revisions>,
+    /// History keeps no revision that is older, but always the newest 10; 0s: of any age [file: historyAge] [default: 2160h]
+    #[arg(long, env = "GATEWAY_HISTORY_AGE", hide_env_values = true, value_name = "TIME")]
+    history_age: Option<Span>,
+    /// Data planes that were not seen for so long are forgotten [file: forgetNodesAfter] [default: 168h]
+    #[arg(long, env = "GATEWAY_FORGET_NODES_AFTER", hide_env_values = true, value_name = "TIME")]
+    forget_nodes_after: Option<Span>,
     /// Least severe log line that is written [file: logLevel] [default: info]
     #[arg(long, env = "GATEWAY_LOG_LEVEL", hide_env_values = true, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -183,6 +214,9 @@ struct File {
     tls_key: Option<PathBuf>,
     tls_client_ca: Option<PathBuf>,
     node_certificate_ttl: Option<String>,
+    history_revisions: Option<Revisions>,
+    history_age: Option<Span>,
+    forget_nodes_after: Option<Span>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
     insecure: Option<bool>,
@@ -201,6 +235,7 @@ impl Config {
             tls: None,
             tls_client_ca: None,
             node_certificate_ttl: DEFAULT_LIFETIME,
+            chores: DEFAULT_CHORES,
             insecure: false,
         }
     }
@@ -214,17 +249,18 @@ impl Config {
         I: IntoIterator<Item = T>,
         T: Into<std::ffi::OsString> + Clone,
     {
-        let args = Args::try_parse_from(command_line)?;
-        let file = args.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
-        args.over(file)
+        Args::try_parse_from(command_line)?.load()
     }
 
     /// Refuses what would be unsafe.
     ///
     /// # Errors
-    /// `OpenAdmin`, naming the way out. The stream needs no such check: off loopback it takes nobody without a
-    /// certificate or a join token.
+    /// `OpenAdmin` or `Forgetful`, naming the way out. The stream needs no such check: off loopback it takes nobody
+    /// without a certificate or a join token.
     pub fn checked(self) -> Result<Self, ConfigError> {
+        if self.chores.forget_nodes < MIN_FORGET {
+            return Err(ConfigError::Forgetful(self.chores.forget_nodes));
+        }
         if !self.insecure && self.tls.is_none() && !self.admin_listen.ip().is_loopback() {
             return Err(ConfigError::OpenAdmin(self.admin_listen));
         }
@@ -232,7 +268,37 @@ impl Config {
     }
 }
 
+/// A number of revisions to keep.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "u64")]
+struct Revisions(u64);
+
+impl TryFrom<u64> for Revisions {
+    type Error = String;
+
+    fn try_from(count: u64) -> Result<Self, String> {
+        match count {
+            MIN_REVISIONS..=MAX_REVISIONS => Ok(Revisions(count)),
+            _ => Err(format!("expected {MIN_REVISIONS} to {MAX_REVISIONS} revisions, not {count}")),
+        }
+    }
+}
+
+impl FromStr for Revisions {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let count: u64 = text.parse().map_err(|_| format!("{text:?} is no number of revisions"))?;
+        Revisions::try_from(count)
+    }
+}
+
 impl Args {
+    fn load(self) -> Result<(Config, Log), ConfigError> {
+        let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
+        self.over(file)
+    }
+
     fn over(self, file: File) -> Result<(Config, Log), ConfigError> {
         let tls = match (self.tls_cert.or(file.tls_cert), self.tls_key.or(file.tls_key)) {
             (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
@@ -243,6 +309,20 @@ impl Args {
             Some(dir) => dir,
             None => default_state_dir(|name| std::env::var_os(name)).ok_or(ConfigError::NoStateDir)?,
         };
+        let history = Retention {
+            revisions: self
+                .history_revisions
+                .or(file.history_revisions)
+                .map_or(DEFAULT_CHORES.history.revisions, |given| given.0),
+            age: match self.history_age.or(file.history_age) {
+                None => DEFAULT_CHORES.history.age,
+                Some(Span(age)) => Some(age).filter(|age| !age.is_zero()),
+            },
+        };
+        let forget_nodes = self
+            .forget_nodes_after
+            .or(file.forget_nodes_after)
+            .map_or(DEFAULT_CHORES.forget_nodes, |it| it.0);
         let config = Config {
             admin_listen: self.admin_listen.or(file.admin_listen).unwrap_or(DEFAULT_ADMIN),
             stream_listen: self.stream_listen.or(file.stream_listen).unwrap_or(DEFAULT_STREAM),
@@ -256,6 +336,7 @@ impl Args {
                 .node_certificate_ttl
                 .or(file.node_certificate_ttl)
                 .map_or(Ok(DEFAULT_LIFETIME), lifetime)?,
+            chores: Chores { history, forget_nodes },
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
         };
         let log = Log {
@@ -301,151 +382,4 @@ fn default_state_dir(variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> O
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn load(args: &[&str]) -> Result<(Config, Log), ConfigError> {
-        Config::load(["gateway-control-plane", "--state-dir=/tmp/s"].iter().chain(args))
-    }
-
-    #[test]
-    fn every_setting_has_a_flag_and_its_effect() {
-        let (config, log) = load(&[
-            "--admin-listen=127.0.0.1:1",
-            "--stream-listen=[::1]:2",
-            "--database-url=sqlite:///x.db",
-            "--master-key-file=/m",
-            "--admin-token-file=/t",
-            "--tls-cert=/c",
-            "--tls-key=/k",
-            "--tls-client-ca=/ca",
-            "--node-certificate-ttl=90m",
-            "--log-level=debug",
-            "--log-format=json",
-        ])
-        .expect("all valid");
-        assert_eq!(config.admin_listen.to_string(), "127.0.0.1:1");
-        assert_eq!(config.stream_listen.to_string(), "[::1]:2");
-        assert_eq!(config.database_url.as_deref(), Some("sqlite:///x.db"));
-        assert_eq!(config.state_dir, Path::new("/tmp/s"));
-        assert_eq!(config.master_key_file.as_deref(), Some(Path::new("/m")));
-        assert_eq!(config.admin_token_file.as_deref(), Some(Path::new("/t")));
-        assert_eq!(config.tls, Some(TlsFiles { cert: "/c".into(), key: "/k".into() }));
-        assert_eq!(config.tls_client_ca.as_deref(), Some(Path::new("/ca")));
-        assert_eq!(config.node_certificate_ttl, Duration::from_secs(5_400));
-        assert_eq!(log, Log { level: LogLevel::Debug, format: LogFormat::Json });
-    }
-
-    #[test]
-    fn a_life_of_certificates_that_is_too_short_or_too_long_is_refused() {
-        for text in ["1s", "0s", "2161h", "-1h", "day", ""] {
-            let error = load(&[&format!("--node-certificate-ttl={text}")]).expect_err(text).to_string();
-            assert!(error.contains("expected 2s to 2160h"), "{error}");
-        }
-        let (config, _) = load(&[]).expect("defaults");
-        assert_eq!(config.node_certificate_ttl, Duration::from_secs(86_400));
-    }
-
-    #[test]
-    fn defaults_are_those_of_the_contract() {
-        let (config, log) = load(&[]).expect("defaults");
-        assert_eq!((config.admin_listen, config.stream_listen), (DEFAULT_ADMIN, DEFAULT_STREAM));
-        assert_eq!(log, Log { level: LogLevel::Info, format: LogFormat::Text });
-        assert!(config.tls.is_none() && config.database_url.is_none() && !config.insecure);
-    }
-
-    #[test]
-    fn a_flag_beats_the_file_and_the_file_beats_the_default() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("settings.yaml");
-        std::fs::write(&path, "adminListen: 127.0.0.1:7\nstreamListen: 127.0.0.1:8\nlogFormat: json\n")
-            .expect("written");
-        let file = format!("--config={}", path.display());
-        let (config, log) = load(&[&file, "--admin-listen=127.0.0.1:9"]).expect("valid");
-        assert_eq!((config.admin_listen.port(), config.stream_listen.port()), (9, 8));
-        assert_eq!(log.format, LogFormat::Json);
-    }
-
-    #[test]
-    fn a_wrong_file_is_refused_by_name_and_line() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let path = dir.path().join("settings.yaml");
-        for (text, words) in [("adminListen: nowhere\n", "line 1"), ("adminPort: 1\n", "adminPort")] {
-            std::fs::write(&path, text).expect("written");
-            let error = load(&[&format!("--config={}", path.display())]).expect_err(text).to_string();
-            assert!(error.contains(words) && error.contains("settings.yaml"), "{error}");
-        }
-        assert!(matches!(load(&["--config=/nowhere/x.yaml"]), Err(ConfigError::File { .. })));
-        let endless = load(&["--config=/dev/zero"]).expect_err("never ends").to_string();
-        assert!(endless.contains("over 1048576 bytes"), "{endless}");
-    }
-
-    #[test]
-    fn a_bad_value_of_a_flag_is_a_usage_error() {
-        for flag in [
-            "--admin-listen=localhost",
-            "--stream-listen=1",
-            "--log-level=loud",
-            "--log-format=xml",
-            "--insecure=perhaps",
-            "--no-such-flag",
-        ] {
-            assert!(matches!(load(&[flag]), Err(ConfigError::Usage(_))), "{flag}");
-        }
-        assert!(matches!(load(&["--tls-cert=/c"]), Err(ConfigError::HalfKeyPair)));
-    }
-
-    #[test]
-    fn nothing_unprotected_listens_off_loopback_unless_it_is_said_aloud() {
-        let open = "--admin-listen=0.0.0.0:9000";
-        assert!(matches!(load(&[open]), Err(ConfigError::OpenAdmin(_))));
-        assert!(load(&[open, "--tls-cert=/c", "--tls-key=/k"]).is_ok());
-        assert!(load(&[open, "--insecure"]).expect("said aloud").0.insecure);
-        assert!(
-            load(&["--stream-listen=10.0.0.1:9001"]).is_ok(),
-            "it takes nobody without a certificate there"
-        );
-    }
-
-    #[test]
-    fn help_shows_all_three_names_of_each_setting() {
-        let Err(ConfigError::Usage(help)) = load(&["--help"]) else { panic!("help is an early leave") };
-        let help = help.to_string();
-        for (flag, variable, file) in [
-            ("--admin-listen", "GATEWAY_ADMIN_LISTEN", "adminListen"),
-            ("--stream-listen", "GATEWAY_STREAM_LISTEN", "streamListen"),
-            ("--database-url", "GATEWAY_DATABASE_URL", "databaseUrl"),
-            ("--state-dir", "GATEWAY_STATE_DIR", "stateDir"),
-            ("--master-key-file", "GATEWAY_MASTER_KEY_FILE", "masterKeyFile"),
-            ("--admin-token-file", "GATEWAY_ADMIN_TOKEN_FILE", "adminTokenFile"),
-            ("--tls-cert", "GATEWAY_TLS_CERT", "tlsCert"),
-            ("--tls-key", "GATEWAY_TLS_KEY", "tlsKey"),
-            ("--tls-client-ca", "GATEWAY_TLS_CLIENT_CA", "tlsClientCa"),
-            ("--node-certificate-ttl", "GATEWAY_NODE_CERTIFICATE_TTL", "nodeCertificateTtl"),
-            ("--log-level", "GATEWAY_LOG_LEVEL", "logLevel"),
-            ("--log-format", "GATEWAY_LOG_FORMAT", "logFormat"),
-            ("--insecure", "GATEWAY_INSECURE", "insecure"),
-        ] {
-            for name in [flag, variable, file] {
-                assert!(help.contains(name), "{name} is missing in\n{help}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_state_directory_follows_systemd_then_xdg_then_home() {
-        let with = |set: &'static [(&'static str, &'static str)]| {
-            default_state_dir(move |name| {
-                set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
-            })
-        };
-        let dir = |text: &str| Some(PathBuf::from(text));
-        assert_eq!(with(&[("STATE_DIRECTORY", "/var/lib/g:/x"), ("HOME", "/h")]), dir("/var/lib/g"));
-        assert_eq!(
-            with(&[("XDG_STATE_HOME", "/s"), ("HOME", "/h")]),
-            dir("/s/gateway/gateway-control-plane")
-        );
-        assert_eq!(with(&[("HOME", "/h")]), dir("/h/.local/state/gateway/gateway-control-plane"));
-        assert_eq!(with(&[]), None);
-    }
-}
+mod tests;

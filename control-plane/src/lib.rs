@@ -9,6 +9,7 @@ pub mod config;
 pub mod credentials;
 pub mod document;
 pub mod identity;
+pub mod leader;
 pub mod nodes;
 pub mod publish;
 pub mod secrets;

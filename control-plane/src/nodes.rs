@@ -29,8 +29,6 @@ const WRITE: Duration = Duration::from_millis(250);
 const TOUCH: Duration = Duration::from_secs(10);
 /// Not heard of for so long: not connected.
 const GONE: Duration = Duration::from_secs(30);
-/// Not heard of for so long: forgotten.
-const FORGET: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How often the entries of other replicas are looked at while somebody watches.
 const LOOK: Duration = Duration::from_secs(1);
 /// Events that a slow watcher may be behind before it misses some.
@@ -235,7 +233,6 @@ impl Nodes {
 
     async fn write(self: Arc<Self>, stop: CancellationToken) {
         let mut touched = Instant::now();
-        let mut forgot = Instant::now();
         let mut failing = false;
         loop {
             let ending = tokio::select! {
@@ -257,12 +254,6 @@ impl Nodes {
             }
             if ending {
                 return;
-            }
-            if forgot.elapsed() > Duration::from_secs(3600) {
-                forgot = Instant::now();
-                if let Err(error) = self.store.forget_nodes(FORGET).await {
-                    tracing::warn!(%error, "cannot forget data planes that are long gone");
-                }
             }
             tokio::time::sleep(WRITE).await;
         }

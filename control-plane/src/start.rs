@@ -20,6 +20,7 @@ use crate::auth::{self, AdminFileError, Authenticator, Secret};
 use crate::config::{Config, ConfigError};
 use crate::credentials::Credentials;
 use crate::identity::{Authority, IdentityError, OwnCertificate, Settings};
+use crate::leader;
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
 use crate::secrets::{self, MasterKeyError};
@@ -131,6 +132,8 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     let (publisher, publishing) = Publisher::start(Arc::clone(&live), Arc::clone(&store), stop.clone()).await;
     let (audit, audit_writer) = AuditLog::start(Arc::clone(&store));
     let (nodes, nodes_writer) = Nodes::start(Arc::clone(&store), stop.clone());
+    let chores = leader::run(Arc::clone(&store), config.chores, Arc::clone(&metrics), stop.clone());
+    let chores = tokio::spawn(chores);
     let certifying = tokio::spawn(Arc::clone(&authority).follow(Arc::clone(&nodes), stop.clone()));
     let is_open = stream.ip().is_loopback() || config.insecure;
     let gate = Gate::new(Arc::clone(&authority), audit.clone(), is_open, is_open && config.tls.is_none());
@@ -178,7 +181,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         tokio::spawn(watched("keeps the CA", certifying)),
         tokio::spawn(watched("follows the credentials", key_follower)),
     ];
-    let writers = vec![audit_writer, nodes_writer];
+    let writers = vec![audit_writer, nodes_writer, chores];
     Ok(Running { admin, stream, admin_token_path, stop, servers, writers, store, _state: state })
 }
 

@@ -157,8 +157,15 @@ impl Live {
             let changes = self.store.changes_since(base.head.revision).await?;
             let replaced =
                 changes.head.epoch != base.head.epoch || changes.head.revision < base.head.revision;
-            let next = if replaced {
-                tracing::warn!(epoch = %changes.head.epoch, "the store was replaced, loading it anew");
+            let next = if replaced || changes.cut {
+                if replaced {
+                    tracing::warn!(epoch = %changes.head.epoch, "the store was replaced, loading it anew");
+                } else {
+                    tracing::warn!(
+                        revision = base.head.revision,
+                        "history does not reach back to where this replica stands, loading the store anew"
+                    );
+                }
                 load(&*self.store, &self.vault).await?
             } else {
                 let from = Arc::clone(&base);

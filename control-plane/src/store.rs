@@ -32,15 +32,15 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-pub use commit::{Commit, Committed, Content, Precondition, Write};
+pub use commit::{Commit, Committed, Content, Origin, Precondition, Write};
 pub use credential::{
     CredentialContent, CredentialHead, CredentialPage, CredentialWrite, KeyChanges, TouchedKey, VisitKey,
 };
 pub use error::{CommitError, StoreError, TokenError};
 pub use identity::IdentityStore;
 pub use record::{
-    AuditEntry, AuditRecord, MasterId, MasterRecord, Node, NodeSeen, Page, PageRequest, Revision, SecretId,
-    SecretRecord, TokenRecord, Tokens,
+    AuditEntry, AuditRecord, Compacted, Fence, MIN_REVISIONS, MasterId, MasterRecord, Node, NodeSeen, Page,
+    PageRequest, Retention, Revision, SecretId, SecretRecord, TokenRecord, Tokens,
 };
 
 /// Where a history stands.
@@ -114,6 +114,8 @@ pub struct Changes {
     pub head: Head,
     /// By revision, then key; a delete may name an object that the caller never saw.
     pub changes: Vec<Change>,
+    /// History does not reach back to the revision any more, so that deletes may be missing: load anew.
+    pub cut: bool,
 }
 
 /// One object in two states of the store; the two sides differ.
@@ -220,7 +222,7 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// When the database does not answer.
     async fn is_shrink_allowed(&self) -> Result<bool, StoreError>;
 
-    /// History, newest first; the cursor is the revision.
+    /// History as far as it is kept, newest first; the cursor is the revision.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -229,7 +231,7 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// One entry of history; `None` if there is no such revision. Revision 0, the empty store, has no entry.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// [`StoreError::NotKept`] for one that history no longer reaches back to; when the database does not answer.
     async fn revision(&self, revision: u64) -> Result<Option<Revision>, StoreError>;
 
     /// The namespaces that each of the revisions `from ..= to` changed something in.
@@ -242,14 +244,21 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// `diff(head, n)` is what a rollback to n has to do. 0 is the empty store.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchRevision`] for a number above the head; when the database does not answer.
+    /// [`StoreError::NoSuchRevision`] for a number above the head, [`StoreError::NotKept`] for one that history no
+    /// longer reaches back to; when the database does not answer.
     async fn diff(&self, from: u64, to: u64) -> Result<Vec<Difference>, StoreError>;
+
+    /// The oldest revision whose content can be had; 0, the empty store, as long as nothing was dropped.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn oldest(&self) -> Result<u64, StoreError>;
 
     /// Every object as it was at a revision, in key order. `generation` and `created` are not part of history: they
     /// are 0 and the time of the change.
     ///
     /// # Errors
-    /// [`StoreError::NoSuchRevision`] for a number above the head; when the database does not answer.
+    /// As [`Store::diff`].
     async fn state_at(&self, revision: u64, visit: &mut Visit<'_>) -> Result<(), StoreError>;
 
     /// The sealed values that are asked for, in any order; those that are not there are left out. They never change,
@@ -361,11 +370,29 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// When the database does not answer.
     async fn nodes(&self) -> Result<Vec<Node>, StoreError>;
 
-    /// Forgets data planes that were last seen longer ago than that; returns how many.
+    /// The right to do the chores, as long as no other handle on the store has it: to be asked for again every few
+    /// seconds, or it goes to another. `None`: another has it. Who has a later [`Fence`] than another has made the
+    /// other's chores fail, also if that one was paused meanwhile and does not know.
     ///
     /// # Errors
     /// When the database does not answer.
-    async fn forget_nodes(&self, unseen_for: std::time::Duration) -> Result<u64, StoreError>;
+    async fn lead(&self) -> Result<Option<Fence>, StoreError>;
+
+    /// Gives the right to do the chores to whoever asks next.
+    async fn step_down(&self);
+
+    /// Drops a bounded piece of the history that is not to be kept, and the sealed values that nothing refers to any
+    /// more. Every revision that is kept can be had as before.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`], and nothing is dropped; when the database does not answer.
+    async fn compact(&self, fence: Fence, keep: Retention) -> Result<Compacted, StoreError>;
+
+    /// Forgets data planes that were last seen longer ago than that; returns how many.
+    ///
+    /// # Errors
+    /// [`StoreError::Deposed`], and none is forgotten; when the database does not answer.
+    async fn forget_nodes(&self, fence: Fence, unseen_for: std::time::Duration) -> Result<u64, StoreError>;
 
     /// Ends the watcher and closes the connections; calls in flight finish first, later ones fail.
     async fn close(&self);

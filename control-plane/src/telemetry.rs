@@ -21,6 +21,8 @@ pub struct Metrics {
     pub commit_seconds: Histogram,
     /// Commits that found the head moved.
     pub commit_conflicts: IntCounter,
+    /// 1 while this replica does the chores.
+    pub leader: IntGauge,
     /// Open streams.
     pub streams: IntGauge,
     /// Transactions begun, by mode: `full`, `buckets`, `delta`.
@@ -68,6 +70,7 @@ impl Metrics {
                 "gateway_store_commit_conflicts_total",
                 "Commits that found the head moved.",
             ),
+            leader: gauge("gateway_store_leader", "1 while this replica does the chores."),
             streams: gauge("gateway_stream_streams", "Open streams to data planes."),
             pushes: keep(
                 &registry,

@@ -208,14 +208,7 @@ fn control_config(args: &DevArgs) -> control_plane::config::Config {
     control_plane::config::Config {
         admin_listen: args.admin_listen,
         stream_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        database_url: None,
-        state_dir: args.state_dir.join("control-plane"),
-        master_key_file: None,
-        admin_token_file: None,
-        tls: None,
-        tls_client_ca: None,
-        node_certificate_ttl: control_plane::identity::DEFAULT_LIFETIME,
-        insecure: false,
+        ..control_plane::config::Config::in_dir(args.state_dir.join("control-plane"))
     }
 }
 

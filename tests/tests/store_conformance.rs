@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use gateway_control_plane::auth;
 use gateway_control_plane::store::{
-    self, Commit, CommitError, Opened, PageRequest, Precondition, StoreError, Write, conformance,
+    self, Commit, CommitError, Opened, Origin, PageRequest, Precondition, Retention, StoreError, Write,
+    conformance,
 };
 use gateway_proto::admin::Role;
 use gateway_proto::wire;
@@ -31,6 +32,7 @@ async fn commit(opened: &Opened, name: &str) -> Result<u64, CommitError> {
         writes: put(name),
         audit: None,
         credentials: Vec::new(),
+        origin: Origin::Request,
     };
     opened.store.commit(commit).await.map(|made| made.head.revision)
 }
@@ -81,6 +83,7 @@ async fn write_until_it_fails(opened: Opened, writer: usize, back: Arc<AtomicBoo
             writes,
             audit: None,
             credentials: Vec::new(),
+            origin: Origin::Request,
         };
         match opened.store.commit(commit).await {
             Ok(_) => confirmed.push(message),
@@ -168,5 +171,37 @@ async fn a_store_of_a_newer_release_is_refused() -> anyhow::Result<()> {
     let number = |name: String| name.split('_').next()?.parse::<i64>().ok();
     let newest = files.filter_map(|file| number(file.ok()?.file_name().into_string().ok()?)).max();
     assert_eq!(Some(known), newest);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_replica_leads_until_its_connection_ends() -> anyhow::Result<()> {
+    let postgres = Postgres::start().await?;
+    let url = postgres.database().await?;
+    let (one, two) = (open(&url).await?.store, open(&url).await?.store);
+    let first = one.lead().await?.expect("nobody else does");
+    assert_eq!(two.lead().await?, None);
+    assert_eq!(one.lead().await?, Some(first));
+
+    // What happens to a replica that does not use its connection: it is paused, or gone.
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(postgres.query(&url, end).await?, "t");
+    let second = wait::until("the other to lead", || async {
+        two.lead().await.map_err(|error| error.to_string())?.ok_or("the lock is taken".to_owned())
+    });
+    let second = second.await?;
+    assert!(second > first);
+    let keep = Retention { revisions: 10, age: None };
+    let refused = one.compact(first, keep).await.expect_err("it was replaced");
+    assert!(matches!(refused, StoreError::Deposed), "{refused}");
+    let lost = one.lead().await.expect_err("it finds out");
+    assert!(matches!(lost, StoreError::Unavailable(_)), "{lost:?}");
+    assert_eq!(one.lead().await?, None);
+    assert_eq!(two.lead().await?, Some(second));
+    two.close().await;
+    let third = wait::until("the first to lead again", || async {
+        one.lead().await.map_err(|error| error.to_string())?.ok_or("the lock is taken".to_owned())
+    });
+    assert!(third.await? > second);
     Ok(())
 }

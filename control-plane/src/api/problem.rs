@@ -174,12 +174,13 @@ impl From<StoreError> for ApiError {
             unknown @ StoreError::OutcomeUnknown => {
                 ApiError::new(ErrorCode::Unavailable, unknown.to_string())
             }
-            missing @ StoreError::NoSuchRevision { .. } => {
+            missing @ (StoreError::NoSuchRevision { .. } | StoreError::NotKept { .. }) => {
                 ApiError::new(ErrorCode::NotFound, missing.to_string())
             }
-            defect @ (StoreError::Open(_) | StoreError::NewerSchema { .. } | StoreError::Broken(_)) => {
-                ApiError::internal(defect)
-            }
+            defect @ (StoreError::Open(_)
+            | StoreError::NewerSchema { .. }
+            | StoreError::Deposed
+            | StoreError::Broken(_)) => ApiError::internal(defect),
         }
     }
 }
@@ -190,7 +191,9 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::Invalid(errors) => ApiError::with(ErrorCode::ValidationFailed, errors),
             Refusal::InUse(errors) => ApiError::with(ErrorCode::InUse, errors),
-            Refusal::StaleBase { .. } | Refusal::Contended => ApiError::new(ErrorCode::Conflict, text),
+            Refusal::StaleBase { .. } | Refusal::Contended => {
+                ApiError::new(ErrorCode::Conflict, text)
+            }
             Refusal::Precondition { .. } => ApiError::new(ErrorCode::PreconditionFailed, text),
             Refusal::Busy => ApiError::new(ErrorCode::Unavailable, text),
             Refusal::NotFound(_) => ApiError::new(ErrorCode::NotFound, text),

@@ -88,7 +88,9 @@ pub(super) async fn get(
     })?;
     let few = size(&header) <= MAX_CHANGES;
     let header = shown(&api, &caller, vec![header]).await?.swap_remove(0);
-    let changes = if few { Some(changes(&api, caller, revision - 1, revision).await?) } else { None };
+    // What the oldest one changed, nobody knows any more.
+    let has_changes = few && revision > api.store.oldest().await?;
+    let changes = if has_changes { Some(changes(&api, caller, revision - 1, revision).await?) } else { None };
     Ok(Json(Revision { changes, ..header }).into_response())
 }
 

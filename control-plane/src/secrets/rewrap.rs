@@ -85,7 +85,7 @@ mod tests {
     use super::super::{MasterKey, MasterKeys, SecretId};
     use super::*;
     use crate::store::identity::{AuthorityRecord, AuthorityState};
-    use crate::store::{self, Commit, CommitError, Precondition, SecretRecord, Write};
+    use crate::store::{self, Commit, CommitError, Origin, Precondition, SecretRecord, Write};
 
     fn id(name: &str, revision: u64) -> SecretId {
         SecretId { key: Key::new(Kind::Certificate, "default", name), field: "spec.key".into(), revision }
@@ -107,6 +107,7 @@ mod tests {
             writes,
             audit: None,
             credentials: Vec::new(),
+            origin: Origin::Request,
         };
         store.commit(commit).await.map(|committed| committed.head.revision)
     }

@@ -25,6 +25,20 @@ pub struct Commit {
     pub credentials: Vec<CredentialWrite>,
     /// Entry for the audit log, written with it; its time and revision are those of the commit.
     pub audit: Option<AuditRecord>,
+    /// Where the content comes from.
+    pub origin: Origin,
+}
+
+/// Where the content of a revision comes from, and what that asks of the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// Somebody wrote it.
+    #[default]
+    Request,
+    /// An earlier revision; history must still reach back to it, so that the sealed values it refers to are there.
+    Revision(u64),
+    /// A backup: the revision begins a new epoch, and data planes of another may drop most of what they held.
+    Backup,
 }
 
 /// A write of one object.

@@ -2,6 +2,7 @@
 //! `gateway-tests`, which starts a real server (feature `conformance`). A case gets the URL of an empty database of its
 //! own and opens as many handles on it as it likes, as if they were replicas.
 
+mod chores;
 mod commits;
 mod credentials;
 mod history;
@@ -23,7 +24,9 @@ use gateway_proto::digest::RootHash;
 use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::wire;
 
-use super::{Commit, CommitError, Committed, Head, Opened, PageRequest, Precondition, Store, Stored, Write};
+use super::{
+    Commit, CommitError, Committed, Head, Opened, Origin, PageRequest, Precondition, Store, Stored, Write,
+};
 
 type Run = fn(String) -> LocalBoxFuture<'static, ()>;
 
@@ -57,6 +60,13 @@ cases! {
         history_comes_in_pages_from_the_newest,
         the_namespaces_of_a_revision_are_those_of_its_changes,
         a_revision_that_does_not_exist_is_named;
+    chores:
+        what_history_keeps_is_as_before_and_the_rest_is_named_as_gone,
+        old_revisions_go_but_never_the_newest_ten,
+        a_sealed_value_goes_with_the_last_content_that_refers_to_it,
+        a_commit_from_a_revision_that_was_dropped_is_not_made,
+        who_was_replaced_does_no_more_chores,
+        a_backup_that_is_restored_begins_an_epoch_that_may_be_smaller;
     records:
         tokens_are_kept_under_unique_names_and_move_their_version,
         a_token_that_is_put_again_changes_nothing,
@@ -154,6 +164,7 @@ async fn commit(store: &dyn Store, base: Head, writes: Vec<Write>) -> Result<Com
             writes,
             audit: None,
             credentials: Vec::new(),
+            origin: Origin::Request,
         })
         .await
 }

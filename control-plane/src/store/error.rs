@@ -37,6 +37,19 @@ pub enum StoreError {
         /// What there is.
         head: u64,
     },
+    /// The revision was there, and was dropped.
+    #[error(
+        "revision {revision} is not kept any more, history goes back to revision {oldest}: --history-revisions and --history-age say how far"
+    )]
+    NotKept {
+        /// What was asked for.
+        revision: u64,
+        /// The oldest that there is.
+        oldest: u64,
+    },
+    /// The right to do the chores has gone to another replica; nothing was done.
+    #[error("another replica does the chores by now")]
+    Deposed,
     /// What is stored does not make sense, or a statement failed: a defect or a damaged database.
     #[error("store is damaged or was changed by hand: {0}")]
     Broken(String),

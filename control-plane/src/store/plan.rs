@@ -6,8 +6,9 @@ use std::collections::HashMap;
 use gateway_proto::digest::ItemHash;
 use gateway_proto::kind::{Key, Kind};
 use jiff::Timestamp;
+use uuid::Uuid;
 
-use super::{Change, Commit, CommitError, Head, Precondition, Revision, SecretRecord, Stored};
+use super::{Change, Commit, CommitError, Head, Origin, Precondition, Revision, SecretRecord, Stored};
 
 /// The row that an object has before the commit.
 #[derive(Clone, Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Existing {
 /// Everything to write.
 #[derive(Debug)]
 pub(super) struct Plan {
+    /// The epoch of its base.
+    pub(super) epoch: Uuid,
     /// The head it leads to.
     pub(super) head: Head,
     /// The entry in history.
@@ -110,7 +113,11 @@ pub(super) fn plan(
             updated: at,
         }));
     }
-    let head = Head { epoch: commit.base.epoch, revision, root };
+    let epoch = match commit.origin {
+        Origin::Backup => Uuid::new_v4(),
+        Origin::Request | Origin::Revision(_) => commit.base.epoch,
+    };
+    let head = Head { epoch, revision, root };
     let header = Revision {
         revision,
         at,
@@ -121,7 +128,7 @@ pub(super) fn plan(
         deleted,
         root,
     };
-    Ok(Plan { head, header, changes, labels, secrets })
+    Ok(Plan { epoch: commit.base.epoch, head, header, changes, labels, secrets })
 }
 
 /// PostgreSQL's JSONB and TEXT hold no NUL; the body keeps the label as it is.
@@ -138,13 +145,11 @@ pub(super) fn text_without_nul(text: &str) -> std::borrow::Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Write;
+    use super::*;
     use gateway_proto::digest::RootHash;
     use gateway_proto::kind::Resource;
     use gateway_proto::wire;
-    use uuid::Uuid;
-
-    use super::super::Write;
-    use super::*;
 
     fn upstream(name: &str) -> Resource {
         wire::Upstream {
@@ -163,6 +168,7 @@ mod tests {
             writes,
             audit: None,
             credentials: Vec::new(),
+            origin: Origin::Request,
         }
     }
 

@@ -5,7 +5,11 @@
 
 mod dialect;
 mod listen;
+mod seat;
 
+#[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
+#[path = "shared/chores.rs"]
+mod chores;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
 #[path = "shared/credentials.rs"]
 mod credentials;
@@ -36,6 +40,7 @@ use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, Pg
 use super::watching::Watching;
 use super::{Opened, StoreError, TokenRecord, migration};
 use handle::Handle;
+use seat::Seat;
 
 type Database = sqlx::Postgres;
 type Pool = PgPool;
@@ -64,12 +69,7 @@ const SESSION: &str = "SET client_min_messages = error; SET statement_timeout = 
 
 /// Connects to the database that a `postgres:` URL names.
 pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened, StoreError> {
-    let options = PgConnectOptions::from_str(url)
-        .map_err(|error| {
-            StoreError::Open(format!("--database-url: {error}, expected postgres://user@host/database"))
-        })?
-        .application_name("gateway-control-plane")
-        .disable_statement_logging();
+    let options = options(url)?;
     let mut first = connect(&options).await?;
     let prepared = tokio::time::timeout(MIGRATE, prepare(&mut first, first_token)).await;
     let late =
@@ -85,7 +85,23 @@ pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened,
         .connect_lazy_with(options);
     let watching = Arc::new(Watching::new(position));
     let poller = tokio::spawn(listen::follow(pool.clone(), Arc::clone(&watching))).abort_handle();
-    Ok(Opened { store: Arc::new(Handle { readers: pool.clone(), writer: pool, watching, poller }), created })
+    Ok(Opened {
+        store: Arc::new(Handle {
+            readers: pool.clone(),
+            writer: pool,
+            watching,
+            poller,
+            seat: Seat::default(),
+        }),
+        created,
+    })
+}
+
+fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url).map_err(|error| {
+        StoreError::Open(format!("--database-url: {error}, expected postgres://user@host/database"))
+    })?;
+    Ok(options.application_name("gateway-control-plane").disable_statement_logging())
 }
 
 /// Brings the schema up to date, under sqlx's advisory lock, and creates the store if it is empty.

@@ -15,6 +15,35 @@ pub const MAX_TOKENS: u32 = 10_000;
 /// Most items of a page; a larger limit is cut to it.
 pub const MAX_PAGE: u32 = 1_000;
 
+/// The right to do the chores, by number: a later one has taken it from the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fence(pub u64);
+
+/// Which revisions history keeps: those that are both young and new enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// So many of the newest.
+    pub revisions: u64,
+    /// None that is older, but never fewer than [`MIN_REVISIONS`]; `None`: of any age.
+    pub age: Option<Duration>,
+}
+
+/// The newest revisions that are kept however old they are, so that there is always a way back.
+pub const MIN_REVISIONS: u64 = 10;
+
+/// What a piece of compaction came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compacted {
+    /// The oldest revision that can be had now.
+    pub oldest: u64,
+    /// Changes that were dropped.
+    pub changes: u64,
+    /// Sealed values that were dropped.
+    pub secrets: u64,
+    /// There is more to drop.
+    pub more: bool,
+}
+
 /// Which page: newest first, by keyset, so that pages do not shift while entries are added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PageRequest {

@@ -4,8 +4,12 @@
 
 mod dialect;
 mod lock;
+mod seat;
 
 // One text, compiled for each database: sqlx has no type that stands for both and keeps what each of them can do.
+#[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
+#[path = "shared/chores.rs"]
+mod chores;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
 #[path = "shared/credentials.rs"]
 mod credentials;
@@ -40,6 +44,7 @@ use super::watching::Watching;
 use super::{Opened, StoreError, TokenRecord, migration};
 use handle::Handle;
 use lock::FileLock;
+use seat::Seat;
 
 type Database = sqlx::Sqlite;
 type Pool = SqlitePool;
@@ -83,7 +88,10 @@ pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened,
     let position = objects::position(&mut *readers.acquire().await?).await?;
     let watching = Arc::new(Watching::new(position));
     let poller = tokio::spawn(poll(readers.clone(), Arc::clone(&watching), lock)).abort_handle();
-    Ok(Opened { store: Arc::new(Handle { readers, writer, watching, poller }), created })
+    Ok(Opened {
+        store: Arc::new(Handle { readers, writer, watching, poller, seat: Seat::default() }),
+        created,
+    })
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {

@@ -3,6 +3,7 @@
 
 mod apply;
 mod auth;
+mod chores;
 mod client;
 mod data_plane;
 mod history;

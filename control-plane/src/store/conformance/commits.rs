@@ -158,6 +158,7 @@ pub(super) async fn any_text_and_a_body_of_one_mebibyte_survive(url: String) {
         writes,
         audit: None,
         credentials: Vec::new(),
+        origin: Origin::Request,
     };
     store.commit(commit).await.expect("stored");
     let (_, objects) = load(&*store).await;

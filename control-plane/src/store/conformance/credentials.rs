@@ -139,7 +139,17 @@ pub(super) async fn a_batch_with_both_moves_both_counters_or_none(url: String) {
     let both = async |credentials, writes| {
         let base = store.head().await.expect("answers");
         let (author, message) = ("ann".to_owned(), String::new());
-        store.commit(Commit { base, author, message, writes, audit: None, credentials }).await
+        store
+            .commit(Commit {
+                base,
+                author,
+                message,
+                writes,
+                audit: None,
+                credentials,
+                origin: Origin::Request,
+            })
+            .await
     };
     let put = |name: &str| vec![Write::put(consumer(name), Precondition::Any)];
     let made = both(vec![credential("b", "bob", &["one"])], put("bob")).await.expect("bob comes with it");

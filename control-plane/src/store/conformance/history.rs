@@ -5,9 +5,9 @@ use bytes::Bytes;
 use super::*;
 use crate::store::{Change, StoreError};
 
-type State = BTreeMap<Key, Bytes>;
+pub(super) type State = BTreeMap<Key, Bytes>;
 
-async fn state_at(store: &dyn Store, revision: u64) -> State {
+pub(super) async fn state_at(store: &dyn Store, revision: u64) -> State {
     let mut state = State::new();
     store
         .state_at(revision, &mut |stored| {
@@ -20,7 +20,7 @@ async fn state_at(store: &dyn Store, revision: u64) -> State {
 
 /// A history of forty commits on ten names, the same on every run: creations, changes, deletions, and contents that
 /// come back.
-async fn write_history(store: &dyn Store) -> Vec<State> {
+pub(super) async fn write_history(store: &dyn Store) -> Vec<State> {
     let mut state = State::new();
     let mut states = vec![state.clone()];
     let mut random: u32 = 7;

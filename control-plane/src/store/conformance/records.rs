@@ -89,6 +89,7 @@ pub(super) async fn the_audit_log_holds_commits_and_the_rest(url: String) {
         writes: vec![put("a", "1")],
         audit: Some(record),
         credentials: Vec::new(),
+        origin: Origin::Request,
     };
     let made = store.commit(commit(base, audit("apply", 200))).await.expect("stored");
     store.commit(commit(base, audit("lost", 200))).await.expect_err("the head moved");
@@ -161,8 +162,10 @@ pub(super) async fn nodes_that_are_gone_are_forgotten(url: String) {
     let store = store(&url).await;
     let old = NodeSeen { seen_ago: Duration::from_secs(7200), connected: false, ..node("old", 1, 9000, 1) };
     store.put_nodes(vec![old, node("new", 1, 100, 5)]).await.expect("stored");
-    assert_eq!(store.forget_nodes(Duration::from_secs(3600)).await.expect("answers"), 1);
-    assert_eq!(store.forget_nodes(Duration::from_secs(3600)).await.expect("answers"), 0);
+    let fence = store.lead().await.expect("answers").expect("nobody else does");
+    let hour = Duration::from_secs(3600);
+    assert_eq!(store.forget_nodes(fence, hour).await.expect("answers"), 1);
+    assert_eq!(store.forget_nodes(fence, hour).await.expect("answers"), 0);
     let left = store.nodes().await.expect("answers");
     assert_eq!(left.iter().map(|node| node.node.as_str()).collect::<Vec<_>>(), ["new"]);
 }

@@ -26,6 +26,14 @@ pub(super) const NODES: &str = "SELECT node, replica, \
 pub(super) const FORGET_NODES: &str =
     "DELETE FROM nodes WHERE seen_us < (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $1";
 
+/// The fence, if it is that; nobody counts it up before the transaction ends.
+pub(super) const HOLD_FENCE: &str = "SELECT fence FROM leader WHERE fence = $1 FOR UPDATE";
+
+/// Sealed values up to a revision that no content refers to. A reference stands in a body as it is.
+pub(super) const DROP_SECRETS: &str = "DELETE FROM secrets s WHERE s.revision <= $1 AND NOT EXISTS \
+    (SELECT 1 FROM changelog c WHERE c.kind = s.kind AND c.namespace = s.namespace AND c.name = s.name \
+        AND position(convert_to('sealed:' || s.revision || ':', 'UTF8') IN c.body) > 0)";
+
 /// The named master key; nobody names another before the transaction ends.
 pub(super) const HOLD_MASTER: &str = "SELECT id FROM master FOR SHARE";
 

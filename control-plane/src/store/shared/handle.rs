@@ -14,14 +14,15 @@ use tokio::task::AbortHandle;
 
 use super::credentials::CredentialError;
 use super::objects::signed;
-use super::{Connection, Database, Pool, credentials, dialect, objects, records, secrets};
+use super::seat::Seat;
+use super::{Connection, Database, Pool, chores, credentials, dialect, objects, records, secrets};
 use crate::store::plan::{self, Plan, text_without_nul};
 use crate::store::watching::Watching;
 use crate::store::{
-    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, CredentialHead, CredentialPage,
-    CredentialWrite, Difference, Head, KeyChanges, MasterId, MasterRecord, Node, NodeSeen, Page, PageRequest,
-    Revision, SecretId, SecretRecord, Store, StoreError, Stored, TokenError, TokenRecord, Tokens, Touched,
-    Visit, VisitKey, failure,
+    AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Compacted, CredentialHead,
+    CredentialPage, CredentialWrite, Difference, Fence, Head, KeyChanges, MasterId, MasterRecord, Node,
+    NodeSeen, Origin, Page, PageRequest, Retention, Revision, SecretId, SecretRecord, Store, StoreError,
+    Stored, TokenError, TokenRecord, Tokens, Touched, Visit, VisitKey, failure,
 };
 
 /// For reads of a few rows; longer than the time to wait for a connection.
@@ -43,6 +44,7 @@ pub(super) struct Handle {
     pub(super) writer: Pool,
     pub(super) watching: std::sync::Arc<Watching>,
     pub(super) poller: AbortHandle,
+    pub(super) seat: Seat,
 }
 
 impl Drop for Handle {
@@ -79,6 +81,11 @@ impl Handle {
         let mut transaction = self.writer.begin_with(dialect::BEGIN_COMMIT).await?;
         let head = objects::position(&mut transaction).await?.head;
         if (head.epoch, head.revision) != (commit.base.epoch, commit.base.revision) {
+            return Err(PrepareError::Moved(Some(head)));
+        }
+        if let Origin::Revision(revision) = commit.origin
+            && revision < objects::oldest(&mut transaction).await?
+        {
             return Err(PrepareError::Moved(Some(head)));
         }
         commit.base = head;
@@ -209,12 +216,15 @@ async fn write_plan(
 
 /// The compare-and-set of the head: the last statement of a commit.
 async fn advance(connection: &mut Connection, plan: &Plan) -> std::result::Result<(), PrepareError> {
-    const SQL: &str = "UPDATE meta SET revision = $1, root_hash = $2 WHERE revision = $3 AND epoch = $4";
+    // Data planes may shrink to a new epoch.
+    const SQL: &str = "UPDATE meta SET revision = $1, root_hash = $2, epoch = $5, \
+        shrink_epoch = CASE WHEN epoch = $5 THEN shrink_epoch ELSE $5 END WHERE revision = $3 AND epoch = $4";
     dialect::notify(connection).await?;
     let moved = sqlx::query(SQL)
         .bind(signed(plan.header.revision))
         .bind(plan.header.root.to_bytes().as_slice())
         .bind(signed(plan.header.revision - 1))
+        .bind(plan.epoch)
         .bind(plan.head.epoch)
         .execute(connection)
         .await?;
@@ -359,6 +369,10 @@ impl Store for Handle {
         within(LONG, async { objects::diff(&mut *self.snapshot().await?, from, to).await }).await
     }
 
+    async fn oldest(&self) -> Result<u64> {
+        within(SHORT, async { objects::oldest(&mut *self.readers.acquire().await?).await }).await
+    }
+
     async fn state_at(&self, revision: u64, visit: &mut Visit<'_>) -> Result<()> {
         within(LONG, async { objects::state_at(&mut *self.snapshot().await?, revision, visit).await }).await
     }
@@ -496,13 +510,39 @@ impl Store for Handle {
         within(SHORT, async { records::nodes(&mut *self.readers.acquire().await?).await }).await
     }
 
-    async fn forget_nodes(&self, unseen_for: Duration) -> Result<u64> {
-        within(LONG, async { records::forget_nodes(&mut *self.writer.acquire().await?, unseen_for).await })
-            .await
+    async fn lead(&self) -> Result<Option<Fence>> {
+        within(LONG, self.seat.take(&self.writer)).await
+    }
+
+    async fn step_down(&self) {
+        self.seat.leave().await;
+    }
+
+    async fn compact(&self, fence: Fence, keep: Retention) -> Result<Compacted> {
+        within(LONG, async {
+            let mut transaction = self.write().await?;
+            chores::hold(&mut transaction, fence).await?;
+            let done = chores::compact(&mut transaction, keep).await?;
+            confirm(transaction).await?;
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn forget_nodes(&self, fence: Fence, unseen_for: Duration) -> Result<u64> {
+        within(LONG, async {
+            let mut transaction = self.write().await?;
+            chores::hold(&mut transaction, fence).await?;
+            let forgotten = records::forget_nodes(&mut transaction, unseen_for).await?;
+            confirm(transaction).await?;
+            Ok(forgotten)
+        })
+        .await
     }
 
     async fn close(&self) {
         self.poller.abort();
+        self.seat.leave().await;
         self.readers.close().await;
         self.writer.close().await;
     }

@@ -39,6 +39,11 @@ pub(super) async fn is_shrink_allowed(connection: &mut Connection) -> Result<boo
     Ok(number(&sqlx::query(SQL).fetch_one(connection).await?, "allowed")? > 0)
 }
 
+/// The oldest revision that can be had.
+pub(super) async fn oldest(connection: &mut Connection) -> Result<u64> {
+    number(&sqlx::query("SELECT oldest FROM meta").fetch_one(connection).await?, "oldest")
+}
+
 /// Every object, by name.
 pub(super) async fn load(connection: &mut Connection, visit: &mut Visit<'_>) -> Result<()> {
     const SQL: &str = "SELECT kind, namespace, name, generation, revision, body, hash, created_us, updated_us \
@@ -60,6 +65,9 @@ pub(super) async fn changes_since(connection: &mut Connection, revision: u64) ->
          GROUP BY c.kind, c.namespace, c.name";
     let after = signed(revision);
     let head = position(connection).await?.head;
+    if revision < oldest(connection).await? {
+        return Ok(Changes { head, changes: Vec::new(), cut: true });
+    }
     let mut found = Vec::new();
     let mut rows = sqlx::query(PUTS).bind(after).fetch(&mut *connection);
     while let Some(row) = rows.try_next().await? {
@@ -76,13 +84,13 @@ pub(super) async fn changes_since(connection: &mut Connection, revision: u64) ->
         let name = crate::store::plan::by_name;
         at.cmp(other_at).then_with(|| name(change.key()).cmp(&name(other.key())))
     });
-    Ok(Changes { head, changes: found.into_iter().map(|(_, change)| change).collect() })
+    Ok(Changes { head, changes: found.into_iter().map(|(_, change)| change).collect(), cut: false })
 }
 
 /// History, newest first.
 pub(super) async fn revisions(connection: &mut Connection, page: PageRequest) -> Result<Page<Revision>> {
     const SQL: &str = "SELECT revision, at_us, author, message, created, updated, deleted, root_hash FROM revisions \
-                       WHERE revision < $1 ORDER BY revision DESC LIMIT $2";
+                       WHERE revision < $1 AND revision >= (SELECT oldest FROM meta) ORDER BY revision DESC LIMIT $2";
     let rows = sqlx::query(SQL).bind(before(page)).bind(limit(page) + 1).fetch_all(connection).await?;
     let items = rows.iter().map(header).collect::<Result<Vec<_>>>()?;
     Ok(cut(items, page, |item| item.revision))
@@ -92,6 +100,7 @@ pub(super) async fn revisions(connection: &mut Connection, page: PageRequest) ->
 pub(super) async fn revision(connection: &mut Connection, revision: u64) -> Result<Option<Revision>> {
     const SQL: &str = "SELECT revision, at_us, author, message, created, updated, deleted, root_hash FROM revisions \
                        WHERE revision = $1";
+    is_kept(connection, revision).await?;
     let row = sqlx::query(SQL).bind(signed(revision)).fetch_optional(connection).await?;
     row.as_ref().map(header).transpose()
 }
@@ -110,6 +119,7 @@ pub(super) async fn diff(connection: &mut Connection, from: u64, to: u64) -> Res
                 AND x.name = t.name AND x.revision <= $2) \
         ORDER BY t.kind, t.namespace, t.name";
     exists(connection, from.max(to)).await?;
+    is_kept(connection, from.min(to)).await?;
     let sides = [from, to, from.min(to), from.max(to)];
     let query = sides.into_iter().fold(sqlx::query(SQL), |query, side| query.bind(signed(side)));
     let mut differences = Vec::new();
@@ -152,6 +162,7 @@ pub(super) async fn state_at(
         JOIN revisions r ON r.revision = c.revision \
         WHERE c.op = 'put' ORDER BY c.kind, c.namespace, c.name";
     exists(connection, revision).await?;
+    is_kept(connection, revision).await?;
     let mut rows = sqlx::query(SQL).bind(signed(revision)).fetch(connection);
     while let Some(row) = rows.try_next().await? {
         visit(stored(&row)?);
@@ -162,6 +173,11 @@ pub(super) async fn state_at(
 async fn exists(connection: &mut Connection, revision: u64) -> Result<()> {
     let head = position(connection).await?.head.revision;
     if revision > head { Err(StoreError::NoSuchRevision { revision, head }) } else { Ok(()) }
+}
+
+async fn is_kept(connection: &mut Connection, revision: u64) -> Result<()> {
+    let oldest = oldest(connection).await?;
+    if revision < oldest { Err(StoreError::NotKept { revision, oldest }) } else { Ok(()) }
 }
 
 fn stored(row: &Row) -> Result<Stored> {

@@ -25,6 +25,14 @@ pub(super) const NODES: &str = "SELECT node, replica, \
 pub(super) const FORGET_NODES: &str =
     "DELETE FROM nodes WHERE seen_us < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - $1";
 
+/// The fence, if it is that; a writer is alone anyway.
+pub(super) const HOLD_FENCE: &str = "SELECT fence FROM leader WHERE fence = $1";
+
+/// Sealed values up to a revision that no content refers to. A reference stands in a body as it is.
+pub(super) const DROP_SECRETS: &str = "DELETE FROM secrets WHERE revision <= $1 AND NOT EXISTS \
+    (SELECT 1 FROM changelog c WHERE c.kind = secrets.kind AND c.namespace = secrets.namespace AND c.name = secrets.name \
+        AND instr(c.body, CAST('sealed:' || secrets.revision || ':' AS BLOB)) > 0)";
+
 /// The named master key; a writer is alone anyway.
 pub(super) const HOLD_MASTER: &str = "SELECT id FROM master";
 

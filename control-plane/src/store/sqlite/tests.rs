@@ -8,7 +8,7 @@ use sqlx::Connection as _;
 
 use super::*;
 use crate::auth::new_token;
-use crate::store::{self, Commit, Precondition, TokenError, Write, conformance};
+use crate::store::{self, Commit, Origin, Precondition, TokenError, Write, conformance};
 
 fn token() -> TokenRecord {
     new_token("admin", Role::Admin, Vec::new(), None).1
@@ -113,6 +113,7 @@ async fn labels_can_be_asked_for_in_sql() {
         writes: writes.into(),
         audit: None,
         credentials: Vec::new(),
+        origin: Origin::Request,
     };
     opened.store.commit(commit).await.expect("stored");
     let mut connection = sqlx::SqliteConnection::connect(&url).await.expect("connects");

@@ -32,6 +32,7 @@ impl Side {
             writes: vec![Write::put(alice, Precondition::Any)],
             credentials: Vec::new(),
             audit: None,
+            origin: crate::store::Origin::Request,
         };
         store.commit(commit).await.expect("written");
         let credentials = Credentials::load(Arc::clone(&store)).await.expect("answers");
