@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use serde::Deserialize;
 
 use crate::identity::{DEFAULT_LIFETIME, LIFETIMES};
@@ -141,7 +141,10 @@ pub enum ConfigError {
 /// The gateway's control plane: admin API, store and the snapshot stream.
 #[derive(Debug, Parser)]
 #[command(name = "gateway-control-plane", version, max_term_width = 110, hide_possible_values = false)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Args {
+    #[command(subcommand)]
+    command: Option<Offline>,
     /// YAML file with any of these settings, under the names given as [file: ...]
     #[arg(long, env = "GATEWAY_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -198,6 +201,52 @@ struct Args {
     #[arg(long, env = "GATEWAY_INSECURE", hide_env_values = true, value_name = "BOOL", num_args = 0..=1,
           require_equals = true, default_missing_value = "true")]
     insecure: Option<bool>,
+}
+
+/// What else it can do.
+#[derive(Debug, Subcommand)]
+enum Offline {
+    /// Move a store from SQLite to PostgreSQL, whole: revisions, history, tokens, sealed secrets, data planes. No control
+    /// plane may run on either
+    Migrate(Migrate),
+}
+
+/// Which store is moved where.
+#[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
+pub struct Migrate {
+    /// The store: sqlite:///path/gateway.db; it stays as it is
+    #[arg(long, value_name = "URL")]
+    pub from: String,
+    /// An empty database: postgres://user@host/db
+    #[arg(long, value_name = "URL")]
+    pub to: String,
+}
+
+/// What the program is to do.
+#[derive(Clone, Debug)]
+pub enum Command {
+    /// Serve until a signal.
+    Serve(Box<Config>, Log),
+    /// Move a store, then end.
+    Migrate(Migrate),
+}
+
+impl Command {
+    /// From a command line (first item: the program), the environment, and the settings file.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load<I, T>(command_line: I) -> Result<Self, ConfigError>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let args = Args::try_parse_from(command_line)?;
+        match args.command {
+            Some(Offline::Migrate(migrate)) => Ok(Command::Migrate(migrate)),
+            None => args.load().map(|(config, log)| Command::Serve(Box::new(config), log)),
+        }
+    }
 }
 
 /// The settings file: the same settings under camelCase names.

@@ -4,7 +4,8 @@ use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use gateway_control_plane::config::{Config, ConfigError, Log, LogFormat, LogLevel};
+use gateway_control_plane::config::{Command, Config, ConfigError, Log, LogFormat, LogLevel, Migrate};
+use gateway_control_plane::{secrets, store};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::Layer as _;
@@ -16,24 +17,27 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let (config, log) = match Config::load(std::env::args_os()) {
-        Ok(loaded) => loaded,
+    let done = match Command::load(std::env::args_os()) {
+        Ok(Command::Serve(config, log)) => {
+            start_logging(log);
+            on_runtime(run(*config))
+        }
+        Ok(Command::Migrate(what)) => on_runtime(migrate(what)),
         Err(ConfigError::Usage(usage)) => usage.exit(),
-        Err(error) => return failed(&error.into()),
+        Err(error) => Err(error.into()),
     };
-    start_logging(log);
-    match serve(config) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => failed(&error),
     }
 }
 
-fn serve(config: Config) -> anyhow::Result<()> {
+fn on_runtime(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     rustls::crypto::aws_lc_rs::default_provider()
         .install_default()
         .map_err(|_| anyhow::anyhow!("another TLS provider was installed first"))?;
     let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-    runtime.block_on(run(config))
+    runtime.block_on(work)
 }
 
 /// Says why in one line: what happened, then each cause that is not part of the words before it.
@@ -60,6 +64,32 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("ending");
     running.shutdown().await;
+    Ok(())
+}
+
+async fn migrate(what: Migrate) -> anyhow::Result<()> {
+    let Migrate { from, to } = what;
+    let moved = store::transfer::transfer(&from, &to).await?;
+    let rows: u64 = moved.rows.values().sum();
+    let head = moved.head;
+    let mut said = format!(
+        "moved {rows} rows of {} tables: revision {} of epoch {}, root hash {}\n",
+        moved.rows.len(),
+        head.revision,
+        head.epoch,
+        head.root
+    );
+    if let Some(master) = moved.master {
+        said.push_str(&format!(
+            "its secrets are sealed with master key {}: give every control plane the file with that key as --master-key-file\n",
+            secrets::shown(master)
+        ));
+    }
+    said.push_str(
+        "start control planes on the new store only: what is written to the old one from now on is lost\n",
+    );
+    // A closed pipe is no reason to complain.
+    let _ = std::io::stdout().write_all(said.as_bytes());
     Ok(())
 }
 

@@ -18,6 +18,7 @@ mod plan;
 mod postgres;
 pub mod record;
 mod sqlite;
+pub mod transfer;
 mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -86,6 +86,16 @@ impl Process {
         found.with_context(|| format!("{name} exited before {what}: {}", self.tail()))
     }
 
+    /// How a data plane was welcomed by control planes so far (`in_sync`, `delta`, ...), and by which (URL).
+    pub fn welcomes(&self) -> Vec<(String, String)> {
+        let welcome = |line: String| {
+            let line: serde_json::Value = serde_json::from_str(&line).ok()?;
+            let field = |name: &str| line["fields"][name].as_str().map(str::to_owned);
+            Some((field("mode")?, field("control_plane")?))
+        };
+        self.lines().into_iter().filter_map(welcome).collect()
+    }
+
     /// The last lines, for a message.
     pub fn tail(&self) -> String {
         let lines = self.lines();

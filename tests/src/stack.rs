@@ -78,6 +78,11 @@ impl Stack {
         &self.database_url
     }
 
+    /// Has the control plane work on another store from its next start on.
+    pub fn on_store(&mut self, database_url: String) {
+        self.database_url = database_url;
+    }
+
     /// The file with the key that seals secrets.
     pub fn master_key(&self) -> PathBuf {
         let own = if self.postgres.is_some() { "master-key" } else { "control-plane/master-key" };

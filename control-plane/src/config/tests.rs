@@ -151,6 +151,25 @@ fn help_shows_all_three_names_of_each_setting() {
 }
 
 #[test]
+fn to_migrate_both_stores_are_named_and_nothing_else() {
+    let command = |args: &[&str]| Command::load(["gateway-control-plane"].iter().chain(args));
+    let Ok(Command::Migrate(migrate)) = command(&["migrate", "--from=sqlite:///a", "--to=postgres://b"])
+    else {
+        panic!("it is to migrate")
+    };
+    assert_eq!((&*migrate.from, &*migrate.to), ("sqlite:///a", "postgres://b"));
+    for wrong in [
+        &["migrate", "--from=sqlite:///a"][..],
+        &["migrate", "--to=postgres://b"],
+        &["migrate", "--from=a", "--to=b", "--log-level=info"],
+        &["--log-level=info", "migrate", "--from=a", "--to=b"],
+    ] {
+        assert!(matches!(command(wrong), Err(ConfigError::Usage(_))), "{wrong:?}");
+    }
+    assert!(matches!(command(&["--state-dir=/tmp/s"]), Ok(Command::Serve(..))));
+}
+
+#[test]
 fn the_state_directory_follows_systemd_then_xdg_then_home() {
     let with = |set: &'static [(&'static str, &'static str)]| {
         default_state_dir(move |name| set.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))

@@ -11,6 +11,30 @@ pub(super) async fn run<C: Migrate>(migrations: &Migrator, connection: &mut C) -
     migrations.run_direct(None, connection, false).await.map_err(|error| explain(migrations, error))
 }
 
+/// Refuses a store whose schema is not the one of this release.
+pub(super) async fn is_current<C: Migrate>(
+    migrations: &Migrator,
+    connection: &mut C,
+) -> Result<(), StoreError> {
+    const TABLE: &str = "_sqlx_migrations";
+    let damaged = |error: MigrateError| StoreError::Open(format!("it is no store of a gateway: {error}"));
+    let applied = connection.list_applied_migrations(TABLE).await.map_err(damaged)?;
+    let mut known = migrations.iter().filter(|it| !it.migration_type.is_down_migration());
+    for applied in &applied {
+        match known.next() {
+            Some(known) if known.version == applied.version && known.checksum == applied.checksum => {}
+            _ => return Err(explain(migrations, MigrateError::VersionMissing(applied.version))),
+        }
+    }
+    match known.next() {
+        None => Ok(()),
+        Some(missing) => Err(StoreError::Open(format!(
+            "its schema is older than this release (migration {} is missing): start a control plane of this release on it once",
+            missing.version
+        ))),
+    }
+}
+
 fn explain(migrations: &Migrator, error: MigrateError) -> StoreError {
     let known = migrations.iter().map(|migration| migration.version).max().unwrap_or(0);
     match error {

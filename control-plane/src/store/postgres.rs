@@ -38,7 +38,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions as _, Connection as _, Executor as _, PgConnection, PgPool};
 
 use super::watching::Watching;
-use super::{Opened, StoreError, TokenRecord, migration};
+use super::{Head, MasterRecord, Opened, StoreError, TokenRecord, Visit, migration};
 use handle::Handle;
 use seat::Seat;
 
@@ -102,6 +102,31 @@ fn options(url: &str) -> Result<PgConnectOptions, StoreError> {
         StoreError::Open(format!("--database-url: {error}, expected postgres://user@host/database"))
     })?;
     Ok(options.application_name("gateway-control-plane").disable_statement_logging())
+}
+
+/// A connection to a database that is to become a store; the schema is made, without a row that says what store it is.
+pub(super) async fn open_empty(url: &str) -> Result<PgConnection, StoreError> {
+    if !super::is_shared(url) {
+        return Err(StoreError::Open(
+            "--database-url names no server, expected postgres://user@host/database".to_owned(),
+        ));
+    }
+    let mut connection = connect(&options(url)?).await?;
+    connection.execute(QUIET).await?;
+    migration::run(&MIGRATIONS, &mut connection).await?;
+    Ok(connection)
+}
+
+/// Everything that exists, and the head.
+pub(super) async fn load(connection: &mut PgConnection, visit: &mut Visit<'_>) -> Result<Head, StoreError> {
+    let head = objects::position(connection).await?.head;
+    objects::load(connection, visit).await?;
+    Ok(head)
+}
+
+/// The record of the master key.
+pub(super) async fn master(connection: &mut PgConnection) -> Result<Option<MasterRecord>, StoreError> {
+    secrets::master(connection).await
 }
 
 /// Brings the schema up to date, under sqlx's advisory lock, and creates the store if it is empty.

@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, SqlitePool};
+use sqlx::{ConnectOptions as _, Connection as _, SqlitePool};
 
 use super::watching::Watching;
 use super::{Opened, StoreError, TokenRecord, migration};
@@ -92,6 +92,26 @@ pub(super) async fn open(url: &str, first_token: &TokenRecord) -> Result<Opened,
         store: Arc::new(Handle { readers, writer, watching, poller, seat: Seat::default() }),
         created,
     })
+}
+
+/// Opens an existing file that nobody uses, with the schema of this release, to read from; nobody uses it as long as the
+/// lock lives.
+pub(super) async fn open_idle(url: &str) -> Result<(Connection, FileLock), StoreError> {
+    if super::is_shared(url) {
+        return Err(StoreError::Open(
+            "--database-url names a server, expected sqlite:///path/gateway.db".to_owned(),
+        ));
+    }
+    let options = options(url)?.create_if_missing(false);
+    let path = options.get_filename();
+    if !path.is_file() {
+        return Err(cannot_open(path, "there is no such file"));
+    }
+    let lock = FileLock::take(path)?;
+    let cannot = |error: sqlx::Error| cannot_open(path, &error.to_string());
+    let mut connection = Connection::connect_with(&options).await.map_err(cannot)?;
+    migration::is_current(&MIGRATIONS, &mut connection).await?;
+    Ok((connection, lock))
 }
 
 fn options(url: &str) -> Result<SqliteConnectOptions, StoreError> {

@@ -16,7 +16,7 @@ static HELD: Mutex<BTreeMap<PathBuf, (File, usize)>> = Mutex::new(BTreeMap::new(
 
 /// A handle's share in the lock of its file.
 #[derive(Debug)]
-pub(super) struct FileLock(PathBuf);
+pub(in crate::store) struct FileLock(PathBuf);
 
 impl FileLock {
     /// Takes the lock beside a database file that exists.
