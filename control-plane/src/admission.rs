@@ -10,6 +10,7 @@ mod credentials;
 pub mod plan;
 mod settle;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -64,6 +65,13 @@ pub enum Request {
     },
     /// The content of an earlier revision.
     Rollback(u64),
+    /// A backup: what it names, and nothing else.
+    Restore {
+        /// Its objects; sealed values of a dump are opened.
+        batch: Arc<Batch>,
+        /// Delete what else there is; otherwise there must be nothing.
+        replace: bool,
+    },
 }
 
 impl Request {
@@ -71,6 +79,7 @@ impl Request {
         match self {
             Request::Batch(_) | Request::Patch { .. } => Origin::Request,
             Request::Rollback(to) => Origin::Revision(*to),
+            Request::Restore { .. } => Origin::Backup,
         }
     }
 }
@@ -122,7 +131,7 @@ impl Admission {
         let is_apart = match &request {
             Request::Batch(batch) => batch.is_apart(),
             Request::Patch { key, .. } => key.kind == Kind::Credential,
-            Request::Rollback(_) => false,
+            Request::Rollback(_) | Request::Restore { .. } => false,
         };
         let _turn = if intent.dry_run || is_apart {
             None
@@ -209,6 +218,11 @@ impl Admission {
                 Arc::new(patched(&*self.stored(base, key).await?, patch, *expected)?)
             }
             Request::Rollback(to) => Arc::new(self.rollback(base, *to).await?),
+            Request::Restore { batch, replace } => {
+                let (state, vault) = (Arc::clone(base), Arc::clone(&self.vault));
+                let (batch, replace) = (Arc::clone(batch), *replace);
+                Arc::new(blocking(move || restored(&state, &batch, replace, &vault)).await?)
+            }
         };
         let (state, vault, wish) = (Arc::clone(base), Arc::clone(&self.vault), Arc::clone(&batch));
         let mut plan = blocking(move || Plan::make(&state, &wish, &vault)).await?;
@@ -287,6 +301,30 @@ fn missed(error: CommitError, base: Head) -> Missed {
             Missed::Refused(Refusal::Store(StoreError::Broken(defect.to_string())))
         }
     }
+}
+
+/// The batch that a backup comes to on a state.
+fn restored(base: &State, backup: &Batch, replace: bool, vault: &Vault) -> Result<Batch, Refusal> {
+    if !replace && base.objects.count() > 0 {
+        return Err(Refusal::NotEmpty(base.objects.count()));
+    }
+    let (mut documents, mut faults) = (Vec::with_capacity(backup.documents.len()), Vec::new());
+    for (index, document) in backup.documents.iter().enumerate() {
+        match document.opened(vault) {
+            Ok(document) => documents.push(document),
+            Err(mut found) => {
+                found.iter_mut().for_each(|fault| fault.index = u32::try_from(index).ok());
+                faults.extend(found);
+            }
+        }
+    }
+    if !faults.is_empty() {
+        return Err(Refusal::Invalid(plan::bounded(faults)));
+    }
+    let named: HashSet<&Key> = documents.iter().map(Document::key).collect();
+    let others = base.objects.iter().map(|(key, _)| key).filter(|key| !named.contains(key));
+    let deletes = others.cloned().collect();
+    Ok(Batch { documents, deletes, ..Batch::default() })
 }
 
 /// The batch that a patch comes to on an object.

@@ -19,6 +19,7 @@ mod openapi;
 mod problem;
 mod redact;
 mod resources;
+mod restore;
 mod revisions;
 mod secrets;
 pub mod server;
@@ -134,6 +135,7 @@ fn routes() -> Vec<Route> {
         ),
         write("POST", "/v1/apply", EDITOR, "apply", post(apply::apply)),
         ask("/v1/diff", VIEWER, post(apply::diff)),
+        write("POST", "/v1/restore", ADMIN, "restore", post(restore::restore)),
         read("/v1/revisions", VIEWER, get(revisions::list)),
         read("/v1/revisions/{range}", VIEWER, get(revisions::get)),
         write("POST", "/v1/revisions/{range}/rollback", ADMIN, "rollback", post(revisions::rollback)),

@@ -8,6 +8,7 @@
 //! replacing it ([`rewrap`]) encrypts data keys anew and nothing else.
 //! Invariant: what leaves this module is sealed, or in a buffer that is wiped when it is dropped.
 
+mod dumped;
 mod master;
 mod own;
 mod rewrap;
@@ -27,6 +28,7 @@ use sha2::Sha256;
 use zeroize::Zeroizing;
 
 use crate::store::{MasterId, MasterRecord, SecretId, SecretRecord, Store, StoreError};
+pub use dumped::dump;
 pub use master::{MasterKey, MasterKeyError, MasterKeys, check, open};
 pub use rewrap::{Rewrapped, rewrap};
 

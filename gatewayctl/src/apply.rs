@@ -84,10 +84,10 @@ pub(crate) async fn send(
 }
 
 /// `{"resources":[...], ...}`: each object is written once, straight into the body.
-pub(crate) fn body(documents: &[Document], terms: &Terms<'_>) -> Result<Vec<u8>, Failure> {
+pub(crate) fn body(documents: &[Document], terms: &impl Serialize) -> Result<Vec<u8>, Failure> {
     let bad = |error: serde_json::Error| Failure::runtime(format!("cannot write the request: {error}"));
     let mut body = serde_json::to_vec(terms).map_err(bad)?;
-    body.pop(); // the closing brace; `dryRun` is always there, so a comma follows
+    body.pop(); // the closing brace; terms always say `dryRun`, so a comma follows
     body.extend_from_slice(b",\"resources\":[");
     for (index, document) in documents.iter().enumerate() {
         if index > 0 {

@@ -110,7 +110,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Secrets(SecretsCommand),
     /// Write every object of every namespace as YAML
-    Dump,
+    Dump(DumpArgs),
+    /// Make an empty store what a dump says, in a new epoch; data planes follow
+    Restore(RestoreArgs),
     /// Check a server and token and save them as a context
     Login(LoginArgs),
     /// Saved servers and tokens
@@ -369,6 +371,38 @@ pub(crate) struct StatusArgs {
     /// Namespace
     #[arg(short, long, value_name = "NS", default_value = gateway_proto::DEFAULT_NAMESPACE, value_parser = name)]
     pub(crate) namespace: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DumpArgs {
+    /// Leave secrets out (***), or write them sealed: readable only with the control plane's master key
+    #[arg(long, value_enum, default_value = "omit", value_name = "HOW")]
+    pub(crate) secrets: DumpSecrets,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DumpSecrets {
+    /// Left out; fit for apply to a store that holds them
+    Omit,
+    /// Sealed; fit for restore only
+    Sealed,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RestoreArgs {
+    #[command(flatten)]
+    pub(crate) manifests: Manifests,
+    /// Also when the store holds something: delete what the dump does not name
+    #[arg(long)]
+    pub(crate) replace: bool,
+    /// Why; kept in the history
+    #[arg(short, long)]
+    pub(crate) message: Option<String>,
+    /// Do everything but store it
+    #[arg(long, conflicts_with = "wait")]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) wait: WaitArgs,
 }
 
 #[derive(Debug, Subcommand)]

@@ -140,7 +140,7 @@ impl Session<'_> {
     async fn left_over(&self, objects: &[Key]) -> Result<Vec<Key>, Failure> {
         let wanted: BTreeSet<&Key> = objects.iter().collect();
         let labels = [(sample::MARK.0.to_owned(), sample::MARK.1.to_owned())].into();
-        let filter = Filter { namespace: "*", labels: Some(&labels) };
+        let filter = Filter { namespace: "*", labels: Some(&labels), sealed: false };
         let mut left_over = Vec::new();
         // Keys are not taken away because a file changed.
         for kind in Kind::ALL.iter().filter(|kind| **kind != Kind::Credential) {
@@ -168,7 +168,7 @@ impl Session<'_> {
 
     /// `namespace/name` of the listeners that speak TLS.
     async fn secured(&self) -> Result<BTreeSet<String>, Failure> {
-        let everywhere = Filter { namespace: "*", labels: None };
+        let everywhere = Filter { namespace: "*", labels: None, sealed: false };
         let listeners = objects::list(&self.client, Kind::Listener, &everywhere).await?;
         let secured = listeners.iter().filter(|it| objects::text(it, "/spec/protocol") == "https");
         Ok(secured.filter_map(objects::key).map(|key| format!("{}/{}", key.namespace, key.name)).collect())

@@ -1,10 +1,13 @@
-//! `dump`: every object of every namespace as YAML, fit for `apply`. All of it is of one revision: when the store
-//! changes while it is read page by page, it is read again. Secrets are masked, and it says so.
+//! `dump`: every object of every namespace as YAML, by kind, namespace and name. All of it is of one revision: when the
+//! store changes while it is read page by page, it is read again. What the store adds to objects (revision, times) is
+//! left out, so that stores with the same content have the same dump. Secrets are masked, and it says so, or sealed:
+//! then only `restore` takes it, where the master key is.
 
 use gateway_proto::kind::{Kind, Resource};
 use gateway_proto::secret::MASK;
 use serde_json::Value;
 
+use crate::cli::{DumpArgs, DumpSecrets};
 use crate::client::Client;
 use crate::objects::{self, Filter, Listed};
 use crate::output::{Output, counted};
@@ -14,29 +17,40 @@ use crate::report::{Exit, Failure};
 const TRIES: usize = 5;
 
 /// Runs it.
-pub(crate) async fn run(client: &Client, output: &Output) -> Result<(), Failure> {
+pub(crate) async fn run(args: &DumpArgs, client: &Client, output: &Output) -> Result<(), Failure> {
     let progress = output.progress("reading objects");
+    let sealed = args.secrets == DumpSecrets::Sealed;
     let all = of_one_revision(async || {
         let mut all = Listed::default();
         for kind in Kind::ALL {
-            objects::read(client, *kind, &Filter { namespace: "*", labels: None }, &mut all).await?;
+            objects::read(client, *kind, &Filter { namespace: "*", labels: None, sealed }, &mut all).await?;
         }
         Ok(all)
     });
-    let objects = all.await?;
+    let mut objects = all.await?;
     drop(progress);
-    for object in &objects {
+    for object in &mut objects {
+        strip(object);
         output.raw(&format!("---\n{}", objects::yaml(object)))?;
     }
     output.note(counted(objects.len(), "object"));
     let masked = objects.iter().filter(|object| is_masked(object)).count();
     if masked > 0 {
         output.note(format!(
-            "{} without secrets ({MASK}): a store that does not hold them needs their values",
+            "{} without secrets ({MASK}): a store that does not hold them needs their values, or a dump with --secrets sealed",
             counted(masked, "object")
         ));
     }
     Ok(())
+}
+
+/// Leaves what its author wrote.
+fn strip(object: &mut Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        for added in ["generation", "revision", "createdAt", "updatedAt"] {
+            metadata.remove(added);
+        }
+    }
 }
 
 /// A secret of it is not shown.

@@ -34,7 +34,7 @@ pub(crate) async fn run(args: &GetArgs, client: &Client, output: &Output) -> Res
 
 async fn fetch(args: &GetArgs, client: &Client) -> Result<Vec<Value>, Failure> {
     let namespace = if args.scope.all_namespaces { "*" } else { &args.scope.namespace };
-    let filter = Filter { namespace, labels: args.selector.as_ref() };
+    let filter = Filter { namespace, labels: args.selector.as_ref(), sealed: false };
     let keys = args.kind.keys(&args.names, &args.scope.namespace);
     let mut objects = Vec::new();
     for key in keys.map_err(|why| Failure::new(Exit::Usage, why))? {

@@ -57,7 +57,9 @@ pub(crate) async fn run(command: &KeyCommand, client: &Client, output: &Output) 
         }
         KeyCommand::List { namespace, all_namespaces } => {
             let namespace = if *all_namespaces { "*" } else { namespace };
-            let list = objects::list(client, Kind::Credential, &Filter { namespace, labels: None }).await?;
+            let list =
+                objects::list(client, Kind::Credential, &Filter { namespace, labels: None, sealed: false })
+                    .await?;
             let rows: Vec<Vec<String>> = list.iter().map(row).collect();
             output.raw(&table(
                 &["NAMESPACE", "NAME", "CONSUMER", "ID", "EXPIRES", "RETIRING", "UPDATED"],

@@ -24,6 +24,7 @@ mod nodes;
 mod objects;
 mod output;
 mod report;
+mod restore;
 mod rollout;
 mod route;
 mod secrets;
@@ -94,7 +95,8 @@ async fn run(cli: Cli, output: &Output) -> Result<(), Failure> {
         Command::Key(KeyCommand::Generate) => key::generate(output),
         Command::Key(command) => key::run(command, &connect()?, output).await,
         Command::Secrets(command) => secrets::run(command, &connect()?, output).await,
-        Command::Dump => dump::run(&connect()?, output).await,
+        Command::Dump(args) => dump::run(args, &connect()?, output).await,
+        Command::Restore(args) => restore::run(args, &connect()?, output).await,
         Command::Login(args) => context::login(args, &cli.connection, output).await,
         Command::Context(ContextCommand::List) => context::list(output),
         Command::Context(ContextCommand::Use { name }) => context::switch(name, output),

@@ -22,6 +22,8 @@ pub(crate) struct Filter<'a> {
     /// `*`: all.
     pub(crate) namespace: &'a str,
     pub(crate) labels: Option<&'a Labels>,
+    /// With sealed secrets instead of masked ones.
+    pub(crate) sealed: bool,
 }
 
 /// What was read, and the revisions that its pages were read at.
@@ -52,6 +54,7 @@ pub(crate) async fn read(
     loop {
         let mut query = vec![("namespace", filter.namespace), ("limit", PAGE)];
         query.extend(labels.as_deref().map(|labels| ("labels", labels)));
+        query.extend(filter.sealed.then_some(("secrets", "sealed")));
         query.extend(cursor.as_deref().map(|cursor| ("cursor", cursor)));
         let page: List = client.get(&collection_path(kind, None), &query).await?;
         into.revisions.insert(page.revision);

@@ -67,6 +67,25 @@ pub struct ApplyRequest {
     pub allow_shrink: bool,
 }
 
+/// `POST /v1/restore`: what the store is to hold, all or nothing.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RestoreRequest {
+    /// Every object, with sealed secrets as `GET /v1/{plural}?secrets=sealed` answers them, or in the clear.
+    #[serde(default)]
+    #[schema(value_type = Vec<Object>)]
+    pub resources: Vec<Box<RawValue>>,
+    /// Delete what else there is; without it only an empty store is taken.
+    #[serde(default)]
+    pub replace: bool,
+    /// Do everything but store it.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Why; kept with the revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+}
+
 /// What an apply may delete.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

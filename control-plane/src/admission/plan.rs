@@ -115,6 +115,9 @@ pub enum Refusal {
         /// What it is.
         found: Option<u64>,
     },
+    /// A backup is to be restored where something is.
+    #[error("the store holds {0} objects: restore into an empty one, or say that they may be replaced")]
+    NotEmpty(usize),
     /// There is no such object.
     #[error("there is no {0}")]
     NotFound(Key),

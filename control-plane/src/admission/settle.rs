@@ -4,7 +4,7 @@
 use gateway_proto::admin::FieldError;
 use gateway_proto::field::ViolationCode;
 use gateway_proto::kind::{Key, Resource};
-use gateway_proto::secret::{MASK, Secrets};
+use gateway_proto::secret::{MASK, SEALED, Secrets};
 use zeroize::Zeroizing;
 
 use crate::secrets::{Reference, Vault};
@@ -58,6 +58,21 @@ impl Document {
         Document(Form::Settled(Settled::new(resource, secrets)))
     }
 
+    /// With the values in the place of those that a dump has sealed.
+    ///
+    /// # Errors
+    /// Those that do not open.
+    pub(super) fn opened(&self, vault: &Vault) -> Result<Self, Vec<FieldError>> {
+        match &self.0 {
+            Form::Settled(_) | Form::Apart(..) => Ok(self.clone()),
+            Form::Open(key, resource) => {
+                let mut resource = resource.clone();
+                vault.open_dumped(&mut resource)?;
+                Ok(Document(Form::Open(key.clone(), resource)))
+            }
+        }
+    }
+
     /// The object's name.
     pub const fn key(&self) -> &Key {
         match &self.0 {
@@ -97,6 +112,9 @@ fn seal(key: &Key, mut resource: Resource, state: &State, vault: &Vault) -> Resu
         if text.is_empty() {
             continue;
         }
+        if text.starts_with(SEALED) {
+            return Err(sealed(key, &field));
+        }
         let (reference, value) = if text == MASK {
             let value = state.engine.secrets(key).get(&field);
             let (reference, value) = held(&field).zip(value).ok_or_else(|| nothing_stored(key, &field))?;
@@ -120,11 +138,16 @@ fn seal(key: &Key, mut resource: Resource, state: &State, vault: &Vault) -> Resu
 }
 
 fn nothing_stored(key: &Key, field: &str) -> FieldError {
-    FieldError {
-        object: Some(key.clone()),
-        index: None,
-        field: field.to_owned(),
-        code: ViolationCode::Required,
-        message: format!("{MASK} keeps the value that is stored, and none is: give the value itself"),
-    }
+    let message = format!("{MASK} keeps the value that is stored, and none is: give the value itself");
+    fault(key, field, ViolationCode::Required, message)
+}
+
+fn sealed(key: &Key, field: &str) -> FieldError {
+    let message =
+        "is the sealed value of a dump, which only `gatewayctl restore` opens: give the value itself";
+    fault(key, field, ViolationCode::Invalid, message.to_owned())
+}
+
+fn fault(key: &Key, field: &str, code: ViolationCode, message: String) -> FieldError {
+    FieldError { object: Some(key.clone()), index: None, field: field.to_owned(), code, message }
 }

@@ -136,19 +136,7 @@ async fn wish(caller: Caller, body: BatchBody) -> Result<Wish, ApiError> {
             ApiError::bad_request(format!("the body is not UTF-8 from byte {} on", error.valid_up_to()))
         })?;
         let envelope: Envelope<'_> = serde_json::from_str(text).map_err(envelope_fault)?;
-        let message = envelope.message.unwrap_or_default();
-        if message.len() > MAX_MESSAGE {
-            return Err(ApiError::new(
-                ErrorCode::TooLarge,
-                format!("message is over {MAX_MESSAGE} bytes: shorten it"),
-            ));
-        }
-        if message.chars().any(char::is_control) {
-            let why = "must not hold control characters such as line breaks: write it as one line".to_owned();
-            let (field, code) = ("message".to_owned(), ViolationCode::Invalid);
-            let fault = FieldError { object: None, index: None, field, code, message: why };
-            return Err(ApiError::with(ErrorCode::ValidationFailed, vec![fault]));
-        }
+        let message = checked_message(envelope.message)?;
         let documents = read(&envelope.resources)?;
         let (deletes, prune, base_revision) = (envelope.deletes, envelope.prune, envelope.base_revision);
         for key in documents.iter().map(Document::key).chain(&deletes) {
@@ -161,8 +149,24 @@ async fn wish(caller: Caller, body: BatchBody) -> Result<Wish, ApiError> {
     .await
 }
 
+/// The message of a revision.
+pub(super) fn checked_message(message: Option<String>) -> Result<String, ApiError> {
+    let message = message.unwrap_or_default();
+    if message.len() > MAX_MESSAGE {
+        let detail = format!("message is over {MAX_MESSAGE} bytes: shorten it");
+        return Err(ApiError::new(ErrorCode::TooLarge, detail));
+    }
+    if message.chars().any(char::is_control) {
+        let why = "must not hold control characters such as line breaks: write it as one line".to_owned();
+        let (field, code) = ("message".to_owned(), ViolationCode::Invalid);
+        let fault = FieldError { object: None, index: None, field, code, message: why };
+        return Err(ApiError::with(ErrorCode::ValidationFailed, vec![fault]));
+    }
+    Ok(message)
+}
+
 /// Reads every document, or tells of every one that does not read.
-fn read(texts: &[&RawValue]) -> Result<Vec<Document>, ApiError> {
+pub(super) fn read(texts: &[&RawValue]) -> Result<Vec<Document>, ApiError> {
     let mut documents = Vec::with_capacity(texts.len());
     let mut faults = Vec::new();
     for (index, text) in texts.iter().map(|raw| raw.get()).enumerate() {
@@ -188,7 +192,7 @@ fn read(texts: &[&RawValue]) -> Result<Vec<Document>, ApiError> {
     }
 }
 
-fn envelope_fault(error: serde_json::Error) -> ApiError {
+pub(super) fn envelope_fault(error: serde_json::Error) -> ApiError {
     let text = error.to_string();
     let code = if text.contains(TOO_MANY) { ErrorCode::TooLarge } else { ErrorCode::BadRequest };
     ApiError::new(code, format!("the body is no apply: {text}"))
@@ -197,7 +201,9 @@ fn envelope_fault(error: serde_json::Error) -> ApiError {
 const TOO_MANY: &str = "too many objects";
 
 /// A list that stops reading at the bound instead of filling the memory.
-fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
+pub(super) fn bounded_list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    from: D,
+) -> Result<Vec<T>, D::Error> {
     struct Bounded<T>(PhantomData<T>);
 
     impl<'de, T: Deserialize<'de>> Visitor<'de> for Bounded<T> {

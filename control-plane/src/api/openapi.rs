@@ -24,6 +24,7 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| build().to_string());
     admin::List,
     admin::ApplyRequest,
     admin::ApplyResponse,
+    admin::RestoreRequest,
     admin::DiffResponse,
     admin::Revision,
     admin::RevisionList,

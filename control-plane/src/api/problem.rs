@@ -191,7 +191,7 @@ impl From<Refusal> for ApiError {
         match refusal {
             Refusal::Invalid(errors) => ApiError::with(ErrorCode::ValidationFailed, errors),
             Refusal::InUse(errors) => ApiError::with(ErrorCode::InUse, errors),
-            Refusal::StaleBase { .. } | Refusal::Contended => {
+            Refusal::StaleBase { .. } | Refusal::NotEmpty(_) | Refusal::Contended => {
                 ApiError::new(ErrorCode::Conflict, text)
             }
             Refusal::Precondition { .. } => ApiError::new(ErrorCode::PreconditionFailed, text),

@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use gateway_proto::DEFAULT_NAMESPACE;
-use gateway_proto::admin::{Action, ApplyResponse, FieldError, List};
+use gateway_proto::admin::{Action, ApplyResponse, FieldError, List, Role};
 use gateway_proto::kind::{Key, Kind, Resource};
 use http::header::ETAG;
 use http::{HeaderValue, StatusCode};
@@ -22,10 +22,10 @@ use super::credentials;
 use super::extract::{Body, Condition, Params, Place, kind};
 use super::problem::{ApiError, ErrorCode};
 use crate::admission::{Batch, Document, Outcome, Request};
-use crate::document;
 use crate::selector::Selector;
 use crate::state::{State as Head, blocking};
 use crate::store::Stored;
+use crate::{document, secrets};
 
 /// Objects of a page when the request names no limit, and the most it may ask for.
 const PAGE: usize = 100;
@@ -39,6 +39,19 @@ pub(super) struct ListQuery {
     labels: Option<String>,
     limit: Option<usize>,
     cursor: Option<String>,
+    #[serde(default)]
+    secrets: Shown,
+}
+
+/// What stands in the place of secrets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Shown {
+    /// `***`.
+    #[default]
+    Masked,
+    /// The sealed value, for a restore.
+    Sealed,
 }
 
 /// Query of a read of one object; the namespace is taken by [`Place`].
@@ -84,6 +97,7 @@ pub(super) async fn list(
     Path(plural): Path<String>,
     Params(query): Params<ListQuery>,
 ) -> Result<axum::Json<List>, ApiError> {
+    let shown = query.secrets;
     let wanted = wanted(kind(&plural)?, query)?;
     if let Some(namespace) = &wanted.namespace {
         caller.enter(namespace)?;
@@ -91,9 +105,22 @@ pub(super) async fn list(
     if wanted.kind == Kind::Credential {
         return Ok(axum::Json(credentials::list(&api, &caller, &wanted).await?));
     }
+    if shown == Shown::Sealed && caller.principal().role < Role::Admin {
+        let detail = "sealed secrets are for backups: use a token with the role admin";
+        return Err(ApiError::new(ErrorCode::Forbidden, detail));
+    }
     let head = api.live.get();
-    let list = blocking(move || page(&head, &caller, &wanted)).await?;
-    Ok(axum::Json(list))
+    let revision = head.head.revision;
+    let (mut items, next_cursor) = blocking(move || page(&head, &caller, &wanted)).await?;
+    if shown == Shown::Sealed {
+        secrets::dump(&*api.store, &mut items).await?;
+    }
+    let items = blocking(move || {
+        let masked = |it: Resource| if shown == Shown::Masked { it.masked() } else { it };
+        let items = items.into_iter().map(|it| serde_json::value::to_raw_value(&masked(it)));
+        items.collect::<Result<_, _>>().map_err(ApiError::internal)
+    });
+    Ok(axum::Json(List { items: items.await?, revision, next_cursor }))
 }
 
 /// One object, with its ETag.
@@ -162,13 +189,18 @@ pub(super) async fn delete(
 
 /// An object as it is shown: with generation, revision and times, and without its secrets.
 pub(super) fn view(stored: &Stored) -> Result<Box<RawValue>, ApiError> {
+    serde_json::value::to_raw_value(&dated(stored)?.masked()).map_err(ApiError::internal)
+}
+
+/// An object as it is stored, with generation, revision and times.
+fn dated(stored: &Stored) -> Result<Resource, ApiError> {
     let mut resource = decoded(stored)?;
     let metadata = resource.metadata_mut();
     metadata.generation = stored.generation;
     metadata.revision = stored.revision;
     metadata.created_at = stored.created.to_string();
     metadata.updated_at = stored.updated.to_string();
-    serde_json::value::to_raw_value(&resource.masked()).map_err(ApiError::internal)
+    Ok(resource)
 }
 
 pub(super) fn decoded(stored: &Stored) -> Result<Resource, ApiError> {
@@ -230,7 +262,8 @@ fn wanted(kind: Kind, query: ListQuery) -> Result<Wanted, ApiError> {
     })
 }
 
-fn page(head: &Head, caller: &Caller, wanted: &Wanted) -> Result<List, ApiError> {
+/// The objects of a page as they are stored, and where the next one begins.
+fn page(head: &Head, caller: &Caller, wanted: &Wanted) -> Result<(Vec<Resource>, Option<String>), ApiError> {
     let first = Key::new(wanted.kind, wanted.namespace.as_deref().unwrap_or(""), "");
     let from = wanted.after.as_ref().filter(|after| **after > first).unwrap_or(&first);
     let mut items = Vec::new();
@@ -246,12 +279,12 @@ fn page(head: &Head, caller: &Caller, wanted: &Wanted) -> Result<List, ApiError>
             continue;
         }
         if items.len() == wanted.limit {
-            return Ok(List { items, revision: head.head.revision, next_cursor: last.map(write_cursor) });
+            return Ok((items, last.map(write_cursor)));
         }
-        items.push(view(stored)?);
+        items.push(dated(stored)?);
         last = Some(key);
     }
-    Ok(List { items, revision: head.head.revision, next_cursor: None })
+    Ok((items, None))
 }
 
 pub(super) fn write_cursor(last: &Key) -> String {

@@ -3,6 +3,7 @@
 
 mod apply;
 mod auth;
+mod backup;
 mod chores;
 mod client;
 mod data_plane;

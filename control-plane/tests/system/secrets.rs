@@ -41,7 +41,7 @@ impl Pair {
     }
 
     #[track_caller]
-    fn is_not_in(&self, what: &str, content: &[u8]) {
+    pub(crate) fn is_not_in(&self, what: &str, content: &[u8]) {
         for trace in self.traces() {
             let found = content.windows(trace.len()).any(|window| window == trace.as_bytes());
             assert!(!found, "{what} shows the key");

@@ -62,6 +62,12 @@ const LABELS: Parameter = Parameter {
 const LIMIT: Parameter = Parameter { name: "limit", kind: "integer", description: "At most so many items." };
 const CURSOR: Parameter =
     Parameter { name: "cursor", kind: "string", description: "`nextCursor` of the page before." };
+const SECRETS: Parameter = Parameter {
+    name: "secrets",
+    kind: "string",
+    description: "`masked` (default): `***` in their place; `sealed`: for a restore, readable with the master key only; \
+                  needs the role admin.",
+};
 const DRY_RUN: Parameter =
     Parameter { name: "dryRun", kind: "boolean", description: "Do everything but store it." };
 const IF_MATCH: Parameter = Parameter {
@@ -106,7 +112,7 @@ pub(super) fn operation(method: &str, path: &str) -> Option<Operation> {
         ("GET", "/v1/{plural}") => read(
             "list",
             "A page of one kind, by namespace and name.",
-            &[NAMESPACES, LABELS, LIMIT, CURSOR],
+            &[NAMESPACES, LABELS, LIMIT, CURSOR, SECRETS],
             "List",
         ),
         ("GET", "/v1/{plural}/{name}") => Operation {
@@ -137,6 +143,12 @@ pub(super) fn operation(method: &str, path: &str) -> Option<Operation> {
             query: &[DRY_RUN],
             ..ask("diff", "What an apply would change, with contents.", "ApplyRequest", "DiffResponse")
         },
+        ("POST", "/v1/restore") => ask(
+            "restore",
+            "Makes the store what a backup says, in a new epoch; without `replace` only one that holds nothing.",
+            "RestoreRequest",
+            "ApplyResponse",
+        ),
         ("GET", "/v1/revisions") => {
             read("listRevisions", "History, newest first.", &[LIMIT, CURSOR], "RevisionList")
         }
