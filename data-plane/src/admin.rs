@@ -1,10 +1,11 @@
-//! The admin port: `/livez`, `/readyz`, `/metrics` and, on loopback only, `/config`. Read only, without
+//! The admin port: `/livez`, `/readyz`, `/metrics` and, on loopback only, `/config` and `/snapshot`. Read only, without
 //! authentication, small: HTTP/1.1 by hyper on the control runtime, so that it answers while workers are busy.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,8 +41,10 @@ pub(crate) struct Admin {
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) live: Arc<Live>,
-    /// The port is reachable from elsewhere: no `/config`.
+    /// The port is reachable from elsewhere: no `/config`, no `/snapshot`.
     pub(crate) is_public: bool,
+    /// The copy of the configuration on disk, if others can open it too.
+    pub(crate) copy: Option<PathBuf>,
 }
 
 /// Who this data plane is.
@@ -117,11 +120,32 @@ fn answer(admin: &Admin, method: &Method, path: &str) -> Response<Full<Bytes>> {
         "/metrics" => {
             respond(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", admin.metrics.render())
         }
-        "/config" if admin.is_public => {
+        "/config" | "/snapshot" if admin.is_public => {
             respond(StatusCode::FORBIDDEN, TEXT, "the configuration is shown on a loopback admin port only\n")
         }
         "/config" => respond(StatusCode::OK, "application/json", config(admin)),
-        _ => respond(StatusCode::NOT_FOUND, TEXT, "there are /livez, /readyz, /metrics and /config\n"),
+        "/snapshot" => snapshot(admin.copy.as_deref()),
+        _ => respond(
+            StatusCode::NOT_FOUND,
+            TEXT,
+            "there are /livez, /readyz, /metrics, /config and /snapshot\n",
+        ),
+    }
+}
+
+/// The last good configuration as it is on disk: sealed, for `--bootstrap-snapshot` of another data plane.
+fn snapshot(copy: Option<&Path>) -> Response<Full<Bytes>> {
+    const TEXT: &str = "text/plain; charset=utf-8";
+    let Some(copy) = copy else {
+        let why = "copies are sealed with a key of this data plane alone: give it and others a --snapshot-key-file\n";
+        return respond(StatusCode::NOT_FOUND, TEXT, why);
+    };
+    match std::fs::read(copy) {
+        Ok(sealed) => respond(StatusCode::OK, "application/octet-stream", sealed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            respond(StatusCode::SERVICE_UNAVAILABLE, TEXT, "no configuration is kept yet\n")
+        }
+        Err(error) => respond(StatusCode::INTERNAL_SERVER_ERROR, TEXT, format!("{error}\n")),
     }
 }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 use serde::Deserialize;
 
-pub use parse::{AccessLog, ControlPlane};
+pub use parse::{AccessLog, BootstrapSnapshot, ControlPlane};
 use parse::{Label, Span};
 
 /// Where the admin port listens when nothing is said.
@@ -42,6 +42,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// 32 bytes that encrypt the last good snapshot; none: a key of its own in the state directory.
     pub snapshot_key_file: Option<PathBuf>,
+    /// Where the first configuration comes from while no control plane answers; sealed with the key of the file above.
+    pub bootstrap_snapshot: Option<BootstrapSnapshot>,
     /// Worker threads; none: one per core.
     pub workers: Option<NonZeroUsize>,
     /// How long to serve on after the signal to stop, so that load balancers notice.
@@ -144,6 +146,16 @@ pub enum ConfigError {
     /// A setting of the stream without a stream.
     #[error("{0} has no effect with --manifests: leave it out, or give --control-plane")]
     OnlyStreamed(&'static str),
+    /// Nobody could open it.
+    #[error(
+        "--bootstrap-snapshot needs --snapshot-key-file: it is sealed with the key that the data plane it comes from was given"
+    )]
+    NoSnapshotKey,
+    /// It would come in clear text over the network.
+    #[error(
+        "the bootstrap snapshot {0} is off loopback without TLS: give an https:// URL, or allow it with --insecure"
+    )]
+    OpenSnapshot(BootstrapSnapshot),
     /// No place for the state.
     #[error("no state directory: give --state-dir (neither STATE_DIRECTORY, XDG_STATE_HOME nor HOME is set)")]
     NoStateDir,
@@ -201,6 +213,10 @@ struct Args {
     /// snapshot-key in the state directory, made when missing]
     #[arg(long, env = "GATEWAY_SNAPSHOT_KEY_FILE", hide_env_values = true, value_name = "FILE")]
     snapshot_key_file: Option<PathBuf>,
+    /// What to serve when there is nothing on disk and no control plane answers: the /snapshot of another data plane's admin
+    /// port, or last-good of its state directory; needs its --snapshot-key-file [file: bootstrapSnapshot]
+    #[arg(long, env = "GATEWAY_BOOTSTRAP_SNAPSHOT", hide_env_values = true, value_name = "FILE|URL")]
+    bootstrap_snapshot: Option<BootstrapSnapshot>,
     /// Worker threads, 1 to 1024 [file: workers] [default: the number of cores]
     #[arg(long, env = "GATEWAY_WORKERS", hide_env_values = true, value_name = "N", value_parser = parse::workers)]
     workers: Option<NonZeroUsize>,
@@ -257,6 +273,7 @@ struct File {
     admin_listen: Option<SocketAddr>,
     state_dir: Option<PathBuf>,
     snapshot_key_file: Option<PathBuf>,
+    bootstrap_snapshot: Option<BootstrapSnapshot>,
     workers: Option<parse::Workers>,
     drain_delay: Option<Span>,
     drain_timeout: Option<Span>,
@@ -283,6 +300,7 @@ impl Config {
             admin_listen: SocketAddr::new(DEFAULT_ADMIN.ip(), 0),
             state_dir: state_dir.into(),
             snapshot_key_file: None,
+            bootstrap_snapshot: None,
             workers: None,
             drain_delay: Duration::ZERO,
             drain_timeout: Duration::from_secs(30),
@@ -326,7 +344,13 @@ impl Config {
         {
             return Err(ConfigError::NeedsTls(shown, clear.clone()));
         }
+        if self.bootstrap_snapshot.is_some() && self.snapshot_key_file.is_none() {
+            return Err(ConfigError::NoSnapshotKey);
+        }
         if !self.insecure {
+            if let Some(open) = self.bootstrap_snapshot.as_ref().filter(|it| it.is_open()) {
+                return Err(ConfigError::OpenSnapshot(open.clone()));
+            }
             if !self.admin_listen.ip().is_loopback() {
                 return Err(ConfigError::OpenAdmin(self.admin_listen));
             }
@@ -355,12 +379,14 @@ impl Args {
             _ => return Err(ConfigError::HalfKeyPair),
         };
         let snapshot_key_file = self.snapshot_key_file.or(file.snapshot_key_file);
+        let bootstrap_snapshot = self.bootstrap_snapshot.or(file.bootstrap_snapshot);
         if let Source::Manifests(_) = source {
             let idle = [
                 ("--tls-ca", tls_ca.is_some()),
                 ("--tls-cert", tls.is_some()),
                 ("--join-token-file", join_token_file.is_some()),
                 ("--snapshot-key-file", snapshot_key_file.is_some()),
+                ("--bootstrap-snapshot", bootstrap_snapshot.is_some()),
             ];
             if let Some((name, _)) = idle.into_iter().find(|(_, is_given)| *is_given) {
                 return Err(ConfigError::OnlyStreamed(name));
@@ -380,6 +406,7 @@ impl Args {
             zone: self.zone.or(file.zone.map(|word| word.0)).unwrap_or_default(),
             admin_listen: self.admin_listen.or(file.admin_listen).unwrap_or(DEFAULT_ADMIN),
             snapshot_key_file,
+            bootstrap_snapshot,
             workers: self.workers.or(file.workers.map(|workers| workers.0)),
             drain_delay: self.drain_delay.or(file.drain_delay).map_or(base.drain_delay, |span| span.0),
             drain_timeout: self

@@ -208,7 +208,7 @@ fn http_client() -> Result<HttpClient, String> {
 }
 
 /// An error and what it was made of: "client error (Connect)" alone helps nobody.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

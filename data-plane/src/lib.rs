@@ -49,10 +49,11 @@ use runtime::{Shared, Workers};
 use server::tls::Tickets;
 use snapshot::{Live, Snapshot};
 use state_dir::{StateDir, StateDirError};
+use sync::bootstrap::Bootstrap;
 use sync::client::Client;
 use sync::file::Files;
 pub use sync::last_good::KeyError;
-use sync::last_good::{LastGood, Saver};
+use sync::last_good::{self, LastGood, Saver};
 use task::Task;
 use telemetry::{Metrics, RequestLog};
 use upstream::dns::Resolver;
@@ -147,6 +148,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         metrics: Arc::clone(&shared.metrics),
         live: Arc::clone(&shared.live),
         is_public: !address.ip().is_loopback(),
+        copy: config.snapshot_key_file.is_some().then(|| last_good::newest(&state_dir)),
     });
     let admin = Task::spawn(admin::serve(admin, listener));
     let reload = Arc::new(Notify::new());
@@ -166,7 +168,10 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
             let (node, group) = (&identity.node, &identity.group);
             let passport = Passport::open(told, node, group, Arc::clone(&state_dir), Arc::clone(&metrics))?;
             let client = Client::new(urls, passport, identity.clone(), metrics, saver);
-            Source::stream(client, saving, &last_good, applier).await
+            let bootstrap = config.bootstrap_snapshot.clone();
+            let bootstrap =
+                bootstrap.map(|from| Bootstrap::new(from, config.tls_ca.clone(), last_good.clone()));
+            Source::stream(client.or(bootstrap), saving, &last_good, applier).await
         }
     };
     Ok(Running {

@@ -215,24 +215,13 @@ fn control_config(args: &DevArgs) -> control_plane::config::Config {
 fn data_config(args: &DevArgs, stream: SocketAddr) -> Result<data_plane::config::Config, Failure> {
     let url =
         format!("http://{stream}").parse().map_err(|error| Failure::runtime(format!("{stream}: {error}")))?;
+    let source = data_plane::config::Source::ControlPlane(vec![url]);
     Ok(data_plane::config::Config {
-        source: data_plane::config::Source::ControlPlane(vec![url]),
         node: Some(DEV.to_owned()),
-        group: "default".to_owned(),
-        labels: Default::default(),
-        zone: String::new(),
         admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-        state_dir: args.state_dir.join("data-plane"),
-        snapshot_key_file: None,
-        workers: None,
-        drain_delay: Duration::ZERO,
         drain_timeout: DRAIN_WITHIN,
         access_log: data_plane::config::AccessLog::Stdout,
-        phase_timing: false,
-        tls_ca: None,
-        tls: None,
-        join_token_file: None,
-        insecure: false,
+        ..data_plane::config::Config::new(source, args.state_dir.join("data-plane"))
     })
 }
 

@@ -59,9 +59,7 @@ impl ControlPlane {
 
     /// In clear text over a network.
     pub(super) fn is_open(&self) -> bool {
-        let host = self.0.host().unwrap_or_default();
-        let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-        !self.is_tls() && host != "localhost" && !address.is_ok_and(|address| address.is_loopback())
+        is_open(&self.0)
     }
 }
 
@@ -84,6 +82,65 @@ impl FromStr for ControlPlane {
             Ok(ControlPlane(uri))
         } else {
             Err("expected http://host:port or https://host:port".to_owned())
+        }
+    }
+}
+
+fn is_open(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    let address = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    uri.scheme_str() != Some("https")
+        && host != "localhost"
+        && !address.is_ok_and(|address| address.is_loopback())
+}
+
+/// A sealed configuration to begin with.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum BootstrapSnapshot {
+    /// In a file.
+    File(PathBuf),
+    /// To be fetched.
+    Url(Uri),
+}
+
+impl BootstrapSnapshot {
+    /// In clear text over a network.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, BootstrapSnapshot::Url(uri) if is_open(uri))
+    }
+}
+
+impl fmt::Display for BootstrapSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BootstrapSnapshot::File(path) => path.display().fmt(f),
+            // What follows may be a signature that lets anybody fetch it.
+            BootstrapSnapshot::Url(uri) => {
+                let (scheme, host) = (uri.scheme_str().unwrap_or_default(), uri.host().unwrap_or_default());
+                let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+                write!(f, "{scheme}://{host}{port}{}", uri.path())
+            }
+        }
+    }
+}
+
+impl FromStr for BootstrapSnapshot {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let Some((scheme, _)) = text.split_once("://") else {
+            return match text {
+                "" => Err("expected the name of a file, or an https:// URL".to_owned()),
+                path => Ok(BootstrapSnapshot::File(path.into())),
+            };
+        };
+        let uri: Uri = text.parse().map_err(|error| format!("{error}"))?;
+        let user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));
+        match scheme {
+            "https" | "http" if !user => Ok(BootstrapSnapshot::Url(uri)),
+            "https" | "http" => Err("the URL must not hold a user or password".to_owned()),
+            _ => Err("expected the name of a file, or an https:// URL".to_owned()),
         }
     }
 }
@@ -158,7 +215,7 @@ macro_rules! from_string {
     )+ };
 }
 
-from_string!(AccessLog, ControlPlane, Span, Word);
+from_string!(AccessLog, BootstrapSnapshot, ControlPlane, Span, Word);
 
 /// Checks the name of a node, group or zone.
 pub(super) fn node(text: &str) -> Result<String, String> {

@@ -13,7 +13,7 @@ fn standalone(args: &[&str]) -> Result<Config, ConfigError> {
 }
 
 /// Every setting: flag, environment variable, name in the file.
-const NAMES: [(&str, &str, &str); 21] = [
+const NAMES: [(&str, &str, &str); 22] = [
     ("--control-plane", "GATEWAY_CONTROL_PLANE", "controlPlane"),
     ("--manifests", "GATEWAY_MANIFESTS", "manifests"),
     ("--node", "GATEWAY_NODE", "node"),
@@ -23,6 +23,7 @@ const NAMES: [(&str, &str, &str); 21] = [
     ("--admin-listen", "GATEWAY_ADMIN_LISTEN", "adminListen"),
     ("--state-dir", "GATEWAY_STATE_DIR", "stateDir"),
     ("--snapshot-key-file", "GATEWAY_SNAPSHOT_KEY_FILE", "snapshotKeyFile"),
+    ("--bootstrap-snapshot", "GATEWAY_BOOTSTRAP_SNAPSHOT", "bootstrapSnapshot"),
     ("--workers", "GATEWAY_WORKERS", "workers"),
     ("--drain-delay", "GATEWAY_DRAIN_DELAY", "drainDelay"),
     ("--drain-timeout", "GATEWAY_DRAIN_TIMEOUT", "drainTimeout"),
@@ -48,6 +49,7 @@ fn every_setting_has_a_flag_and_its_effect() {
         "--zone=z1",
         "--admin-listen=127.0.0.1:1",
         "--snapshot-key-file=/k",
+        "--bootstrap-snapshot=/b",
         "--workers=3",
         "--drain-delay=1s",
         "--drain-timeout=1m30s",
@@ -69,6 +71,7 @@ fn every_setting_has_a_flag_and_its_effect() {
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:1");
     assert_eq!(config.state_dir, Path::new("/tmp/s"));
     assert_eq!(config.snapshot_key_file.as_deref(), Some(Path::new("/k")));
+    assert_eq!(config.bootstrap_snapshot, Some(BootstrapSnapshot::File("/b".into())));
     assert_eq!(config.workers.map(NonZeroUsize::get), Some(3));
     assert_eq!((config.drain_delay.as_secs(), config.drain_timeout.as_secs()), (1, 90));
     assert_eq!(config.access_log, AccessLog::File("/var/log/requests".into()));
@@ -96,7 +99,7 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("settings.yaml");
     let text = "controlPlane: [http://localhost:9001]\nnode: n\ngroup: g\nlabels: {a: b}\nzone: z\nadminListen: 127.0.0.1:7\n\
-                snapshotKeyFile: /k\nworkers: 2\ndrainDelay: 1s\ndrainTimeout: 2s\naccessLog: stdout\nphaseTiming: true\ntlsCa: /ca\n\
+                snapshotKeyFile: /k\nbootstrapSnapshot: /b\nworkers: 2\ndrainDelay: 1s\ndrainTimeout: 2s\naccessLog: stdout\nphaseTiming: true\ntlsCa: /ca\n\
                 logLevel: warn\nlogFormat: json\ninsecure: true\n";
     std::fs::write(&path, text).expect("written");
     let file = format!("--config={}", path.display());
@@ -108,6 +111,7 @@ fn a_flag_beats_the_file_and_the_file_beats_the_default() {
     );
     assert_eq!((config.labels.get("a").map(String::as_str), config.admin_listen.port()), (Some("b"), 7));
     assert_eq!((config.snapshot_key_file, config.tls_ca), (Some("/k".into()), Some("/ca".into())));
+    assert_eq!(config.bootstrap_snapshot, Some(BootstrapSnapshot::File("/b".into())));
     assert_eq!((config.workers.map(NonZeroUsize::get), config.drain_delay.as_secs()), (Some(2), 1));
     assert_eq!(
         (config.drain_timeout.as_secs(), config.access_log, config.insecure),
@@ -174,7 +178,7 @@ fn exactly_one_source_is_taken() {
 
 #[test]
 fn a_setting_of_the_stream_is_refused_without_one() {
-    for flag in ["--tls-ca=/ca", "--snapshot-key-file=/k"] {
+    for flag in ["--tls-ca=/ca", "--snapshot-key-file=/k", "--bootstrap-snapshot=/b"] {
         let error = standalone(&[flag]).expect_err("no effect");
         assert!(matches!(&error, ConfigError::OnlyStreamed(name) if flag.starts_with(name)), "{error}");
     }
@@ -194,6 +198,28 @@ fn nothing_is_open_off_loopback_unless_it_is_said_aloud() {
         ["https://cp.example.com:9001", "http://localhost:9001", "http://[::1]:9001", "http://127.0.0.2:9001"]
     {
         assert!(load(&[&format!("--control-plane={url}")]).is_ok(), "{url}");
+    }
+}
+
+#[test]
+fn a_bootstrap_snapshot_comes_with_its_key_from_a_file_or_over_tls() {
+    let stream = "--control-plane=http://127.0.0.1:9001";
+    let with_key = |from: &str| load(&[stream, "--snapshot-key-file=/k", from]).map(|(config, _)| config);
+    assert!(matches!(load(&[stream, "--bootstrap-snapshot=/b"]), Err(ConfigError::NoSnapshotKey)));
+    for open in ["http://example.com/b", "http://10.0.0.1:1/b"] {
+        let error = with_key(&format!("--bootstrap-snapshot={open}?signature=x")).expect_err("in the clear");
+        assert!(matches!(error, ConfigError::OpenSnapshot(_)), "{error}");
+        assert!(error.to_string().contains(open) && !error.to_string().contains("signature"), "{error}");
+    }
+    let insecure = load(&[stream, "--snapshot-key-file=/k", "--bootstrap-snapshot=http://a/b", "--insecure"]);
+    assert!(insecure.is_ok());
+    for closed in ["https://example.com/b?x=y", "http://127.0.0.1:1/b"] {
+        let config = with_key(&format!("--bootstrap-snapshot={closed}")).expect("protected");
+        assert!(matches!(config.bootstrap_snapshot, Some(BootstrapSnapshot::Url(uri)) if uri == closed));
+    }
+    for wrong in ["", "ftp://example.com/b", "https://ann:secret@example.com/b", "https://"] {
+        let error = with_key(&format!("--bootstrap-snapshot={wrong}")).expect_err(wrong);
+        assert!(matches!(error, ConfigError::Usage(_)), "{wrong}: {error}");
     }
 }
 

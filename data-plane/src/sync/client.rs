@@ -17,6 +17,7 @@ use tonic::{Code, Status, Streaming};
 use wire::data_plane_message::Message;
 use wire::sync_mode::Value as Mode;
 
+use super::bootstrap::Bootstrap;
 use super::decode::decode;
 use super::last_good::Saver;
 use super::renewal::Renewal;
@@ -71,6 +72,8 @@ pub(crate) struct Client {
     identity: Identity,
     metrics: Arc<Metrics>,
     saver: Saver,
+    /// For a data plane that holds nothing while no control plane answers.
+    bootstrap: Option<Bootstrap>,
 }
 
 /// An open stream that has been welcomed.
@@ -111,16 +114,23 @@ impl Client {
     ) -> Self {
         metrics.control_plane_connected(false);
         let instance = format!("{:032x}", rand::rng().random::<u128>());
-        Client { urls: urls.to_vec(), passport, instance, identity, metrics, saver }
+        Client { urls: urls.to_vec(), passport, instance, identity, metrics, saver, bootstrap: None }
+    }
+
+    /// With something to serve when nothing is held and no control plane answers.
+    #[must_use]
+    pub(crate) fn or(self, bootstrap: Option<Bootstrap>) -> Self {
+        Client { bootstrap, ..self }
     }
 
     /// Follows the control planes. Never returns.
-    pub(crate) async fn run(self, mut applier: Applier, mut lane: Lane) {
+    pub(crate) async fn run(mut self, mut applier: Applier, mut lane: Lane) {
         let mut backoff = Backoff::default();
         // Logged once per outage.
         let mut is_known = false;
         // Data planes spread over the control planes.
         let mut turn = rand::rng().random_range(0..self.urls.len());
+        let mut tried = 0;
         // A stream that is being left stays open until its successor is.
         let mut left = None;
         loop {
@@ -157,12 +167,26 @@ impl Client {
                     } else {
                         tracing::debug!(control_plane = %url, error = %lost, "still no stream to the control plane");
                     }
+                    tried += 1;
+                    if tried % self.urls.len() == 0 {
+                        self.bootstrap(&mut applier).await;
+                    }
                     pause(backoff.next(), &mut applier).await;
                     // What was tried again meanwhile is told by the next Hello.
                     let _told_then = lane.follow(applier.engine());
                 }
             }
             turn += 1;
+        }
+    }
+
+    /// No control plane answers: what else there is.
+    async fn bootstrap(&mut self, applier: &mut Applier) {
+        if applier.cursor().epoch.is_empty()
+            && let Some(bootstrap) = &mut self.bootstrap
+            && bootstrap.serve(applier).await
+        {
+            self.saver.save(applier);
         }
     }
 

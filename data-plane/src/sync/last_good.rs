@@ -7,7 +7,7 @@
 //! and what is parked. The group is authenticated too: another group's configuration is not ours.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
@@ -59,12 +59,23 @@ pub enum KeyError {
     StateDir(#[from] StateDirError),
 }
 
+/// Where the newest copy is, once there is one.
+pub(crate) fn newest(state_dir: &StateDir) -> PathBuf {
+    state_dir.path().join(FILES[0])
+}
+
 /// Where copies are kept, and what seals them.
 #[derive(Clone)]
 pub(crate) struct LastGood {
     state_dir: Arc<StateDir>,
     cipher: Aes256Gcm,
     group: String,
+}
+
+impl std::fmt::Debug for LastGood {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "LastGood({})", self.group)
+    }
 }
 
 impl LastGood {
@@ -107,27 +118,35 @@ impl LastGood {
     /// Returns whether there was one.
     pub(crate) async fn restore(&self, applier: &mut Applier) -> bool {
         for file in FILES {
-            let kept = match self.state_dir.read(file) {
+            let served = match self.state_dir.read(file) {
                 Ok(None) => continue,
-                Ok(Some(sealed)) => self.unseal(sealed),
+                Ok(Some(sealed)) => self.serve(sealed, applier).await,
                 Err(error) => Err(error.to_string()),
             };
-            match kept {
-                Ok(kept) => {
-                    let (held, parked) = kept.into_updates();
-                    let revision = held.revision;
-                    // Into an empty applier: nothing goes back, nothing shrinks.
-                    let restored = applier.apply(held).await.is_ok();
-                    if let Some(parked) = parked {
-                        let _still_parked = applier.apply(parked).await;
-                    }
+            match served {
+                Ok(revision) => {
                     tracing::info!(file, revision, "serving the last good configuration from disk");
-                    return restored;
+                    return true;
                 }
                 Err(why) => tracing::warn!(file, why, "a kept configuration cannot be used"),
             }
         }
         false
+    }
+
+    /// Puts a sealed copy into service, where nothing is yet; the revision that it is of.
+    ///
+    /// # Errors
+    /// Why it cannot be used.
+    pub(crate) async fn serve(&self, sealed: Vec<u8>, applier: &mut Applier) -> Result<u64, String> {
+        let (held, parked) = self.unseal(sealed)?.into_updates();
+        let revision = held.revision;
+        // Into an empty applier: nothing goes back, nothing shrinks.
+        applier.apply(held).await.map_err(|error| error.to_string())?;
+        if let Some(parked) = parked {
+            let _still_parked = applier.apply(parked).await;
+        }
+        Ok(revision)
     }
 
     fn save(&self, copy: &Copy) -> Result<(), StateDirError> {

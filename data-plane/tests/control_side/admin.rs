@@ -78,7 +78,9 @@ async fn off_loopback_the_configuration_is_not_shown() {
     .await
     .expect("it starts");
     let admin = SocketAddr::from(([127, 0, 0, 1], plane.running.admin().port()));
-    for (path, expected) in [("/config", 403), ("/livez", 200), ("/readyz", 200), ("/metrics", 200)] {
+    for (path, expected) in
+        [("/config", 403), ("/snapshot", 403), ("/livez", 200), ("/readyz", 200), ("/metrics", 200)]
+    {
         assert_eq!(status(admin, path).await, expected, "{path}");
     }
 }

@@ -2,6 +2,7 @@
 //! plays: everything through `run()`, on port 0, with requests over real sockets.
 
 mod admin;
+mod bootstrap;
 mod last_good;
 mod process;
 mod reload;
