@@ -213,11 +213,8 @@ async fn a_paused_leader_is_replaced_and_does_no_chores_when_it_wakes() -> anyho
     let former = replicas.admin(former)?;
     wait::until("the former to catch up", || async {
         let route = former.get("/v1/routes/r").await.map_err(|error| format!("{error:#}"))?;
-        if route["metadata"]["revision"] == head.to_string() || route["metadata"]["revision"] == head {
-            Ok(())
-        } else {
-            Err(route.to_string())
-        }
+        let revision = route["metadata"]["revision"].as_str().and_then(|text| text.parse().ok());
+        if revision == head.as_u64() { Ok(()) } else { Err(route.to_string()) }
     })
     .await
 }

@@ -77,7 +77,8 @@ async fn a_dump_becomes_another_store_that_data_planes_follow() {
     let transaction = moved.receive().await;
     assert!(transaction.allow_shrink, "it may be smaller than what the data plane held");
     assert_ne!(transaction.target.epoch, epoch);
-    assert_eq!(received(&transaction).into_values().collect::<Vec<_>>(), [pair.key.clone()]);
+    let secrets: Vec<_> = received(&transaction).into_values().collect();
+    assert_eq!(secrets, std::slice::from_ref(&pair.key));
     moved.take(&transaction, &[]).await;
     assert_eq!(moved.names().len(), 5);
 }
