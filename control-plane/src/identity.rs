@@ -18,7 +18,7 @@ use gateway_proto::identity::Subject;
 use gateway_proto::wire;
 use jiff::{SignedDuration, Timestamp};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use ca::{BadRequest, SignError};
@@ -90,6 +90,7 @@ pub struct Authority {
     vault: Arc<Vault>,
     settings: Settings,
     trust: watch::Sender<Arc<Trust>>,
+    refreshing: Mutex<()>,
 }
 
 impl std::fmt::Debug for Authority {
@@ -111,7 +112,8 @@ impl Authority {
     ) -> Result<Arc<Self>, IdentityError> {
         make_once(&*store, &vault, settings.lifetime, now).await?;
         let trust = read(&*store, &vault, &settings, now).await?;
-        Ok(Arc::new(Authority { store, vault, settings, trust: watch::Sender::new(Arc::new(trust)) }))
+        let trust = watch::Sender::new(Arc::new(trust));
+        Ok(Arc::new(Authority { store, vault, settings, trust, refreshing: Mutex::default() }))
     }
 
     /// What holds now.
@@ -137,6 +139,8 @@ impl Authority {
     /// Follows the store and the clock until cancelled.
     pub async fn follow(self: Arc<Self>, fleet: Arc<impl Fleet>, stop: CancellationToken) {
         let mut changes = self.store.watch_tokens();
+        // What changed between the first reading and this subscription was told to nobody.
+        changes.mark_changed();
         let mut failing = false;
         loop {
             let changed = tokio::select! {
@@ -171,6 +175,8 @@ impl Authority {
     /// # Errors
     /// When the store does not answer, or holds nothing that can be used: what was known stays.
     pub async fn refresh(&self, now: Timestamp) -> Result<(), IdentityError> {
+        // One at a time: what was read first must not take the place of what was read last.
+        let _one = self.refreshing.lock().await;
         let next = read(&*self.store, &self.vault, &self.settings, now).await?;
         self.trust.send_replace(Arc::new(next));
         Ok(())
@@ -185,7 +191,17 @@ impl Authority {
         self.refresh(now).await
     }
 
-    /// A certificate that takes the place of one that is still good; `node` and `group` are those of that one.
+    /// Up to when a node's certificates were revoked, as the store says at this moment.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn revoked(&self, node: &str) -> Result<Option<Timestamp>, StoreError> {
+        let stored = self.store.identities().await?;
+        Ok(stored.revoked.iter().find(|(name, _)| name == node).map(|(_, at)| *at))
+    }
+
+    /// A certificate that takes the place of one that is still good; `node` and `group` are those of that one, `revoked`
+    /// what [`Self::revoked`] says: a replica that has not heard of a revocation must not issue what outlives it.
     ///
     /// # Errors
     /// [`JoinRefused::Request`], or when nothing can be signed.
@@ -193,13 +209,10 @@ impl Authority {
         &self,
         request: &[u8],
         subject: &Subject,
+        revoked: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<wire::IssuedCertificate, JoinRefused> {
         let trust = self.trust();
-        let revoked = match subject {
-            Subject::DataPlane { node, .. } => trust.revoked(node),
-            Subject::ControlPlane => None,
-        };
         self.issue(
             &trust,
             &RequestedKey::read(request)?,

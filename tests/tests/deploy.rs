@@ -125,7 +125,7 @@ fn probes_ports_and_times_fit_what_the_programs_are_told() -> anyhow::Result<()>
         let admin = container.port("--admin-listen").context("an admin port")?;
         let scheme = if container.flag("--tls-cert").is_some() { json!("HTTPS") } else { Value::Null };
         for (probe, path) in
-            [("startupProbe", "/readyz"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")]
+            [("startupProbe", "/livez"), ("readinessProbe", "/readyz"), ("livenessProbe", "/livez")]
         {
             let get = &container.spec[probe]["httpGet"];
             assert_eq!((&get["path"], &get["scheme"]), (&json!(path), &scheme), "{probe}");

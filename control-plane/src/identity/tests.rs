@@ -152,10 +152,14 @@ async fn a_certificate_is_good_for_its_node_group_and_time_and_until_it_is_revok
 
     let stolen = now() + SignedDuration::from_secs(10);
     authority.revoke("a", audit(), stolen).await.expect("stored");
+    let slow_clock = stolen - SignedDuration::from_secs(5);
+    authority.revoke("a", audit(), slow_clock).await.expect("stored");
+    assert_eq!(authority.revoked("a").await.expect("read"), Some(stolen), "it never moves back");
+    assert_eq!(authority.revoked("b").await.expect("read"), None);
     assert_eq!(first.check(&authority.trust(), stolen), Err(Unwelcome::Revoked(stolen)));
     let subject = first.subject.clone().expect("named");
     let next = CertificateParams::default().serialize_request(&key()).expect("a request");
-    let renewed = authority.renew(next.der(), &subject, stolen).expect("issued");
+    let renewed = authority.renew(next.der(), &subject, Some(stolen), stolen).expect("issued");
     assert_eq!(
         peer(&authority, &renewed).check(&authority.trust(), stolen),
         Ok(()),

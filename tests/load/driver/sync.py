@@ -54,11 +54,14 @@ def arguments(argv):
 def build(options):
     """The programs as they are shipped."""
     named = {f"gateway-{name}": getattr(options, name.replace("-", "_")) for name in ("control-plane", "data-plane", "load")}
-    missing = [word for name, program in named.items() if not program for word in ("-p", name)]
-    if missing:
-        subprocess.run(["cargo", "build", "--profile", "dist", "--locked", *missing], cwd=ROOT, check=True)
-    built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "dist"
-    return {name: Path(program or built / name).resolve() for name, program in named.items()}
+    load = "gateway-load"
+    if missing := [name for name, program in named.items() if not program and name != load]:
+        subprocess.run([ROOT / "deploy/build", *missing], check=True)
+    if not named[load]:
+        subprocess.run(["cargo", "build", "--profile", "dist", "--locked", "-p", load], cwd=ROOT, check=True)
+    built = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
+    folder = {name: built / ("dist" if name == load else "shipped") for name in named}
+    return {name: Path(program or folder[name] / name).resolve() for name, program in named.items()}
 
 
 def main(argv=None):

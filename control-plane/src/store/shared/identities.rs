@@ -173,7 +173,8 @@ impl IdentityStore for Handle {
 
     async fn revoke_node(&self, node: &str, at: Timestamp, audit: AuditRecord) -> Result<()> {
         const SQL: &str = "INSERT INTO revoked_nodes (node, before_us) VALUES ($1, $2) \
-            ON CONFLICT (node) DO UPDATE SET before_us = excluded.before_us";
+            ON CONFLICT (node) DO UPDATE SET before_us = excluded.before_us \
+            WHERE revoked_nodes.before_us < excluded.before_us";
         within(LONG, async {
             let mut transaction = self.write().await?;
             let version = records::move_tokens_version(&mut transaction).await?;

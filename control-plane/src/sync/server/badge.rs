@@ -109,7 +109,7 @@ impl Badge {
     }
 
     /// The next certificate.
-    pub(super) fn renew(&mut self, gate: &Gate, renew: &wire::Renew) -> Result<Say, Status> {
+    pub(super) async fn renew(&mut self, gate: &Gate, renew: &wire::Renew) -> Result<Say, Status> {
         let Some(peer) = &self.caller.peer else {
             return Err(Status::unauthenticated("there is no certificate to renew: join with a token"));
         };
@@ -118,7 +118,7 @@ impl Badge {
             return Err(Status::resource_exhausted("too many certificates were asked for on one stream"));
         }
         gate.check(peer, self.caller.from)?;
-        gate.renew(peer, renew).map(Say::Issued)
+        gate.renew(peer, renew, self.caller.from).await.map(Say::Issued)
     }
 }
 

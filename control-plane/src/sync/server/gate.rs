@@ -114,12 +114,24 @@ impl Gate {
     }
 
     /// The next certificate of a data plane that has shown a good one.
-    pub(super) fn renew(&self, peer: &Peer, renew: &wire::Renew) -> Result<wire::IssuedCertificate, Status> {
-        let subject = peer.subject.as_ref().filter(|subject| matches!(subject, Subject::DataPlane { .. }));
-        let (Some(subject), Some(_)) = (subject, peer.root) else {
+    pub(super) async fn renew(
+        &self,
+        peer: &Peer,
+        renew: &wire::Renew,
+        from: SocketAddr,
+    ) -> Result<wire::IssuedCertificate, Status> {
+        let (Some(subject @ Subject::DataPlane { node, .. }), Some(_)) = (&peer.subject, peer.root) else {
             return Err(Status::failed_precondition("this certificate is not ours to renew"));
         };
-        self.authority.renew(&renew.request, subject, Timestamp::now()).map_err(|error| status(&error))
+        let revoked = self.authority.revoked(node).await.map_err(|error| {
+            tracing::warn!(%error, node, "cannot renew a certificate: the store does not answer");
+            Status::unavailable("the store does not answer: ask again")
+        })?;
+        if let Some(at) = revoked.filter(|at| peer.valid_from <= *at) {
+            return Err(self.refuse(Some(peer), from, &Unwelcome::Revoked(at)));
+        }
+        let issued = self.authority.renew(&renew.request, subject, revoked, Timestamp::now());
+        issued.map_err(|error| status(&error))
     }
 
     /// Turns a join token into a certificate.

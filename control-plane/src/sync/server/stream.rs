@@ -241,7 +241,7 @@ impl Talk<'_> {
             let has_output = !self.small.is_empty() || self.sending.is_some() || self.lane.has_output();
             tokio::select! {
                 heard = inbound.message() => match heard? {
-                    Some(heard) => self.hear(heard)?,
+                    Some(heard) => self.hear(heard).await?,
                     None => return Ok(()),
                 },
                 changed = views.changed() => {
@@ -340,7 +340,7 @@ impl Talk<'_> {
         Some(frame)
     }
 
-    fn hear(&mut self, heard: wire::DataPlaneMessage) -> Result<(), Status> {
+    async fn hear(&mut self, heard: wire::DataPlaneMessage) -> Result<(), Status> {
         self.heard = Instant::now();
         match heard.message {
             Some(Hear::Ack(ack)) => self.hear_ack(&ack)?,
@@ -363,7 +363,7 @@ impl Talk<'_> {
                 taken.map_err(|error| Status::failed_precondition(error.to_string()))?;
             }
             Some(Hear::Renew(renew)) => {
-                let issued = self.badge.renew(&self.streams.gate, &renew)?;
+                let issued = self.badge.renew(&self.streams.gate, &renew).await?;
                 self.small.push_back(issued);
             }
             Some(Hear::Trusts(trusts)) => {

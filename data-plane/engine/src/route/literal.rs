@@ -241,7 +241,7 @@ pub(super) fn ends<const N: usize>(depths: u64, path: &str) -> ([u32; N], usize)
             }
         }
     }
-    if depth < deepest && path.len() > 1 && has(depth + 1) {
+    if depth < deepest && has(depth + 1) {
         ends[found] = path.len() as u32;
         found += 1;
     }

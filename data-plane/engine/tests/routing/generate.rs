@@ -126,6 +126,9 @@ fn path(choose: &mut impl Choose) -> String {
 }
 
 fn template(choose: &mut impl Choose) -> String {
+    if choose.one_in(12) {
+        return "/".to_owned();
+    }
     let mut path = String::new();
     for at in 0..=choose.below(3) {
         match choose.below(4) {
