@@ -141,10 +141,11 @@ impl Publisher {
         }
     }
 
-    /// Whether an operator allows data planes to drop most of what they hold of another history. While the store is
-    /// away nobody does.
-    pub async fn is_shrink_allowed(&self) -> bool {
-        self.store.is_shrink_allowed().await.unwrap_or(false)
+    /// Whether an operator allows data planes to drop most of what they hold of another history for a view. While the
+    /// store is away nobody does.
+    pub async fn is_shrink_allowed(&self, view: &View) -> bool {
+        let Cursor { epoch, revision, .. } = view.head();
+        self.store.is_shrink_allowed(epoch, revision).await.unwrap_or(false)
     }
 
     async fn run(self: Arc<Self>, mut workshop: Workshop, stop: CancellationToken) {

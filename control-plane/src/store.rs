@@ -210,18 +210,18 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// Where the credentials stand as last seen, by the same rules as [`Store::watch`].
     fn watch_credentials(&self) -> watch::Receiver<CredentialHead>;
 
-    /// Records that data planes may drop most of what they held in another history when they come to this one; as
-    /// long as the epoch lasts.
+    /// Records that data planes may drop most of what they held in another history when they come to this one, at the
+    /// present revision or a later one; as long as the epoch lasts.
     ///
     /// # Errors
     /// When the database does not answer.
     async fn allow_shrink(&self) -> Result<(), StoreError>;
 
-    /// Whether that was recorded for the present epoch.
+    /// Whether that was recorded for a revision of an epoch.
     ///
     /// # Errors
     /// When the database does not answer.
-    async fn is_shrink_allowed(&self) -> Result<bool, StoreError>;
+    async fn is_shrink_allowed(&self, epoch: Uuid, revision: u64) -> Result<bool, StoreError>;
 
     /// History as far as it is kept, newest first; the cursor is the revision.
     ///

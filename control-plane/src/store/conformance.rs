@@ -186,6 +186,11 @@ async fn load(store: &dyn Store) -> (Head, BTreeMap<Key, Stored>) {
     (head, objects)
 }
 
+/// Whether data planes of other histories may shrink to what is at a head.
+async fn may_shrink(store: &dyn Store, head: Head) -> bool {
+    store.is_shrink_allowed(head.epoch, head.revision).await.expect("answers")
+}
+
 /// What must hold of a store at any moment; returns the number of objects.
 async fn assert_sound(store: &dyn Store) -> usize {
     let (head, objects) = load(store).await;

@@ -197,10 +197,12 @@ pub(super) async fn a_backup_that_is_restored_begins_an_epoch_that_may_be_smalle
     assert_ne!(made.epoch, base.epoch);
     assert_eq!(made.revision, 2, "history goes on");
     seen.wait_for(|head| *head == made).await.expect("the other hears of it");
-    assert!(two.is_shrink_allowed().await.expect("answers"));
+    assert!(may_shrink(&*two, made).await);
+    assert!(!may_shrink(&*two, base).await, "what was published before it is not meant");
+    assert!(!may_shrink(&*two, Head { epoch: made.epoch, ..base }).await);
     let moved = one.commit(restore).await.expect_err("another epoch");
     assert!(matches!(moved, CommitError::Moved { head } if head == made), "{moved}");
     assert_eq!(commit_on_head(&*two, vec![delete("b")]).await.head.epoch, made.epoch);
-    assert!(one.is_shrink_allowed().await.expect("answers"), "as long as the epoch lasts");
+    assert!(may_shrink(&*one, Head { revision: 3, ..made }).await, "as long as the epoch lasts");
     assert_sound(&*one).await;
 }

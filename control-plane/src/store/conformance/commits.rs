@@ -192,10 +192,13 @@ pub(super) async fn thousands_of_objects_are_one_revision(url: String) {
 
 pub(super) async fn that_data_planes_may_shrink_is_kept_and_makes_no_revision(url: String) {
     let (one, two) = (open(&url).await.store, open(&url).await.store);
-    let before = one.head().await.expect("answers");
-    assert!(!one.is_shrink_allowed().await.expect("answers"));
+    let empty = one.head().await.expect("answers");
+    let before = commit_on_head(&*one, vec![put("a", "1")]).await.head;
+    assert!(!may_shrink(&*one, before).await);
     one.allow_shrink().await.expect("answers");
-    one.allow_shrink().await.expect("twice is once");
-    assert!(two.is_shrink_allowed().await.expect("answers"));
     assert_eq!(two.head().await.expect("answers"), before);
+    let later = commit_on_head(&*two, vec![put("a", "2")]).await.head;
+    one.allow_shrink().await.expect("twice is once");
+    assert!(may_shrink(&*two, before).await && may_shrink(&*one, later).await);
+    assert!(!may_shrink(&*one, empty).await, "what was published before is not meant");
 }

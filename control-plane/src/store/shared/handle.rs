@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use sqlx::Transaction;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
+use uuid::Uuid;
 
 use super::credentials::CredentialError;
 use super::objects::signed;
@@ -216,9 +217,10 @@ async fn write_plan(
 
 /// The compare-and-set of the head: the last statement of a commit.
 async fn advance(connection: &mut Connection, plan: &Plan) -> std::result::Result<(), PrepareError> {
-    // Data planes may shrink to a new epoch.
+    // Data planes may shrink to a new epoch, from its first revision on.
     const SQL: &str = "UPDATE meta SET revision = $1, root_hash = $2, epoch = $5, \
-        shrink_epoch = CASE WHEN epoch = $5 THEN shrink_epoch ELSE $5 END WHERE revision = $3 AND epoch = $4";
+        shrink_epoch = CASE WHEN epoch = $5 THEN shrink_epoch ELSE $5 END, \
+        shrink_revision = CASE WHEN epoch = $5 THEN shrink_revision ELSE $1 END WHERE revision = $3 AND epoch = $4";
     dialect::notify(connection).await?;
     let moved = sqlx::query(SQL)
         .bind(signed(plan.header.revision))
@@ -348,8 +350,11 @@ impl Store for Handle {
         within(LONG, async { objects::allow_shrink(&mut *self.writer.acquire().await?).await }).await
     }
 
-    async fn is_shrink_allowed(&self) -> Result<bool> {
-        within(SHORT, async { objects::is_shrink_allowed(&mut *self.readers.acquire().await?).await }).await
+    async fn is_shrink_allowed(&self, epoch: Uuid, revision: u64) -> Result<bool> {
+        within(SHORT, async {
+            objects::is_shrink_allowed(&mut *self.readers.acquire().await?, epoch, revision).await
+        })
+        .await
     }
 
     async fn revisions(&self, page: PageRequest) -> Result<Page<Revision>> {

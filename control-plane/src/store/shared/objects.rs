@@ -7,6 +7,7 @@ use gateway_proto::digest::{ItemHash, RootHash};
 use gateway_proto::kind::Key;
 use jiff::Timestamp;
 use sqlx::Row as _;
+use uuid::Uuid;
 
 use super::{Connection, Row};
 use crate::store::watching::Position;
@@ -29,14 +30,23 @@ pub(super) async fn position(connection: &mut Connection) -> Result<Position> {
 
 /// Records that data planes of other histories may shrink to this one.
 pub(super) async fn allow_shrink(connection: &mut Connection) -> Result<()> {
-    sqlx::query("UPDATE meta SET shrink_epoch = epoch").execute(connection).await?;
+    // What was allowed stays allowed.
+    const SQL: &str = "UPDATE meta SET shrink_epoch = epoch, \
+        shrink_revision = CASE WHEN shrink_epoch = epoch THEN shrink_revision ELSE revision END";
+    sqlx::query(SQL).execute(connection).await?;
     Ok(())
 }
 
 /// Whether they may.
-pub(super) async fn is_shrink_allowed(connection: &mut Connection) -> Result<bool> {
-    const SQL: &str = "SELECT CAST(count(*) AS BIGINT) AS allowed FROM meta WHERE shrink_epoch = epoch";
-    Ok(number(&sqlx::query(SQL).fetch_one(connection).await?, "allowed")? > 0)
+pub(super) async fn is_shrink_allowed(
+    connection: &mut Connection,
+    epoch: Uuid,
+    revision: u64,
+) -> Result<bool> {
+    const SQL: &str = "SELECT CAST(count(*) AS BIGINT) AS allowed FROM meta \
+        WHERE shrink_epoch = $1 AND shrink_revision <= $2";
+    let row = sqlx::query(SQL).bind(epoch).bind(signed(revision)).fetch_one(connection).await?;
+    Ok(number(&row, "allowed")? > 0)
 }
 
 /// The oldest revision that can be had.

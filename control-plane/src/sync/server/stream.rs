@@ -274,7 +274,8 @@ impl Talk<'_> {
         if let Some(held) = self.session.held() {
             self.streams.publisher.recall(&self.view, held).await;
         }
-        if self.session.might_shrink(&self.view) && self.streams.publisher.is_shrink_allowed().await {
+        if self.session.might_shrink(&self.view) && self.streams.publisher.is_shrink_allowed(&self.view).await
+        {
             self.session.allow_shrink();
         }
         match (self.session.weight(&self.view), &self.turn) {
