@@ -53,7 +53,8 @@ class Cell:
     """A running proxy with its origin; a context manager that ends both."""
 
     ready_within = 60  # seconds
-    ports = iter(range(18_080, 32_000))  # below the range of outgoing connections; never the same one twice
+    # Below the range of outgoing connections; never the same one twice, and others where two drivers run.
+    ports = iter(range(18_080 + os.getpid() % 8_000, 32_000))
 
     def __init__(self, bench, peer, variant):
         self.bench, self.peer, self.variant = bench, peer, variant
