@@ -218,6 +218,7 @@ impl Writer {
 
     /// Takes it away.
     pub(super) fn forget(&self) {
+        *lock(&self.target) = wire::Cursor::default();
         let _ended = self.pieces.send(Work::Forget);
     }
 }

@@ -194,7 +194,8 @@ fn status(error: &JoinRefused) -> Status {
         JoinRefused::Malformed(_) | JoinRefused::Unknown | JoinRefused::Expired(_) | JoinRefused::UsedUp => {
             Status::unauthenticated(text)
         }
-        JoinRefused::Store(_) => Status::unavailable(text),
+        // The log has the reason; who asks has shown no token yet.
+        JoinRefused::Store(_) => Status::unavailable("the store does not answer: try again"),
         JoinRefused::Sign(_) => Status::internal(text),
     }
 }

@@ -1,3 +1,5 @@
+//! The journal of the keys on a real disk: restarts, cut and damaged tails, missing records, and the file's end.
+
 use std::time::Duration;
 
 use aes_gcm::KeyInit as _;
@@ -31,6 +33,15 @@ fn piece(revision: u64, grants: impl IntoIterator<Item = u64>, revoked: &[u64]) 
 
 /// Writes transactions as a lane does, one after the other.
 async fn keep(dir: &std::path::Path, pieces: Vec<wire::CredentialsChunk>) -> Arc<Keys> {
+    keep_until(dir, pieces, |_| {}).await
+}
+
+/// The same, and what is said of the journal in the end.
+async fn keep_until(
+    dir: &std::path::Path,
+    pieces: Vec<wire::CredentialsChunk>,
+    end: impl FnOnce(&Writer),
+) -> Arc<Keys> {
     let keys = Arc::new(Keys::default());
     let (writer, task) = Writer::start(journal(dir, "g"), Arc::clone(&keys));
     for chunk in pieces {
@@ -46,6 +57,7 @@ async fn keep(dir: &std::path::Path, pieces: Vec<wire::CredentialsChunk>) -> Arc
         .await
         .expect("it writes");
     }
+    end(&writer);
     drop(writer);
     task.ended().await;
     keys
@@ -65,6 +77,15 @@ async fn what_was_written_is_there_after_a_restart_and_a_revocation_is_not_forgo
     assert_eq!((keys.root(), keys.len()), (kept.root(), 500));
     assert_eq!(keys.grant(&digest(7)), None);
     assert_eq!(target.expect("complete").revision, 3);
+}
+
+#[tokio::test]
+async fn who_asks_for_keys_no_more_keeps_none_on_disk() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join(FILE);
+    keep_until(dir.path(), vec![piece(1, 0..10, &[])], |_| assert!(path.exists())).await;
+    keep_until(dir.path(), vec![piece(2, [11], &[])], Writer::forget).await;
+    assert!(!path.exists());
 }
 
 #[tokio::test]
