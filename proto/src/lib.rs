@@ -30,8 +30,5 @@ pub const SYNC_PROTOCOL: u32 = 1;
 /// In `Hello.features`: answers `Compare`, takes `Chunk.buckets`.
 pub const FEATURE_BUCKETS: &str = "buckets";
 
-/// In `Hello.features`: takes `Chunk.base_sum` for `Chunk.base`, a target without an epoch, and later pieces with neither.
-pub const FEATURE_BRIEF: &str = "brief";
-
 /// Namespace of an object that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";

@@ -360,8 +360,7 @@ fn frames(transaction: &Transaction) -> Vec<wire::ControlPlaneMessage> {
         Content::Own(pieces) => pieces.clone(),
     };
     let pieces = if pieces.is_empty() { vec![Bytes::new()] } else { pieces };
-    // Every other one as to a data plane that takes them in full only.
-    let mut header = Header::of(transaction, transaction.number.is_multiple_of(2).then_some(EPOCH));
+    let mut header = Header::of(transaction, EPOCH);
     let count = pieces.len();
     let frame = |(at, piece): (usize, Bytes)| {
         let frame = Frame::Chunk { header: header.next(at + 1 == count), piece };

@@ -1,6 +1,6 @@
 //! What goes before the shared pieces of a transaction: its number and cursors, which belong to one stream. For a change
-//! of one object they were most of what was sent, so that a data plane that says `brief` is told once what it can know
-//! from then on: the epoch in its Welcome, the cursors in the first piece.
+//! of one object they would be most of what is sent, so that a stream says once what both ends then know: the epoch in
+//! its Welcome, the cursors in the first piece.
 
 use gateway_proto::wire;
 use uuid::Uuid;
@@ -9,46 +9,34 @@ use super::session::{Content, Transaction};
 
 /// The headers of one transaction's pieces.
 #[derive(Clone, Debug)]
-pub struct Header {
-    chunk: wire::Chunk,
-    brief: bool,
-}
+pub struct Header(wire::Chunk);
 
 impl Header {
-    /// Before the first piece. `said`: the epoch that the Welcome of a stream named that takes the brief form.
-    pub fn of(transaction: &Transaction, said: Option<Uuid>) -> Self {
+    /// Before the first piece. `said`: the epoch that the Welcome of the stream named.
+    pub fn of(transaction: &Transaction, said: Uuid) -> Self {
         let Transaction { number, base, target, content, allow_shrink } = transaction;
         let buckets = match content {
             Content::Buckets(_, of) => of.iter().filter_map(|bucket| u32::try_from(bucket).ok()).collect(),
             Content::Full(_) | Content::Shared(_) | Content::Own(_) => Vec::new(),
         };
-        let is_known = |epoch: Uuid| said == Some(epoch);
-        let mut chunk = wire::Chunk {
+        let mut named = wire::Cursor::from(*target);
+        if target.epoch == said {
+            named.epoch.clear();
+        }
+        Header(wire::Chunk {
             transaction: *number,
-            target: Some((*target).into()),
+            base_sum: base.map(|base| base.root.low()),
+            target: Some(named),
             buckets,
             allow_shrink: *allow_shrink,
             ..Default::default()
-        };
-        match base {
-            Some(base) if is_known(base.epoch) => chunk.base_sum = Some(base.root.low()),
-            Some(base) => chunk.base = Some((*base).into()),
-            None => {}
-        }
-        if let Some(target) = chunk.target.as_mut().filter(|_| is_known(target.epoch)) {
-            target.epoch.clear();
-        }
-        Header { chunk, brief: said.is_some() }
+        })
     }
 
     /// For the next piece.
     pub fn next(&mut self, last: bool) -> wire::Chunk {
-        let header = wire::Chunk { last, ..self.chunk.clone() };
-        if self.brief {
-            self.chunk = wire::Chunk { transaction: self.chunk.transaction, ..Default::default() };
-        }
-        self.chunk.buckets.clear();
-        header
+        let later = wire::Chunk { transaction: self.0.transaction, ..Default::default() };
+        wire::Chunk { last, ..std::mem::replace(&mut self.0, later) }
     }
 }
 
@@ -61,43 +49,26 @@ mod tests {
     use crate::publish::Cursor;
     use crate::publish::testing::EPOCH;
 
-    fn transaction(base: Option<Uuid>) -> Transaction {
+    fn transaction(base: bool) -> Transaction {
         let root = RootHash::from_slice(&[7; 16]).expect("16 bytes");
-        let at = |epoch| Cursor { epoch, revision: 9, root };
+        let at = Cursor { epoch: EPOCH, revision: 9, root };
         let content = Content::Own(Vec::new());
-        Transaction { number: 3, base: base.map(at), target: at(EPOCH), content, allow_shrink: false }
+        Transaction { number: 3, base: base.then_some(at), target: at, content, allow_shrink: false }
     }
 
     #[test]
-    fn a_brief_header_says_no_more_than_the_stream_does_not_know() {
-        let mut header = Header::of(&transaction(Some(EPOCH)), Some(EPOCH));
+    fn a_header_says_no_more_than_the_stream_does_not_know() {
+        let mut header = Header::of(&transaction(true), EPOCH);
         let first = header.next(false);
-        assert_eq!((first.base_sum, &first.base), (Some(0x0707_0707_0707_0707), &None));
+        assert_eq!(first.base_sum, Some(0x0707_0707_0707_0707));
         assert!(first.target.as_ref().is_some_and(|it| it.epoch.is_empty() && it.revision == 9));
         assert!(first.encoded_len() <= 36, "{}", first.encoded_len());
         assert_eq!(header.next(true), wire::Chunk { transaction: 3, last: true, ..Default::default() });
     }
 
     #[test]
-    fn another_history_is_named_in_full() {
-        let mut header = Header::of(&transaction(Some(Uuid::from_u128(5))), Some(Uuid::from_u128(5)));
-        let first = header.next(true);
-        assert_eq!(first.target.map(|it| it.epoch), Some(EPOCH.to_string()));
-        let mut header = Header::of(&transaction(Some(Uuid::from_u128(5))), Some(EPOCH));
-        let first = header.next(true);
-        assert_eq!(first.base.map(|it| it.epoch), Some(Uuid::from_u128(5).to_string()));
-        assert_eq!((first.base_sum, first.target.map(|it| it.epoch)), (None, Some(String::new())));
-    }
-
-    #[test]
-    fn a_stream_that_does_not_take_it_gets_every_piece_in_full() {
-        let mut header = Header::of(&transaction(Some(EPOCH)), None);
-        let pieces = [header.next(false), header.next(true)];
-        let full = |it: &wire::Chunk| {
-            [&it.base, &it.target]
-                .into_iter()
-                .all(|it| it.as_ref().is_some_and(|it| it.epoch == EPOCH.to_string()))
-        };
-        assert!(pieces.iter().all(full), "{pieces:?}");
+    fn another_history_than_the_welcomes_is_named_and_everything_starts_from_nothing() {
+        let first = Header::of(&transaction(false), Uuid::from_u128(5)).next(true);
+        assert_eq!((first.base_sum, first.target.map(|it| it.epoch)), (None, Some(EPOCH.to_string())));
     }
 }

@@ -45,6 +45,10 @@ pub(crate) struct Transaction {
     pub(crate) target: wire::Cursor,
 }
 
+fn low(cursor: &wire::Cursor) -> u64 {
+    RootHash::from_slice(&cursor.root_hash).expect("a root").low()
+}
+
 pub(crate) fn hello(node: &str, group: &str, held: &Held) -> wire::Hello {
     let parked = held.parked.iter().map(|(key, hash)| wire::Parked {
         object: Some(key.into()),
@@ -107,15 +111,18 @@ impl DataPlane {
             let Some(Hear::Chunk(chunk)) = self.hear().await.expect("goes on") else { continue };
             whole.chunks += 1;
             whole.number = chunk.transaction;
-            whole.allow_shrink = chunk.allow_shrink;
             whole.buckets.extend(chunk.buckets.into_iter().filter_map(|it| usize::try_from(it).ok()));
-            whole.full = chunk.base.as_ref().is_none_or(|base| base.epoch.is_empty());
-            if !whole.full {
-                assert_eq!(chunk.base, self.held.cursor);
+            if let Some(target) = chunk.target {
+                whole.full = chunk.base_sum.is_none();
+                assert!(whole.full || chunk.base_sum == self.held.cursor.as_ref().map(low));
+                let is_said = target.epoch.is_empty();
+                let said = self.welcome.head.as_ref().map(|head| head.epoch.clone());
+                whole.target =
+                    wire::Cursor { epoch: said.filter(|_| is_said).unwrap_or(target.epoch), ..target };
+                whole.allow_shrink = chunk.allow_shrink;
             }
             whole.upserts.extend(chunk.upserts);
             whole.tombstones.extend(chunk.tombstones);
-            whole.target = chunk.target.expect("a target");
             if chunk.last {
                 return whole;
             }

@@ -92,7 +92,6 @@ pub(crate) struct Session {
 
 #[derive(Debug)]
 struct Assembly {
-    base: Base,
     bytes: usize,
     transaction: Transaction,
 }
@@ -141,9 +140,8 @@ impl Session {
         let number = chunk.transaction;
         let mut open = match self.open.take() {
             Some(open) if open.transaction.number == number => {
-                // A brief server does not say again what the first piece said.
-                let target = chunk.target.as_ref().map(|target| self.cursor(target)).transpose()?;
-                if target.is_some_and(|it| open.transaction.target != it || open.base != Base::of(&chunk)) {
+                // What the first piece said is not said again.
+                if chunk.target.is_some() || chunk.base_sum.is_some() {
                     return Err(ProtocolError::Mixed(number));
                 }
                 open
@@ -169,24 +167,18 @@ impl Session {
     fn begin(&self, chunk: &wire::Chunk, held: &Cursor) -> Result<Assembly, ProtocolError> {
         let number = chunk.transaction;
         let target = self.cursor(chunk.target.as_ref().ok_or(ProtocolError::BadCursor)?)?;
-        let base = Base::of(chunk);
-        let is_held = match &base {
-            Base::Nothing => true,
-            Base::Full(base) => self.cursor(base)? == *held,
-            Base::Brief(sum) => held.epoch == self.epoch && held.root.low() == *sum,
-        };
-        if !is_held {
+        if chunk.base_sum.is_some_and(|sum| held.epoch.is_empty() || held.root.low() != sum) {
             return Err(ProtocolError::WrongBase(number));
         }
         let buckets = chunk.buckets.iter().filter_map(|bucket| usize::try_from(*bucket).ok());
-        let scope = match &base {
-            Base::Nothing => Scope::Full,
-            _ if chunk.buckets.is_empty() => Scope::Delta,
-            _ => Scope::Buckets(Box::new(buckets.collect())),
+        let scope = match chunk.base_sum {
+            None => Scope::Full,
+            Some(_) if chunk.buckets.is_empty() => Scope::Delta,
+            Some(_) => Scope::Buckets(Box::new(buckets.collect())),
         };
         let allow_shrink = chunk.allow_shrink;
         let transaction = Transaction { number, scope, target, allow_shrink, ..Transaction::default() };
-        Ok(Assembly { base, bytes: 0, transaction })
+        Ok(Assembly { bytes: 0, transaction })
     }
 
     /// A point in a history that is named, or was by the Welcome.
@@ -198,25 +190,6 @@ impl Session {
             return Err(ProtocolError::BadCursor);
         }
         Ok(Cursor { epoch, revision: cursor.revision, root })
-    }
-}
-
-/// What a transaction starts from, as its first piece says.
-#[derive(Debug, PartialEq)]
-enum Base {
-    Nothing,
-    Full(wire::Cursor),
-    /// The low half of the root hash.
-    Brief(u64),
-}
-
-impl Base {
-    fn of(chunk: &wire::Chunk) -> Self {
-        match (&chunk.base, chunk.base_sum) {
-            (_, Some(sum)) => Base::Brief(sum),
-            (Some(base), None) if !base.epoch.is_empty() => Base::Full(base.clone()),
-            (_, None) => Base::Nothing,
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use gateway_proto::{FEATURE_BRIEF, FEATURE_BUCKETS, wire};
+use gateway_proto::{FEATURE_BUCKETS, wire};
 use wire::ack_outcome::Value as Outcome;
 
 use crate::apply::{ApplyError, Held, Reject};
@@ -12,7 +12,7 @@ const MAX_REASONS: usize = 1_000;
 
 /// What this version is able to do beyond the first.
 pub(crate) fn features() -> Vec<String> {
-    [FEATURE_BUCKETS, FEATURE_BRIEF].map(str::to_owned).into()
+    vec![FEATURE_BUCKETS.to_owned()]
 }
 
 /// Where what is held stands; none: nothing is held.

@@ -3,8 +3,7 @@
 use gateway_data_plane::run;
 use gateway_proto::buckets::Buckets;
 use gateway_proto::kind::{Key, Kind};
-use gateway_proto::wire;
-use gateway_proto::{FEATURE_BRIEF, FEATURE_BUCKETS};
+use gateway_proto::{FEATURE_BUCKETS, wire};
 use tonic::transport::Identity;
 use wire::ack_outcome::Value as Outcome;
 use wire::control_plane_message::Message;
@@ -12,7 +11,7 @@ use wire::data_plane_message::Message as Said;
 use wire::sync_mode::Value as Mode;
 
 use super::support::{
-    Content, ControlPlane, cursor, follow, get, listener, listener_at, respond, until, within,
+    Content, ControlPlane, cursor, follow, get, listener, listener_at, low, respond, until, within,
 };
 
 /// A heartbeat that does not come into it.
@@ -208,7 +207,7 @@ async fn another_content_at_the_same_revision_is_told_compared_and_mended() {
     let mut control = ControlPlane::start().await;
     let running = run(control.config(&dir)).await.expect("it starts");
     let mut stream = control.accept().await;
-    assert_eq!(stream.hello.features, [FEATURE_BUCKETS, FEATURE_BRIEF]);
+    assert_eq!(stream.hello.features, [FEATURE_BUCKETS]);
     stream.welcome(Mode::Full, SELDOM).await;
     let routes = ["/stays", "/wrong"].map(|path| respond(path, "x")).concat();
     let content = Content::of(&(listener("public") + &routes));
@@ -232,7 +231,7 @@ async fn another_content_at_the_same_revision_is_told_compared_and_mended() {
     let differing = sums(&content).differing(&sums(&right));
     let mended = wire::Chunk {
         transaction: 2,
-        base: told.cursor,
+        base_sum: told.cursor.as_ref().map(low),
         target: Some(head.clone()),
         last: true,
         buckets: differing.iter().map(|bucket| u32::try_from(bucket).expect("small")).collect(),

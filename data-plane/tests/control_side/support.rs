@@ -260,14 +260,14 @@ impl Stream {
         target: &wire::Cursor,
         content: &Content,
     ) {
-        let chunk = |upserts, tombstones, last| wire::Chunk {
+        let mut said =
+            Some(wire::Chunk { base_sum: base.map(low), target: Some(target.clone()), ..Default::default() });
+        let mut chunk = |upserts, tombstones, last| wire::Chunk {
             transaction: number,
-            base: base.cloned(),
-            target: Some(target.clone()),
             upserts,
             tombstones,
             last,
-            ..Default::default()
+            ..said.take().unwrap_or_default()
         };
         for resource in &content.upserts {
             let upsert = wire::Upsert {
@@ -281,6 +281,11 @@ impl Stream {
         let tombstones = content.deletes.iter().map(Into::into).collect();
         self.send(wire::control_plane_message::Message::Chunk(chunk(Vec::new(), tombstones, true))).await;
     }
+}
+
+/// What names it as a base.
+pub(crate) fn low(cursor: &wire::Cursor) -> u64 {
+    RootHash::from_slice(&cursor.root_hash).expect("a root").low()
 }
 
 /// What a transaction changes.

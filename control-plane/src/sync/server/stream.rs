@@ -12,8 +12,7 @@ use futures_util::future::BoxFuture;
 use gateway_proto::buckets::BucketSet;
 use gateway_proto::identity::is_name;
 use gateway_proto::kind::{Key, Kind};
-use gateway_proto::wire;
-use gateway_proto::{FEATURE_BRIEF, SYNC_PROTOCOL};
+use gateway_proto::{SYNC_PROTOCOL, wire};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::{Status, Streaming};
@@ -59,8 +58,8 @@ struct Talk<'a> {
     badge: Badge,
     group: String,
     session: Session,
-    /// The epoch that its Welcome named, if it takes brief headers.
-    said: Option<Uuid>,
+    /// The epoch that its Welcome named.
+    said: Uuid,
     view: Arc<View>,
     /// Small messages to be sent before anything else; never more than a few.
     small: VecDeque<Say>,
@@ -127,14 +126,13 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
     tracing::info!(node = hello.node, group = hello.group, %from, mode = welcome.mode().as_str_name(), "data plane connected");
     streams.metrics.streams.inc();
     let now = Instant::now();
-    let is_brief = hello.features.iter().any(|feature| feature == FEATURE_BRIEF);
     let mut talk = Talk {
         streams,
         ticket,
         badge: Badge::new(caller, &hello, &streams.gate),
         group: hello.group,
         session,
-        said: is_brief.then(|| view.head().epoch),
+        said: view.head().epoch,
         view,
         small: VecDeque::from([Say::Welcome(welcome)]),
         sending: None,

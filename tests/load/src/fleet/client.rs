@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use gateway_proto::digest::RootHash;
-use gateway_proto::{FEATURE_BRIEF, SYNC_PROTOCOL, wire};
+use gateway_proto::{SYNC_PROTOCOL, wire};
 use h2::client::{Connection, SendRequest};
 use h2::{RecvStream, SendStream};
 use prost::Message as _;
@@ -56,16 +56,14 @@ enum Told {
 struct Piece {
     #[prost(uint64, tag = "1")]
     transaction: u64,
-    #[prost(message, optional, tag = "2")]
-    base: Option<wire::Cursor>,
+    #[prost(fixed64, optional, tag = "2")]
+    base_sum: Option<u64>,
     #[prost(message, optional, tag = "3")]
     target: Option<wire::Cursor>,
     #[prost(message, repeated, tag = "4")]
     upserts: Vec<Upsert>,
     #[prost(bool, tag = "6")]
     last: bool,
-    #[prost(fixed64, optional, tag = "9")]
-    base_sum: Option<u64>,
 }
 
 /// An object, as far as it is looked at.
@@ -161,7 +159,6 @@ async fn open(fleet: &Fleet, index: usize, requests: SendRequest<Bytes>) -> anyh
         node: format!("{}-{index}", fleet.settings.prefix),
         group: "default".to_owned(),
         protocol: SYNC_PROTOCOL,
-        features: vec![FEATURE_BRIEF.to_owned()],
         cursor: (!client.held.epoch.is_empty()).then_some(client.held),
         ..Default::default()
     };
@@ -278,12 +275,10 @@ impl Stream<'_> {
         if let Some(mut target) = piece.target {
             let held = self.held();
             let root = RootHash::from_slice(&held.root_hash).unwrap_or_default();
-            let is_held = match (&piece.base, piece.base_sum) {
-                (_, Some(sum)) => held.epoch == self.epoch && root.low() == sum,
-                (Some(base), None) => *base == held,
-                (None, None) => true,
-            };
-            ensure!(is_held, "a transaction starts from something else");
+            ensure!(
+                piece.base_sum.is_none_or(|sum| root.low() == sum),
+                "a transaction starts from something else"
+            );
             if target.epoch.is_empty() {
                 target.epoch.clone_from(&self.epoch);
             }
