@@ -1,11 +1,11 @@
 //! The keys that are good, in memory: what data planes that ask for keys are brought to. Follows the store's counter of
 //! credentials, which no revision moves; digests only.
 //!
-//! What a version touched is remembered, so that a data plane that was away gets what changed; one that was away for
-//! longer is asked for its sums, shard by shard.
+//! What a version touched is remembered once for all streams, which keep a place in it and read on page by page. A data
+//! plane that was away gets what changed; one that was away for longer is asked for its sums, shard by shard.
 
-use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use gateway_engine::identity::Keys;
@@ -27,6 +27,8 @@ const RECALLED: u64 = 1_000;
 const RETRY: Duration = Duration::from_secs(1);
 /// Bytes of a piece, about: what is in a slow client's way at once.
 const PIECE: usize = 60 << 10;
+/// Touches of a page: more than a piece holds.
+const PAGE: usize = PIECE / 32 + 1;
 
 /// The keys of this replica.
 #[derive(Debug)]
@@ -37,13 +39,20 @@ pub struct Credentials {
     head: watch::Sender<Cursor>,
 }
 
-/// What happened, version by version.
+/// What happened, version by version. Touches are numbered as they come, so that a place in them stays where it is while
+/// old ones go and new ones come.
 #[derive(Debug, Default)]
 struct Past {
     /// After this version everything is known.
     since: u64,
+    /// Number of the first touch that is remembered.
+    first: u64,
     touched: VecDeque<(u64, KeyDigest)>,
 }
+
+/// A place among what happened: the number of the touch that comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place(u64);
 
 impl Credentials {
     /// Reads everything.
@@ -56,10 +65,11 @@ impl Credentials {
         // Data planes may be some versions behind, as after a restart of this process.
         let since = head.version.saturating_sub(RECALLED);
         let changes = store.key_changes_since(since).await?;
-        let past = match changes.touched.filter(|_| changes.head == head) {
-            Some(touched) => Past { since, touched: VecDeque::new() }.with(touched, head.version),
-            None => Past { since: head.version, touched: VecDeque::new() },
-        };
+        let mut past = Past { since, ..Past::default() };
+        match changes.touched.filter(|_| changes.head == head) {
+            Some(touched) => past.extend(&touched, head.version),
+            None => past.forget(head.version),
+        }
         let head = watch::Sender::new(cursor(head, &keys));
         Ok(Arc::new(Credentials { store, keys, past: Mutex::new(past), head }))
     }
@@ -89,15 +99,26 @@ impl Credentials {
         self.keys.is_empty()
     }
 
-    /// What was touched after a version; `None`: that is not known any more.
-    pub fn touched_since(&self, version: u64) -> Option<Vec<KeyDigest>> {
-        let past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-        if version < past.since {
-            return None;
-        }
-        let from = past.touched.partition_point(|(touched, _)| *touched <= version);
-        let touched: BTreeSet<KeyDigest> = past.touched.range(from..).map(|(_, digest)| *digest).collect();
-        Some(touched.into_iter().collect())
+    /// Where what a version did not know begins; `None`: that is not known any more.
+    pub fn after(&self, version: u64) -> Option<Place> {
+        let past = self.past();
+        let behind = || past.touched.partition_point(|(touched, _)| *touched <= version);
+        (version >= past.since).then(|| Place(past.first + behind() as u64))
+    }
+
+    /// Behind everything that has happened.
+    pub fn now(&self) -> Place {
+        self.past().end()
+    }
+
+    /// Forgets what happened.
+    #[cfg(test)]
+    pub fn forget(&self) {
+        self.past().forget(self.head().revision);
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Follows the store until cancelled.
@@ -138,35 +159,39 @@ impl Credentials {
                     touched
                 });
                 let touched = touched.await;
-                let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-                *past = std::mem::take(&mut *past).with(touched, version);
-                drop(past);
+                self.past().extend(&touched, version);
                 self.head.send_replace(cursor(changes.head, &self.keys));
             }
             None => {
                 tracing::warn!("the store was replaced, or left behind for long: loading the keys anew");
                 let head = fill(&*self.store, &self.keys).await?;
-                let mut past = self.past.lock().unwrap_or_else(PoisonError::into_inner);
-                *past = Past { since: head.version, touched: VecDeque::new() };
-                drop(past);
+                self.past().forget(head.version);
                 self.head.send_replace(cursor(head, &self.keys));
             }
         }
         Ok(())
     }
 
-    /// A piece with what these keys are now, the next of them taken from the front.
-    pub fn piece_of_touched(&self, left: &mut VecDeque<KeyDigest>) -> PieceBuilder {
+    /// A piece with what keys are now that were touched between two places, and the place where the next one begins.
+    /// `None`: that is not known any more.
+    pub fn piece_of_touched(&self, from: Place, upto: Place) -> Option<(PieceBuilder, Place)> {
+        let page = self.past().page(from, upto)?;
         let mut piece = PieceBuilder::default();
-        while piece.size() < PIECE
-            && let Some(digest) = left.pop_front()
-        {
-            match self.keys.grant(&digest) {
-                Some(grant) => piece.grant(&digest, &grant.consumer, grant.expires),
-                None => piece.revoke(&digest),
+        let mut next = from;
+        let mut told = HashSet::with_capacity(page.len());
+        for digest in page {
+            if piece.size() >= PIECE {
+                break;
+            }
+            next.0 += 1;
+            if told.insert(digest) {
+                match self.keys.grant(&digest) {
+                    Some(grant) => piece.grant(&digest, &grant.consumer, grant.expires),
+                    None => piece.revoke(&digest),
+                }
             }
         }
-        piece
+        Some((piece, next))
     }
 
     /// A piece with all of these shards, the next of them taken from the front.
@@ -185,19 +210,38 @@ impl Credentials {
 }
 
 impl Past {
-    fn with(mut self, touched: Vec<TouchedKey>, head: u64) -> Self {
+    fn end(&self) -> Place {
+        Place(self.first + self.touched.len() as u64)
+    }
+
+    /// The next touches between two places; `None`: they are forgotten.
+    fn page(&self, from: Place, upto: Place) -> Option<Vec<KeyDigest>> {
+        let at = |place: Place| {
+            Some(usize::try_from(place.0.checked_sub(self.first)?).ok()?.min(self.touched.len()))
+        };
+        let (from, upto) = (at(from)?, at(upto)?);
+        let range = from..upto.min(from + PAGE).max(from);
+        Some(self.touched.range(range).map(|(_, digest)| *digest).collect())
+    }
+
+    /// Goes on at a version, with nothing known of how it came to that.
+    fn forget(&mut self, head: u64) {
+        // Whoever had not read to the end has missed something.
+        *self = Past { since: head, first: self.end().0 + 1, touched: VecDeque::new() };
+    }
+
+    fn extend(&mut self, touched: &[TouchedKey], head: u64) {
         if touched.len() > MAX_TOUCHED {
-            return Past { since: head, touched: VecDeque::new() };
+            return self.forget(head);
         }
         self.touched.extend(touched.iter().map(|it| (it.version, it.digest)));
         while self.touched.len() > MAX_TOUCHED {
             // A version is known whole or not at all.
             self.since = self.touched.front().map_or(head, |(version, _)| *version);
-            while self.touched.front().is_some_and(|(version, _)| *version <= self.since) {
-                self.touched.pop_front();
+            while self.touched.pop_front_if(|(version, _)| *version <= self.since).is_some() {
+                self.first += 1;
             }
         }
-        self
     }
 }
 

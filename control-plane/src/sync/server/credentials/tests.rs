@@ -94,20 +94,39 @@ impl Plane {
                 compared = true;
                 lane.hear(&self.held(self.keys.sums().to_bytes())).expect("asked for");
             }
-            let Some(Say::Credentials(chunk)) = lane.next() else { return (sent, compared) };
-            let (grants, revoked) = read(&chunk).expect("sound");
-            sent += grants.len() + revoked.len();
-            for shard in &chunk.shards {
-                let shard = *shard as usize;
-                self.keys
-                    .replace(shard, grants.iter().filter(|it| it.digest.shard() == shard).cloned().collect());
-            }
-            self.keys.change(grants, &revoked);
-            if chunk.last {
-                self.at = chunk.target.expect("set");
-                lane.hear(&self.held(Vec::new())).expect("a transaction is answered");
+            match lane.next() {
+                Some(Say::Credentials(chunk)) => sent += self.take(lane, chunk),
+                Some(Say::CompareCredentials(_)) => {
+                    compared = true;
+                    lane.hear(&self.held(self.keys.sums().to_bytes())).expect("asked for");
+                }
+                _ => return (sent, compared),
             }
         }
+    }
+
+    /// Takes a piece in, and answers if it was the last; how many digests it had.
+    fn take(&mut self, lane: &mut Lane, chunk: wire::CredentialsChunk) -> usize {
+        let (grants, revoked) = read(&chunk).expect("sound");
+        let sent = grants.len() + revoked.len();
+        for shard in &chunk.shards {
+            let shard = *shard as usize;
+            self.keys
+                .replace(shard, grants.iter().filter(|it| it.digest.shard() == shard).cloned().collect());
+        }
+        self.keys.change(grants, &revoked);
+        if chunk.last {
+            self.at = chunk.target.expect("set");
+            lane.hear(&self.held(Vec::new())).expect("a transaction is answered");
+        }
+        sent
+    }
+
+    /// Takes in one piece.
+    fn piece(&mut self, lane: &mut Lane) -> wire::CredentialsChunk {
+        let Some(Say::Credentials(chunk)) = lane.next() else { panic!("something is left") };
+        self.take(lane, chunk.clone());
+        chunk
     }
 }
 
@@ -171,4 +190,77 @@ async fn who_ceases_to_need_keys_is_sent_none_and_sums_out_of_place_end_the_stre
     let mut lane = side.lane(Some(&wire::Cursor { revision: 1, ..plane.cursor() }));
     lane.wake();
     assert!(lane.hear(&plane.held(vec![0; 15])).is_err());
+}
+
+#[tokio::test]
+async fn a_revocation_overtakes_a_transfer_of_everything() {
+    let side = Side::new().await;
+    side.write(0..20_000, true).await;
+    let mut plane = Plane::default();
+    let mut lane = side.lane(Some(&plane.cursor()));
+    assert!(!lane.wake() && lane.is_large());
+    let first = plane.piece(&mut lane);
+    assert!(!first.last && plane.keys.len() > 100, "there is more to come");
+    let held = plane.keys.shard(0)[0].digest;
+    let gone = (0..20_000).find(|n| digest(*n) == held).expect("one of them");
+    side.write(gone..gone + 1, false).await;
+    assert!(lane.has_output() && !lane.is_large(), "it waits for no configuration either");
+    let next = plane.piece(&mut lane);
+    assert_eq!((read(&next).expect("sound").1, next.last), (vec![held], false));
+    assert!(lane.is_large(), "and then it goes on");
+    let left = std::iter::repeat_with(|| plane.piece(&mut lane)).find(|piece| piece.last);
+    assert!(left.is_some_and(|last| !last.shards.is_empty()));
+
+    // The transfer led to the head that it began with; what happened since is told as ever.
+    assert_eq!(plane.talk(&mut lane), (1, false));
+    assert_eq!(plane.cursor(), side.credentials.head().into());
+}
+
+#[tokio::test]
+async fn a_change_overtakes_a_comparison_and_an_answer_that_is_owed() {
+    let side = Side::new().await;
+    side.write(0..3_000, true).await;
+    let mut plane = Plane::default();
+    plane.talk(&mut side.lane(Some(&plane.cursor())));
+    plane.at.epoch = "00000000-0000-4000-8000-000000000000".into();
+    let mut lane = side.lane(Some(&plane.cursor()));
+    assert!(lane.wake() && !lane.has_output(), "its sums are owed");
+    side.write(1..2, false).await;
+    plane.piece(&mut lane);
+    assert!(plane.keys.grant(&digest(1)).is_none() && !lane.has_output());
+    lane.hear(&plane.held(plane.keys.sums().to_bytes())).expect("asked for");
+    let Some(Say::Credentials(last)) = lane.next() else { panic!("an empty transaction") };
+    assert!(last.last);
+    side.write(2..3, false).await;
+    plane.piece(&mut lane);
+    assert!(plane.keys.grant(&digest(2)).is_none());
+    plane.take(&mut lane, last);
+    plane.talk(&mut lane);
+    assert_eq!(plane.cursor(), side.credentials.head().into());
+}
+
+#[tokio::test]
+async fn what_changed_is_sent_page_by_page_and_compared_when_it_is_forgotten_meanwhile() {
+    let side = Side::new().await;
+    side.write(0..10, true).await;
+    let mut plane = Plane::default();
+    plane.talk(&mut side.lane(Some(&plane.cursor())));
+    side.write(10..6_000, true).await;
+    let mut lane = side.lane(Some(&plane.cursor()));
+    assert!(!lane.wake());
+    for pages in 1.. {
+        if plane.piece(&mut lane).last {
+            assert!(pages > 2, "{pages}");
+            break;
+        }
+    }
+    assert_eq!(plane.cursor(), side.credentials.head().into());
+
+    side.write(0..6_000, false).await;
+    let mut lane = side.lane(Some(&plane.cursor()));
+    assert!(!lane.wake() && !plane.piece(&mut lane).last);
+    side.credentials.forget();
+    let (_, compared) = plane.talk(&mut lane);
+    assert!(compared);
+    assert_eq!(plane.cursor(), side.credentials.head().into());
 }
