@@ -131,11 +131,6 @@ impl Authority {
         Duration::try_from(self.settings.lifetime).unwrap_or_default()
     }
 
-    /// Who showed that certificate in a handshake; `None`: it cannot be read.
-    pub fn peer(&self, certificate: &CertificateDer<'_>) -> Option<Peer> {
-        Peer::read(certificate, &self.trust()).ok()
-    }
-
     /// Follows the store and the clock until cancelled.
     pub async fn follow(self: Arc<Self>, fleet: Arc<impl Fleet>, stop: CancellationToken) {
         let mut changes = self.store.watch_tokens();

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub leader: IntGauge,
     /// Open streams.
     pub streams: IntGauge,
+    /// Connections that were closed unheard.
+    pub turned_away: IntCounter,
     /// Transactions begun, by mode: `full`, `buckets`, `delta`.
     pub pushes: IntCounterVec,
     /// Bytes of messages handed to streams.
@@ -72,6 +74,10 @@ impl Metrics {
             ),
             leader: gauge("gateway_store_leader", "1 while this replica does the chores."),
             streams: gauge("gateway_stream_streams", "Open streams to data planes."),
+            turned_away: counter(
+                "gateway_stream_turned_away_total",
+                "Connections of the stream's port that were closed because too many had not opened a stream.",
+            ),
             pushes: keep(
                 &registry,
                 IntCounterVec::new(

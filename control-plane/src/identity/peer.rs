@@ -83,7 +83,7 @@ impl Peer {
         if self.expires <= now {
             return Err(Unwelcome::Expired(self.expires));
         }
-        if self.root.is_some_and(|root| !trust.trusts(&root)) {
+        if !trust.trusts(self.root.as_ref()) {
             return Err(Unwelcome::RootGone);
         }
         match trust.revoked(node) {

@@ -66,7 +66,7 @@ fn key() -> KeyPair {
 }
 
 fn peer(authority: &Authority, issued: &wire::IssuedCertificate) -> Peer {
-    authority.peer(&issued.chain[0].clone().into()).expect("a certificate")
+    authority.trust().peer(&issued.chain[0].clone().into()).expect("a certificate")
 }
 
 /// Data planes of which so many do not have the next root.
@@ -191,7 +191,7 @@ async fn one_ca_takes_the_place_of_another_step_by_step() {
     let waits = authority.advance(&fleet, later).await.expect("answers").expect("it waits");
     assert!(waits.contains("1 connected"), "{waits}");
     assert_eq!(authority.trust().active().id, old, "nothing is signed with what nobody has");
-    assert!(authority.trust().trusts(&next));
+    assert!(authority.trust().trusts(Some(&next)));
 
     fleet.0.store(0, Ordering::Relaxed);
     authority.advance(&fleet, later).await.expect("answers");
@@ -211,6 +211,8 @@ async fn one_ca_takes_the_place_of_another_step_by_step() {
     assert_eq!(trust.roots().iter().map(|root| root.id).collect::<Vec<_>>(), [next]);
     let renewed = Peer { expires: ended + DAY, ..before };
     assert_eq!(renewed.check(&trust, ended), Err(Unwelcome::RootGone));
+    let unknown = Peer { root: None, ..renewed };
+    assert_eq!(unknown.check(&trust, ended), Err(Unwelcome::RootGone), "there is no --tls-client-ca");
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
 use super::ca::{Signer, Validity};
-use super::{IdentityError, Settings};
+use super::{IdentityError, Peer, Settings};
 use crate::secrets::Vault;
 use crate::store::identity::{AuthorityRecord, AuthorityState, Identities};
 
@@ -43,6 +43,8 @@ pub struct Trust {
     revoked: HashMap<String, Timestamp>,
     tls: Arc<ServerConfig>,
     tls_validity: Validity,
+    /// Certificates of `--tls-client-ca` are taken as well.
+    takes_others: bool,
 }
 
 impl fmt::Debug for Trust {
@@ -70,7 +72,9 @@ impl Trust {
             None => server_chain(&roots, &signer, tls_validity)?,
         };
         let tls = Arc::new(server_config(chain, key, &roots, &settings.client_roots)?);
-        Ok(Trust { roots, signer, revoked: stored.revoked.into_iter().collect(), tls, tls_validity })
+        let takes_others = !settings.client_roots.is_empty();
+        let revoked = stored.revoked.into_iter().collect();
+        Ok(Trust { roots, signer, revoked, tls, tls_validity, takes_others })
     }
 
     /// Every root: at most one in each state.
@@ -104,9 +108,14 @@ impl Trust {
         self.tls_validity.to
     }
 
-    /// Whether certificates of that root are taken.
-    pub fn trusts(&self, id: &RootId) -> bool {
-        self.roots.iter().any(|root| root.id == *id)
+    /// Who showed that certificate in a handshake of this moment; `None`: it cannot be read.
+    pub fn peer(&self, certificate: &CertificateDer<'_>) -> Option<Peer> {
+        Peer::read(certificate, self).ok()
+    }
+
+    /// Whether certificates of that root are taken; none of ours: those of `--tls-client-ca`.
+    pub fn trusts(&self, root: Option<&RootId>) -> bool {
+        root.map_or(self.takes_others, |id| self.roots.iter().any(|root| root.id == *id))
     }
 
     /// The root of that name (DER).

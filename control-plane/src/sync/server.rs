@@ -8,6 +8,7 @@ mod accept;
 mod badge;
 mod credentials;
 mod gate;
+mod strangers;
 mod stream;
 mod turns;
 
@@ -170,7 +171,7 @@ fn opening<T>(request: &Request<T>) -> Result<&Opening, Status> {
 /// When the socket fails.
 pub async fn serve(listener: TcpListener, streams: Arc<Streams>) -> Result<(), tonic::transport::Error> {
     let stop = streams.stop.clone();
-    let incoming = accept::places(listener, Arc::clone(&streams.gate));
+    let incoming = accept::places(listener, Arc::clone(&streams.gate), streams.metrics.turned_away.clone());
     Server::builder()
         .http2_keepalive_interval(Some(PING))
         .http2_keepalive_timeout(Some(PING))

@@ -1,6 +1,7 @@
 //! Accepts the stream port's connections, at most so many at a time: beyond that they wait in the kernel's queue.
 //! A data plane needs one; what opens more than that is no data plane of ours. One that opens no stream in time is
-//! cut, so that silent connections do not keep the places of those that have something to say.
+//! cut, so that silent connections do not keep the places of those that have something to say; how many may try at a
+//! time, `strangers.rs` says.
 //!
 //! Where clear text is allowed, the first byte tells whether a client speaks TLS: one port takes both. Whose
 //! certificate a client shows is read here, once; what it may do with it is for the stream to say.
@@ -14,6 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use prometheus::IntCounter;
 use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,6 +27,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::either::Either;
 use tonic::transport::server::Connected;
 
+use super::strangers::{Stranger, Strangers};
 use super::{Gate, MAX_STREAMS};
 use crate::identity::Peer;
 
@@ -45,8 +48,8 @@ const HANDSHAKE: u8 = 22;
 pub(super) struct Placed {
     stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
     opening: Opening,
-    /// When it is cut; `None` once a stream was opened.
-    due: Option<Pin<Box<Sleep>>>,
+    /// When it is cut, and its place among those who have not opened a stream; `None` once one was opened.
+    due: Option<(Pin<Box<Sleep>>, Stranger)>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -82,16 +85,17 @@ impl Placed {
         stream: Either<TcpStream, Box<TlsStream<TcpStream>>>,
         from: SocketAddr,
         peer: Option<Arc<Peer>>,
-        due: Instant,
+        due: (Instant, Stranger),
         place: OwnedSemaphorePermit,
     ) -> Self {
         let opening = Opening { from, peer, opened: Arc::default() };
-        Placed { stream, opening, due: Some(Box::pin(sleep_until(due))), _place: place }
+        let (due, stranger) = due;
+        Placed { stream, opening, due: Some((Box::pin(sleep_until(due)), stranger)), _place: place }
     }
 
     /// Ready when no stream was opened in time.
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(due) = &mut self.due else { return Poll::Pending };
+        let Some((due, _)) = &mut self.due else { return Poll::Pending };
         if self.opening.opened.load(Ordering::Relaxed) {
             self.due = None;
             return Poll::Pending;
@@ -101,19 +105,29 @@ impl Placed {
 }
 
 /// Connections as they come and as there is room, their handshakes done.
-pub(super) fn places(listener: TcpListener, gate: Arc<Gate>) -> ReceiverStream<io::Result<Placed>> {
+pub(super) fn places(
+    listener: TcpListener,
+    gate: Arc<Gate>,
+    turned_away: IntCounter,
+) -> ReceiverStream<io::Result<Placed>> {
     let (ready, incoming) = mpsc::channel(READY);
     tokio::spawn(async move {
         tokio::select! {
-            () = accept(listener, &gate, &ready) => {}
+            () = accept(listener, &gate, &ready, &turned_away) => {}
             () = ready.closed() => {}
         }
     });
     ReceiverStream::new(incoming)
 }
 
-async fn accept(listener: TcpListener, gate: &Arc<Gate>, ready: &mpsc::Sender<io::Result<Placed>>) {
+async fn accept(
+    listener: TcpListener,
+    gate: &Arc<Gate>,
+    ready: &mpsc::Sender<io::Result<Placed>>,
+    turned_away: &IntCounter,
+) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let strangers = Strangers::new();
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let (stream, from) = match listener.accept().await {
@@ -124,6 +138,10 @@ async fn accept(listener: TcpListener, gate: &Arc<Gate>, ready: &mpsc::Sender<io
                 continue;
             }
         };
+        let Some(stranger) = strangers.admit(from) else {
+            turned_away.inc();
+            continue;
+        };
         // Only latency is lost without it.
         let _ = stream.set_nodelay(true);
         let (gate, ready) = (Arc::clone(gate), ready.clone());
@@ -132,7 +150,7 @@ async fn accept(listener: TcpListener, gate: &Arc<Gate>, ready: &mpsc::Sender<io
             match timeout_at(due, greet(stream, &gate)).await {
                 Ok(Ok((stream, peer))) => {
                     // The server has ended when nobody takes it.
-                    let _ = ready.send(Ok(Placed::new(stream, from, peer, due, place))).await;
+                    let _ = ready.send(Ok(Placed::new(stream, from, peer, (due, stranger), place))).await;
                 }
                 Ok(Err(error)) => gate.handshake_failed(from, &error),
                 Err(_) => tracing::debug!(%from, "a handshake of the stream took too long"),
@@ -148,12 +166,14 @@ async fn greet(stream: TcpStream, gate: &Gate) -> io::Result<Greeted> {
     if gate.takes_clear_text() && stream.peek(&mut first).await? == 1 && first[0] != HANDSHAKE {
         return Ok((Either::Left(stream), None));
     }
-    let stream = TlsAcceptor::from(gate.tls()).accept(stream).await?;
+    // Whose certificate it is, is for what checked its signature to say: roots may change meanwhile.
+    let trust = gate.trust();
+    let stream = TlsAcceptor::from(trust.tls()).accept(stream).await?;
     let shown = stream.get_ref().1.peer_certificates().and_then(<[CertificateDer<'_>]>::first);
     let peer = match shown {
         None => None,
         Some(certificate) => {
-            let peer = gate.peer(certificate);
+            let peer = trust.peer(certificate);
             let unread = || io::Error::new(io::ErrorKind::InvalidData, "the certificate cannot be read");
             Some(Arc::new(peer.ok_or_else(unread)?))
         }
@@ -222,15 +242,18 @@ mod tests {
         let places = Arc::new(Semaphore::new(1));
         let place = Arc::clone(&places).acquire_owned().await.expect("a place");
         let due = Instant::now() + Duration::from_millis(20);
-        let mut placed = Placed::new(Either::Left(stream), from, None, due, place);
+        let strangers = Strangers::new();
+        let stranger = || strangers.admit(from).expect("room");
+        let mut placed = Placed::new(Either::Left(stream), from, None, (due, stranger()), place);
         let mut byte = [0];
         let cut = placed.read(&mut byte).await.expect_err("nothing was opened");
         assert_eq!(cut.kind(), io::ErrorKind::TimedOut);
         let Placed { stream, _place, .. } = placed;
-        let mut placed = Placed::new(stream, from, None, Instant::now(), _place);
+        let mut placed = Placed::new(stream, from, None, (Instant::now(), stranger()), _place);
         placed.connect_info().opened();
         assert_eq!(placed.connect_info().from(), from);
         client.write_all(b"x").await.expect("sent");
         placed.read_exact(&mut byte).await.expect("long after its time");
+        assert!(placed.due.is_none(), "it is no stranger any more");
     }
 }

@@ -11,8 +11,6 @@ use std::time::Duration;
 use gateway_proto::identity::Subject;
 use gateway_proto::wire;
 use jiff::Timestamp;
-use rustls::ServerConfig;
-use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 use tonic::Status;
@@ -49,9 +47,9 @@ impl Gate {
         self.takes_clear_text
     }
 
-    /// The handshake of this moment.
-    pub(super) fn tls(&self) -> Arc<ServerConfig> {
-        self.authority.trust().tls()
+    /// What holds at this moment.
+    pub(super) fn trust(&self) -> Arc<Trust> {
+        self.authority.trust()
     }
 
     /// How long a certificate of a data plane lives.
@@ -62,11 +60,6 @@ impl Gate {
     /// What holds from moment to moment.
     pub(super) fn watch(&self) -> watch::Receiver<Arc<Trust>> {
         self.authority.watch()
-    }
-
-    /// Whose certificate that is; its signature was checked.
-    pub(super) fn peer(&self, certificate: &CertificateDer<'_>) -> Option<Peer> {
-        self.authority.peer(certificate)
     }
 
     /// A handshake came to nothing: worth an entry if a certificate was no good.
