@@ -22,13 +22,13 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use ca::{BadRequest, SignError};
-pub use join::JoinRefused;
+pub use join::{JoinRefused, Known};
 pub use peer::{Peer, Unwelcome};
 pub use rotation::{Fleet, RotateError};
 pub use trust::{Root, Trust};
 
 use crate::secrets::{SecretError, Vault};
-use crate::store::identity::{AuthorityRecord, AuthorityState};
+use crate::store::identity::{AuthorityRecord, AuthorityState, Revoked};
 use crate::store::{AuditRecord, Store, StoreError};
 use ca::{NewRoot, RequestedKey, Validity};
 
@@ -177,26 +177,40 @@ impl Authority {
         Ok(())
     }
 
-    /// Refuses the certificates that a node has by now, also those that streams were opened with.
+    /// Refuses the certificates that a node has by now, also those that streams were opened with. With `unseen`, also
+    /// of one that nobody has heard of.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn revoke(&self, node: &str, audit: AuditRecord, now: Timestamp) -> Result<(), IdentityError> {
-        self.store.revoke_node(node, now, audit).await?;
-        self.refresh(now).await
+    pub async fn revoke(
+        &self,
+        node: &str,
+        unseen: bool,
+        audit: AuditRecord,
+        now: Timestamp,
+    ) -> Result<Revoked, IdentityError> {
+        let revoked = self.store.revoke_node(node, unseen, now, audit).await?;
+        self.refresh(now).await?;
+        Ok(revoked)
     }
 
-    /// Up to when a node's certificates were revoked, as the store says at this moment.
+    /// Keeps a node's name for its group for another life of a certificate; up to when its certificates were revoked, as
+    /// the store says at this moment.
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn revoked(&self, node: &str) -> Result<Option<Timestamp>, StoreError> {
-        let stored = self.store.identities().await?;
-        Ok(stored.revoked.iter().find(|(name, _)| name == node).map(|(_, at)| *at))
+    pub async fn hold(
+        &self,
+        node: &str,
+        group: &str,
+        now: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError> {
+        let until = Validity::new(now, self.settings.lifetime, None).to;
+        self.store.hold_name(node, group, until).await
     }
 
-    /// A certificate that takes the place of one that is still good; `node` and `group` are those of that one, `revoked`
-    /// what [`Self::revoked`] says: a replica that has not heard of a revocation must not issue what outlives it.
+    /// A certificate that takes the place of one that is still good; `subject` is that of that one, `revoked` what
+    /// [`Self::hold`] says: a replica that has not heard of a revocation must not issue what outlives it.
     ///
     /// # Errors
     /// [`JoinRefused::Request`], or when nothing can be signed.

@@ -10,9 +10,10 @@ use crate::report::Failure;
 
 /// Runs it.
 pub(crate) async fn run(args: &NodesArgs, client: &Client, output: &Output) -> Result<(), Failure> {
-    if let Some(NodesCommand::Revoke { name }) = &args.command {
+    if let Some(NodesCommand::Revoke { name, force }) = &args.command {
         let path = format!("/v1/data-planes/{name}/revoke");
-        let _: Option<serde_json::Value> = client.call(Method::POST, &path, &[], None).await?;
+        let query: &[_] = if *force { &[("force", "true")] } else { &[] };
+        let _: Option<serde_json::Value> = client.call(Method::POST, &path, query, None).await?;
         return output.say(format!("the certificates of {name} are refused from now on"));
     }
     let list: DataPlaneList = client.get("/v1/data-planes", &[]).await?;

@@ -18,7 +18,7 @@ pub use join_token::{JoinToken, JoinTokenFault};
 /// Trust domain of the certificates that the control plane's own CA issues.
 const TRUST_DOMAIN: &str = "gateway";
 /// Longest name of a group or node, in bytes.
-const MAX_NAME: usize = 253;
+pub const MAX_NAME: usize = 128;
 
 /// SHA-256 of a CA's certificate (DER): tells roots apart.
 pub type RootId = [u8; 32];
@@ -93,8 +93,10 @@ mod tests {
         for subject in [edge.clone(), Subject::ControlPlane] {
             assert_eq!(subject.to_string().parse(), Ok(subject));
         }
+        let longest = Subject::DataPlane { group: "g".repeat(MAX_NAME), node: "n".repeat(MAX_NAME) };
+        assert_eq!(longest.to_string().parse(), Ok(longest));
         assert_eq!("spiffe://corp.example/group/edge/node/dp-0.a_B".parse(), Ok(edge), "an own PKI");
-        let long = format!("spiffe://gateway/group/edge/node/{}", "x".repeat(254));
+        let long = format!("spiffe://gateway/group/edge/node/{}", "x".repeat(MAX_NAME + 1));
         for none in [
             "",
             "spiffe://gateway",

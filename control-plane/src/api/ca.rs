@@ -5,15 +5,25 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use gateway_proto::admin::{CaRoot, CaStatus};
-use gateway_proto::identity::is_name;
+use gateway_proto::identity::{MAX_NAME, is_name};
 use http::StatusCode;
 use jiff::Timestamp;
+use serde::Deserialize;
 
 use super::Api;
 use super::access::Caller;
-use super::extract::Segment;
+use super::extract::{Params, Segment};
 use super::problem::{ApiError, ErrorCode};
 use crate::identity::{IdentityError, RotateError, hex};
+use crate::store::identity::Revoked;
+
+/// Query of a revocation.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RevokeQuery {
+    #[serde(default)]
+    force: bool,
+}
 
 /// The roots, and what a replacement waits for.
 pub(super) async fn status(State(api): State<Arc<Api>>) -> Result<Json<CaStatus>, ApiError> {
@@ -35,15 +45,23 @@ pub(super) async fn revoke(
     State(api): State<Arc<Api>>,
     caller: Caller,
     Segment(node): Segment,
+    Params(RevokeQuery { force }): Params<RevokeQuery>,
 ) -> Result<StatusCode, ApiError> {
     if !is_name(&node) {
-        return Err(ApiError::bad_request(
-            "a data plane's name has letters, digits, dots, dashes and underscores",
-        ));
+        return Err(ApiError::bad_request(format!(
+            "a data plane's name has 1 to {MAX_NAME} letters, digits, dots, dashes and underscores"
+        )));
     }
     let audit = caller.audit("data_plane.revoke", node.clone(), StatusCode::NO_CONTENT.as_u16());
-    api.authority.revoke(&node, audit, Timestamp::now()).await.map_err(failed)?;
-    Ok(StatusCode::NO_CONTENT)
+    match api.authority.revoke(&node, force, audit, Timestamp::now()).await.map_err(failed)? {
+        Revoked::Yes => Ok(StatusCode::NO_CONTENT),
+        Revoked::Unknown => Err(ApiError::new(
+            ErrorCode::NotFound,
+            format!(
+                "no data plane {node:?} was ever seen: look at `gatewayctl nodes`, or say --force (`force=true`)"
+            ),
+        )),
+    }
 }
 
 async fn shown(api: &Api) -> Result<Json<CaStatus>, ApiError> {

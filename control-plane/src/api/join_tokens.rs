@@ -8,7 +8,7 @@ use axum::Json;
 use axum::extract::State;
 use gateway_proto::admin::{CreateJoinToken, FieldError, JoinToken, JoinTokenList};
 use gateway_proto::field::ViolationCode;
-use gateway_proto::identity::is_name;
+use gateway_proto::identity::{MAX_NAME, is_name};
 use http::StatusCode;
 use jiff::{SignedDuration, Timestamp};
 
@@ -70,8 +70,8 @@ fn checked(wish: &CreateJoinToken) -> Result<(u32, SignedDuration), Vec<FieldErr
         fault("name", ViolationCode::Invalid, message);
     }
     if !is_name(&wish.group) {
-        let message = "expected 1 to 253 letters, digits, dots, dashes and underscores";
-        fault("group", ViolationCode::Invalid, message.to_owned());
+        let message = format!("expected 1 to {MAX_NAME} letters, digits, dots, dashes and underscores");
+        fault("group", ViolationCode::Invalid, message);
     }
     let uses = wish.uses.unwrap_or(1);
     if !(1..=MAX_USES).contains(&uses) {

@@ -61,6 +61,15 @@ fn wish(token: &JoinToken, node: &str, group: &str, key: &KeyPair) -> wire::Enro
     }
 }
 
+async fn enroll(
+    authority: &Authority,
+    wish: &wire::EnrollRequest,
+    at: Timestamp,
+) -> Result<wire::IssuedCertificate, JoinRefused> {
+    let known = authority.known(wish, at).await?;
+    authority.enroll(known, wish, "192.0.2.1".into(), at).await.map(|(issued, _)| issued)
+}
+
 fn key() -> KeyPair {
     KeyPair::generate().expect("a key")
 }
@@ -102,7 +111,7 @@ async fn a_token_leads_to_a_certificate_of_its_group_once_and_what_is_no_good_is
     let good = token(&authority, "edge", 1).await.expect("stored");
     assert_eq!(*good.root(), authority.trust().active().id);
     let pair = key();
-    let enroll = async |wish: wire::EnrollRequest, at| authority.enroll(&wish, "192.0.2.1".into(), at).await;
+    let enroll = async |wish: wire::EnrollRequest, at| enroll(&authority, &wish, at).await;
 
     let other = enroll(wish(&good, "a", "core", &pair), now()).await.expect_err("another group");
     assert!(other.to_string().contains("--group edge"), "{other}");
@@ -138,7 +147,7 @@ async fn a_certificate_is_good_for_its_node_group_and_time_and_until_it_is_revok
     let authority = authority(directory.path()).await;
     let token = token(&authority, "edge", 9).await.expect("stored");
     let join = async |at| {
-        let issued = authority.enroll(&wish(&token, "a", "edge", &key()), "x".into(), at).await;
+        let issued = enroll(&authority, &wish(&token, "a", "edge", &key()), at).await;
         peer(&authority, &issued.expect("good"))
     };
     let first = join(now()).await;
@@ -151,11 +160,12 @@ async fn a_certificate_is_good_for_its_node_group_and_time_and_until_it_is_revok
     assert_eq!(over, Err(Unwelcome::Expired(now() + DAY)));
 
     let stolen = now() + SignedDuration::from_secs(10);
-    authority.revoke("a", audit(), stolen).await.expect("stored");
+    authority.revoke("a", false, audit(), stolen).await.expect("stored");
     let slow_clock = stolen - SignedDuration::from_secs(5);
-    authority.revoke("a", audit(), slow_clock).await.expect("stored");
-    assert_eq!(authority.revoked("a").await.expect("read"), Some(stolen), "it never moves back");
-    assert_eq!(authority.revoked("b").await.expect("read"), None);
+    authority.revoke("a", false, audit(), slow_clock).await.expect("stored");
+    let revoked = async |node| authority.hold(node, "edge", stolen).await.expect("read");
+    assert_eq!(revoked("a").await, Some(stolen), "it never moves back");
+    assert_eq!(revoked("b").await, None);
     assert_eq!(first.check(&authority.trust(), stolen), Err(Unwelcome::Revoked(stolen)));
     let subject = first.subject.clone().expect("named");
     let next = CertificateParams::default().serialize_request(&key()).expect("a request");
@@ -176,12 +186,58 @@ async fn a_certificate_is_good_for_its_node_group_and_time_and_until_it_is_revok
 }
 
 #[tokio::test]
+async fn a_token_does_not_lead_to_the_name_of_another_groups_data_plane() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let authority = authority(directory.path()).await;
+    let edge = token(&authority, "edge", 9).await.expect("stored");
+    let (core, record) =
+        authority.new_join_token("core".into(), "core".into(), 9, SignedDuration::from_hours(99), now());
+    authority.store.create_join_token(record, audit()).await.expect("stored");
+    let join = async |token, group, at| enroll(&authority, &wish(token, "a", group, &key()), at).await;
+    join(&core, "core", now()).await.expect("good");
+    let refused = join(&edge, "edge", now()).await.expect_err("it is core's");
+    let text = refused.to_string();
+    assert!(
+        refused.is_of_a_token() && text.contains("group \"core\"") && text.contains("nodes revoke a"),
+        "{text}"
+    );
+    assert_eq!(authority.store.join_tokens().await.expect("answers")[1].used, 0, "nothing was used up");
+
+    // It is renewed, and keeps its name for as long; then it is free, or when it is revoked.
+    authority.hold("a", "core", now() + DAY / 2).await.expect("answers");
+    let late = now() + DAY;
+    assert!(matches!(join(&edge, "edge", late).await, Err(JoinRefused::Expired(_))));
+    let (edge, record) =
+        authority.new_join_token("edge-2".into(), "edge".into(), 9, SignedDuration::from_hours(99), now());
+    authority.store.create_join_token(record, audit()).await.expect("stored");
+    assert!(matches!(join(&edge, "edge", late).await, Err(JoinRefused::NameHeld { .. })));
+    join(&edge, "edge", now() + DAY + DAY / 2).await.expect("nobody has it");
+    assert!(matches!(join(&core, "core", late).await, Err(JoinRefused::NameHeld { .. })));
+    authority.revoke("a", false, audit(), late).await.expect("stored");
+    join(&core, "core", late).await.expect("free");
+}
+
+#[tokio::test]
+async fn what_is_issued_right_after_a_revocation_says_from_when_it_is_good() {
+    let directory = tempfile::tempdir().expect("a folder");
+    let authority = authority(directory.path()).await;
+    let token = token(&authority, "edge", 2).await.expect("stored");
+    let wish = wish(&token, "a", "edge", &key());
+    assert_eq!(authority.revoke("a", false, audit(), now()).await.expect("answers"), Revoked::Unknown);
+    assert_eq!(authority.revoke("a", true, audit(), now()).await.expect("stored"), Revoked::Yes);
+    let known = authority.known(&wish, now()).await.expect("there is one");
+    let (issued, from) = authority.enroll(known, &wish, "x".into(), now()).await.expect("good");
+    assert_eq!(from, now() + SignedDuration::from_secs(1));
+    assert_eq!(peer(&authority, &issued).valid_from, from);
+}
+
+#[tokio::test]
 async fn one_ca_takes_the_place_of_another_step_by_step() {
     let directory = tempfile::tempdir().expect("a folder");
     let authority = authority(directory.path()).await;
     let old = authority.trust().active().id;
     let token = token(&authority, "edge", 2).await.expect("stored");
-    let issued = authority.enroll(&wish(&token, "a", "edge", &key()), "x".into(), now()).await.expect("good");
+    let issued = enroll(&authority, &wish(&token, "a", "edge", &key()), now()).await.expect("good");
     let before = peer(&authority, &issued);
 
     let next = authority.rotate(audit(), now()).await.expect("begun");
@@ -198,7 +254,7 @@ async fn one_ca_takes_the_place_of_another_step_by_step() {
     let trust = authority.trust();
     assert_eq!(trust.active().id, next);
     assert_eq!(before.check(&trust, later), Ok(()), "what the old one signed is good as long as it lasts");
-    let issued = authority.enroll(&wish(&token, "b", "edge", &key()), "x".into(), later).await.expect("good");
+    let issued = enroll(&authority, &wish(&token, "b", "edge", &key()), later).await.expect("good");
     assert_eq!((peer(&authority, &issued).root, issued.roots.len()), (Some(next), 2));
     assert!(matches!(authority.rotate(audit(), later).await, Err(RotateError::Underway)));
 

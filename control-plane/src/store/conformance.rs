@@ -84,7 +84,8 @@ cases! {
         of_many_replicas_one_makes_the_ca_and_one_replaces_it,
         the_key_of_a_ca_is_sealed_with_the_named_master_key_only,
         a_join_token_is_good_for_its_time_group_and_uses,
-        a_revoked_node_comes_back_with_a_new_key_only;
+        a_revoked_node_comes_back_with_a_new_key_only,
+        a_name_is_its_groups_until_the_last_certificate_with_it_ends;
     credentials:
         credentials_have_a_counter_of_their_own_and_no_history,
         what_happened_to_keys_is_told_from_any_version_on,

@@ -112,6 +112,8 @@ pub struct Joining<'a> {
     pub group: &'a str,
     /// Now.
     pub at: Timestamp,
+    /// When the certificate ends that it gets.
+    pub until: Timestamp,
     /// Kept if it may join; its object becomes the node and the token's name.
     pub audit: AuditRecord,
 }
@@ -132,6 +134,26 @@ pub enum Joined {
     UsedUp,
     /// The token is for this group.
     OtherGroup(String),
+    /// The name belongs to a data plane of another group.
+    NameHeld(HeldName),
+}
+
+/// A name of a data plane: it belongs to one group for as long as a certificate with it is good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HeldName {
+    /// Whose it is.
+    pub group: String,
+    /// When the last certificate with it ends.
+    pub until: Timestamp,
+}
+
+/// What became of a wish to revoke a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revoked {
+    /// It is.
+    Yes,
+    /// No data plane of that name was ever seen.
+    Unknown,
 }
 
 /// Identities in the store. Beside [`super::Store`], by the same rules; changes of the CA and of revocations move the
@@ -199,6 +221,12 @@ pub trait IdentityStore {
     /// When the database does not answer.
     async fn delete_join_token(&self, name: &str, audit: AuditRecord) -> Result<bool, StoreError>;
 
+    /// The join token of that digest: a look before anything is written for somebody who has shown nothing yet.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn join_token(&self, digest: [u8; 32]) -> Result<Option<JoinTokenRecord>, StoreError>;
+
     /// Uses a join token, if it is good for that. Who asks again with the same key for the same node, because the
     /// answer was lost, uses it once, unless the node was revoked since.
     ///
@@ -206,9 +234,27 @@ pub trait IdentityStore {
     /// When the database does not answer.
     async fn join(&self, joining: Joining<'_>) -> Result<Joined, StoreError>;
 
-    /// Refuses the certificates of a node that are valid from that time or from before.
+    /// Notes that a certificate of a node is good until then; up to when those that it had were revoked.
     ///
     /// # Errors
     /// When the database does not answer.
-    async fn revoke_node(&self, node: &str, at: Timestamp, audit: AuditRecord) -> Result<(), StoreError>;
+    async fn hold_name(
+        &self,
+        node: &str,
+        group: &str,
+        until: Timestamp,
+    ) -> Result<Option<Timestamp>, StoreError>;
+
+    /// Refuses the certificates of a node that are valid from that time or from before; its name is free then. With
+    /// `unseen`, also of one that nobody has heard of.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn revoke_node(
+        &self,
+        node: &str,
+        unseen: bool,
+        at: Timestamp,
+        audit: AuditRecord,
+    ) -> Result<Revoked, StoreError>;
 }

@@ -7,13 +7,12 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use gateway_proto::identity::{MAX_NAME, is_name};
 use http::Uri;
 use serde::Deserialize;
 
 /// More threads than any machine has cores: a slip of the keyboard.
 const MAX_WORKERS: usize = 1024;
-/// Longest node, group and zone name: that of a host.
-const MAX_WORD: usize = 253;
 
 /// Where the request log goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -219,11 +218,10 @@ from_string!(AccessLog, BootstrapSnapshot, ControlPlane, Span, Word);
 
 /// Checks the name of a node, group or zone.
 pub(super) fn node(text: &str) -> Result<String, String> {
-    let sound = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if !text.is_empty() && text.len() <= MAX_WORD && text.bytes().all(sound) {
+    if is_name(text) {
         Ok(text.to_owned())
     } else {
-        Err(format!("expected 1 to {MAX_WORD} of a-z, A-Z, 0-9, '-', '.' and '_'"))
+        Err(format!("expected 1 to {MAX_NAME} of a-z, A-Z, 0-9, '-', '.' and '_'"))
     }
 }
 

@@ -134,7 +134,8 @@ fn a_wrong_file_is_refused_by_name_and_place() {
         ("workers: 0\n", "1 to 1024"),
         ("drainDelay: 5\n", "5"),
         ("phaseTiming: maybe\n", "line 1"),
-        ("node: a b\n", "1 to 253"),
+        ("node: a b\n", "1 to 128"),
+        (&format!("group: {}\n", "g".repeat(129)), "1 to 128"),
         ("controlPlane: [ftp://x]\n", "http://host:port"),
     ] {
         std::fs::write(&path, text).expect("written");

@@ -68,5 +68,8 @@ pub(crate) enum NodesCommand {
     Revoke {
         /// Its name
         name: String,
+        /// Also if no data plane of that name was ever seen
+        #[arg(long)]
+        force: bool,
     },
 }

@@ -70,6 +70,11 @@ const SECRETS: Parameter = Parameter {
 };
 const DRY_RUN: Parameter =
     Parameter { name: "dryRun", kind: "boolean", description: "Do everything but store it." };
+const FORCE: Parameter = Parameter {
+    name: "force",
+    kind: "boolean",
+    description: "Also a data plane that was never seen; otherwise that is 404.",
+};
 const IF_MATCH: Parameter = Parameter {
     name: "If-Match",
     kind: "string",
@@ -197,7 +202,7 @@ pub(super) fn operation(method: &str, path: &str) -> Option<Operation> {
             ..read(
                 "revokeDataPlane",
                 "Refuses the certificates that a data plane has by now.",
-                &[],
+                &[FORCE],
                 "DataPlane",
             )
         },

@@ -6,7 +6,9 @@ use futures_util::future::join_all;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{PageRequest, Store, open, store};
-use crate::store::identity::{AuthorityRecord, AuthorityState, JoinTokenRecord, Joined, Joining, SealedKey};
+use crate::store::identity::{
+    AuthorityRecord, AuthorityState, HeldName, JoinTokenRecord, Joined, Joining, Revoked, SealedKey,
+};
 use crate::store::{AuditRecord, MasterRecord, TokenError};
 
 fn at(second: i64) -> Timestamp {
@@ -118,8 +120,8 @@ fn token(name: &str, uses: u32) -> JoinTokenRecord {
 }
 
 fn joining(token: char, key: u8, node: &'static str, second: i64) -> Joining<'static> {
-    let audit = audit("enroll");
-    Joining { token: [token as u8; 32], key: [key; 32], node, group: "edge", at: at(second), audit }
+    let (audit, until) = (audit("enroll"), at(second + 100));
+    Joining { token: [token as u8; 32], key: [key; 32], node, group: "edge", at: at(second), until, audit }
 }
 
 pub(super) async fn a_join_token_is_good_for_its_time_group_and_uses(url: String) {
@@ -173,8 +175,10 @@ pub(super) async fn a_revoked_node_comes_back_with_a_new_key_only(url: String) {
     one.join(joining('a', 1, "n1", 1)).await.expect("answers");
     let mut versions = two.watch_tokens();
     let before = *versions.borrow();
-    one.revoke_node("n1", at(5), audit("data_plane.revoke")).await.expect("stored");
-    one.revoke_node("n1", at(6), audit("data_plane.revoke")).await.expect("stored");
+    for second in [5, 6] {
+        let revoked = one.revoke_node("n1", false, at(second), audit("data_plane.revoke")).await;
+        assert_eq!(revoked.expect("stored"), Revoked::Yes);
+    }
     let heard = versions.wait_for(|version| *version > before);
     tokio::time::timeout(std::time::Duration::from_secs(20), heard).await.expect("in time").expect("open");
     assert_eq!(two.identities().await.expect("answers").revoked, [("n1".to_owned(), at(6))]);
@@ -185,4 +189,36 @@ pub(super) async fn a_revoked_node_comes_back_with_a_new_key_only(url: String) {
     );
     let anew = two.join(joining('a', 2, "n1", 7)).await.expect("answers");
     assert_eq!(anew, Joined::Yes { revoked: Some(at(6)) });
+}
+
+pub(super) async fn a_name_is_its_groups_until_the_last_certificate_with_it_ends(url: String) {
+    let (one, two) = (store(&url).await, store(&url).await);
+    one.create_join_token(token("a", 9), audit("join_token.create")).await.expect("stored");
+    let core = JoinTokenRecord { group: "core".into(), ..token("c", 9) };
+    one.create_join_token(core, audit("join_token.create")).await.expect("stored");
+    assert_eq!(two.join_token([b'c'; 32]).await.expect("answers").map(|it| it.group), Some("core".into()));
+    assert_eq!(two.join_token([b'x'; 32]).await.expect("answers"), None);
+
+    let yes = Joined::Yes { revoked: None };
+    let wish = |token, key, second| {
+        let group = if token == 'c' { "core" } else { "edge" };
+        Joining { group, ..joining(token, key, "n1", second) }
+    };
+    assert_eq!(one.join(wish('a', 1, 0)).await.expect("answers"), yes);
+    let held = |until| Joined::NameHeld(HeldName { group: "edge".into(), until: at(until) });
+    assert_eq!(two.join(wish('c', 2, 1)).await.expect("answers"), held(100));
+    assert_eq!(one.join(Joining { until: at(50), ..wish('a', 3, 1) }).await.expect("answers"), yes);
+    assert_eq!(two.join(wish('c', 2, 2)).await.expect("answers"), held(100), "the longest counts");
+    assert_eq!(one.hold_name("n1", "edge", at(110)).await.expect("answers"), None);
+    assert_eq!(two.join(wish('c', 2, 59)).await.expect("answers"), held(110));
+    let used: Vec<_> = one.join_tokens().await.expect("answers").iter().map(|it| it.used).collect();
+    assert_eq!(used, [2, 0]);
+
+    one.revoke_node("n1", false, at(59), audit("data_plane.revoke")).await.expect("stored");
+    assert_eq!(two.join(wish('c', 2, 59)).await.expect("answers"), Joined::Yes { revoked: Some(at(59)) });
+    let unknown = one.revoke_node("n2", false, at(59), audit("data_plane.revoke")).await;
+    assert_eq!(unknown.expect("answers"), Revoked::Unknown);
+    assert_eq!(one.identities().await.expect("answers").revoked.len(), 1);
+    let forced = one.revoke_node("n2", true, at(59), audit("data_plane.revoke")).await;
+    assert_eq!(forced.expect("stored"), Revoked::Yes);
 }

@@ -10,8 +10,8 @@ use super::handle::{Handle, LONG, SHORT, confirm, within};
 use super::objects::{broken, number, time};
 use super::{Connection, Row, dialect, records};
 use crate::store::identity::{
-    AuthorityRecord, AuthorityState, Identities, IdentityStore, JoinTokenRecord, Joined, Joining,
-    MAX_JOIN_TOKENS, SealedKey,
+    AuthorityRecord, AuthorityState, HeldName, Identities, IdentityStore, JoinTokenRecord, Joined, Joining,
+    MAX_JOIN_TOKENS, Revoked, SealedKey,
 };
 use crate::store::{AuditRecord, MasterId, StoreError, TokenError};
 
@@ -156,6 +156,10 @@ impl IdentityStore for Handle {
         .await
     }
 
+    async fn join_token(&self, digest: [u8; 32]) -> Result<Option<JoinTokenRecord>> {
+        within(SHORT, async { token_of(&mut *self.readers.acquire().await?, digest).await }).await
+    }
+
     async fn join(&self, mut joining: Joining<'_>) -> Result<Joined> {
         within(LONG, async {
             let mut transaction = self.write().await?;
@@ -171,16 +175,45 @@ impl IdentityStore for Handle {
         .await
     }
 
-    async fn revoke_node(&self, node: &str, at: Timestamp, audit: AuditRecord) -> Result<()> {
+    async fn hold_name(&self, node: &str, group: &str, until: Timestamp) -> Result<Option<Timestamp>> {
+        within(LONG, async {
+            let mut transaction = self.write().await?;
+            // Whose certificate is good has the name: it ends with it.
+            hold(&mut transaction, node, group, (Timestamp::MIN, until)).await?;
+            let revoked = revoked(&mut transaction, node).await?;
+            confirm(transaction).await?;
+            Ok(revoked)
+        })
+        .await
+    }
+
+    async fn revoke_node(
+        &self,
+        node: &str,
+        unseen: bool,
+        at: Timestamp,
+        audit: AuditRecord,
+    ) -> Result<Revoked> {
+        const SEEN: &str = "SELECT 1 AS one WHERE EXISTS (SELECT 1 FROM nodes WHERE node = $1) \
+            OR EXISTS (SELECT 1 FROM node_names WHERE node = $1) \
+            OR EXISTS (SELECT 1 FROM enrolments WHERE node = $1) \
+            OR EXISTS (SELECT 1 FROM revoked_nodes WHERE node = $1)";
+        const FREE: &str = "DELETE FROM node_names WHERE node = $1";
         const SQL: &str = "INSERT INTO revoked_nodes (node, before_us) VALUES ($1, $2) \
             ON CONFLICT (node) DO UPDATE SET before_us = excluded.before_us \
             WHERE revoked_nodes.before_us < excluded.before_us";
         within(LONG, async {
             let mut transaction = self.write().await?;
             let version = records::move_tokens_version(&mut transaction).await?;
+            if !unseen && sqlx::query(SEEN).bind(node).fetch_optional(&mut *transaction).await?.is_none() {
+                transaction.rollback().await?;
+                return Ok(Revoked::Unknown);
+            }
             sqlx::query(SQL).bind(node).bind(at.as_microsecond()).execute(&mut *transaction).await?;
+            sqlx::query(FREE).bind(node).execute(&mut *transaction).await?;
             records::append_audit(&mut transaction, &audit, None).await?;
-            self.finish_tokens(transaction, version).await
+            self.finish_tokens(transaction, version).await?;
+            Ok(Revoked::Yes)
         })
         .await
     }
@@ -254,13 +287,16 @@ async fn insert_join_token(
     token: &JoinTokenRecord,
 ) -> std::result::Result<(), TokenError> {
     const GONE: &str = "DELETE FROM join_tokens WHERE expires_us < $1";
+    const ENDED: &str = "DELETE FROM node_names WHERE until_us < $1";
     const COUNT: &str = "SELECT count(*) AS count FROM join_tokens";
     const SQL: &str = "INSERT INTO join_tokens \
         (name, digest, authority, node_group, uses, used, created_us, expires_us) \
         VALUES ($1, $2, $3, $4, $5, 0, $6, $7) ON CONFLICT DO NOTHING";
     let gone = token.created.checked_sub(FORGET).unwrap_or(Timestamp::MIN);
-    let query = sqlx::query(GONE).bind(gone.as_microsecond());
-    query.execute(&mut *connection).await.map_err(StoreError::from)?;
+    for old in [GONE, ENDED] {
+        let query = sqlx::query(old).bind(gone.as_microsecond());
+        query.execute(&mut *connection).await.map_err(StoreError::from)?;
+    }
     let row = sqlx::query(COUNT).fetch_one(&mut *connection).await.map_err(StoreError::from)?;
     if number(&row, "count")? >= u64::from(MAX_JOIN_TOKENS) {
         return Err(TokenError::Full(MAX_JOIN_TOKENS));
@@ -293,17 +329,42 @@ fn join_token(row: &Row) -> Result<JoinTokenRecord> {
     })
 }
 
+/// The token of a digest.
+async fn token_of(connection: &mut Connection, digest: [u8; 32]) -> Result<Option<JoinTokenRecord>> {
+    const SQL: &str = "SELECT name, digest, authority, node_group, uses, used, created_us, expires_us \
+        FROM join_tokens WHERE digest = $1";
+    let row = sqlx::query(SQL).bind(digest.as_slice()).fetch_optional(connection).await?;
+    row.as_ref().map(join_token).transpose()
+}
+
+/// Takes a name for a group from a time to another; who has it instead, if it is another group's then.
+async fn hold(
+    connection: &mut Connection,
+    node: &str,
+    group: &str,
+    (from, until): (Timestamp, Timestamp),
+) -> Result<Option<HeldName>> {
+    const SQL: &str = "INSERT INTO node_names (node, node_group, until_us) VALUES ($1, $2, $3) \
+        ON CONFLICT (node) DO UPDATE SET node_group = excluded.node_group, until_us = CASE \
+        WHEN node_names.node_group <> excluded.node_group OR node_names.until_us < excluded.until_us \
+        THEN excluded.until_us ELSE node_names.until_us END \
+        WHERE node_names.node_group = excluded.node_group OR node_names.until_us <= $4";
+    const WHOSE: &str = "SELECT node_group, until_us FROM node_names WHERE node = $1";
+    let query = sqlx::query(SQL).bind(node).bind(group).bind(until.as_microsecond());
+    if query.bind(from.as_microsecond()).execute(&mut *connection).await?.rows_affected() == 1 {
+        return Ok(None);
+    }
+    let row = sqlx::query(WHOSE).bind(node).fetch_one(connection).await?;
+    Ok(Some(HeldName { group: row.try_get("node_group")?, until: time(&row, "until_us")? }))
+}
+
 /// Works it out, and writes it; the caller takes it back unless it is a yes.
 async fn join(connection: &mut Connection, joining: &mut Joining<'_>) -> Result<Joined> {
-    const TOKEN: &str = "SELECT name, digest, authority, node_group, uses, used, created_us, expires_us \
-        FROM join_tokens WHERE digest = $1";
     const COME: &str = "INSERT INTO enrolments (token, key_digest, node, at_us) VALUES ($1, $2, $3, $4) \
         ON CONFLICT DO NOTHING";
     // Locks the row: of two who come at once, the second counts what the first has used.
     const USE: &str = "UPDATE join_tokens SET used = used + 1 WHERE name = $1 AND used < uses";
-    let query = sqlx::query(TOKEN).bind(joining.token.as_slice());
-    let Some(row) = query.fetch_optional(&mut *connection).await? else { return Ok(Joined::Unknown) };
-    let token = join_token(&row)?;
+    let Some(token) = token_of(connection, joining.token).await? else { return Ok(Joined::Unknown) };
     if token.expires <= joining.at {
         return Ok(Joined::Expired(token.expires));
     }
@@ -311,6 +372,9 @@ async fn join(connection: &mut Connection, joining: &mut Joining<'_>) -> Result<
         return Ok(Joined::OtherGroup(token.group));
     }
     joining.audit.object = format!("{} with {}", joining.node, token.name);
+    if let Some(other) = hold(connection, joining.node, joining.group, (joining.at, joining.until)).await? {
+        return Ok(Joined::NameHeld(other));
+    }
     let revoked = revoked(connection, joining.node).await?;
     let come = sqlx::query(COME)
         .bind(&*token.name)

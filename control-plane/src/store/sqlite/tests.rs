@@ -94,6 +94,18 @@ async fn a_write_transaction_that_is_cut_off_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_join_token_is_looked_for_while_somebody_else_writes() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let url = format!("sqlite://{}/gateway.db", directory.path().display());
+    let opened = store::open(&url, &token()).await.expect("opens");
+    let writer = SqlitePool::connect_with(options(&url).expect("sound")).await.expect("connects");
+    let _writing = writer.begin_with(dialect::BEGIN_WRITE).await.expect("begins");
+    let looked = opened.store.join_token([7; 32]);
+    let found = tokio::time::timeout(Duration::from_secs(1), looked).await.expect("it waits for nobody");
+    assert_eq!(found.expect("answers"), None);
+}
+
+#[tokio::test]
 async fn labels_can_be_asked_for_in_sql() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let url = format!("sqlite://{}/gateway.db", directory.path().display());

@@ -11,15 +11,17 @@ use std::time::Duration;
 use gateway_proto::identity::Subject;
 use gateway_proto::wire;
 use jiff::Timestamp;
-use tokio::sync::{Semaphore, watch};
-use tokio::time::timeout;
-use tonic::Status;
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
+use tokio::time::{sleep, timeout};
+use tonic::{Code, Status};
 
 use crate::audit::AuditLog;
 use crate::identity::{Authority, JoinRefused, Peer, Trust, Unwelcome};
 use crate::store::AuditRecord;
 
-/// Join tokens that are looked up at the same time, and how long one waits for its turn.
+/// Join tokens that are looked for at the same time; those there are, that are used at the same time; and how long one
+/// waits for its turn. What somebody made up never stands in the way of what is good.
+const LOOKING: usize = 16;
 const ENROLLING: usize = 16;
 const TURN: Duration = Duration::from_secs(5);
 /// Longest object that the audit log keeps, in bytes.
@@ -34,13 +36,15 @@ pub struct Gate {
     is_open: bool,
     /// Data planes are taken in clear text.
     takes_clear_text: bool,
+    looking: Semaphore,
     enrolling: Semaphore,
 }
 
 impl Gate {
     /// `is_open`: data planes are taken without a certificate; `takes_clear_text`: and without TLS.
     pub fn new(authority: Arc<Authority>, audit: AuditLog, is_open: bool, takes_clear_text: bool) -> Self {
-        Gate { authority, audit, is_open, takes_clear_text, enrolling: Semaphore::new(ENROLLING) }
+        let (looking, enrolling) = (Semaphore::new(LOOKING), Semaphore::new(ENROLLING));
+        Gate { authority, audit, is_open, takes_clear_text, looking, enrolling }
     }
 
     pub(super) const fn takes_clear_text(&self) -> bool {
@@ -113,17 +117,18 @@ impl Gate {
         renew: &wire::Renew,
         from: SocketAddr,
     ) -> Result<wire::IssuedCertificate, Status> {
-        let (Some(subject @ Subject::DataPlane { node, .. }), Some(_)) = (&peer.subject, peer.root) else {
+        let (Some(subject @ Subject::DataPlane { node, group }), Some(_)) = (&peer.subject, peer.root) else {
             return Err(Status::failed_precondition("this certificate is not ours to renew"));
         };
-        let revoked = self.authority.revoked(node).await.map_err(|error| {
+        let now = Timestamp::now();
+        let revoked = self.authority.hold(node, group, now).await.map_err(|error| {
             tracing::warn!(%error, node, "cannot renew a certificate: the store does not answer");
             Status::unavailable("the store does not answer: ask again")
         })?;
         if let Some(at) = revoked.filter(|at| peer.valid_from <= *at) {
             return Err(self.refuse(Some(peer), from, &Unwelcome::Revoked(at)));
         }
-        let issued = self.authority.renew(&renew.request, subject, revoked, Timestamp::now());
+        let issued = self.authority.renew(&renew.request, subject, revoked, now);
         issued.map_err(|error| status(&error))
     }
 
@@ -133,21 +138,34 @@ impl Gate {
         asked: &wire::EnrollRequest,
         from: SocketAddr,
     ) -> Result<wire::IssuedCertificate, Status> {
-        let turn = timeout(TURN, self.enrolling.acquire()).await;
-        let Ok(Ok(_turn)) = turn else {
-            return Err(Status::resource_exhausted("too many want to join at once: try again"));
-        };
-        let joined = self.authority.enroll(asked, from.ip().to_string(), Timestamp::now()).await;
-        joined
-            .inspect(
-                |_| tracing::info!(node = asked.node, group = asked.group, %from, "a data plane has joined"),
-            )
-            .map_err(|error| {
-                tracing::info!(%from, %error, "a data plane was not let join");
-                let node: String = asked.node.chars().take(64).collect();
-                self.audit.anonymous(record("anonymous", from, "enroll", format!("{node:?}: {error}"), 401));
-                status(&error)
-            })
+        let refuse = |error| self.not_joined(asked, from, &error);
+        let looking = turn(&self.looking).await?;
+        let known = self.authority.known(asked, Timestamp::now()).await.map_err(refuse)?;
+        drop(looking);
+        let enrolling = turn(&self.enrolling).await?;
+        let now = Timestamp::now();
+        let joined = self.authority.enroll(known, asked, from.ip().to_string(), now).await;
+        let (issued, valid_from) = joined.map_err(refuse)?;
+        drop(enrolling);
+        tracing::info!(node = asked.node, group = asked.group, %from, "a data plane has joined");
+        // After a revocation it is good from the next second on: shown before, it would be refused, and another asked for.
+        let wait = valid_from.duration_since(Timestamp::now());
+        sleep(Duration::try_from(wait).unwrap_or_default().min(TURN)).await;
+        Ok(issued)
+    }
+
+    fn not_joined(&self, asked: &wire::EnrollRequest, from: SocketAddr, error: &JoinRefused) -> Status {
+        tracing::info!(%from, %error, "a data plane was not let join");
+        let status = status(error);
+        let code = if status.code() == Code::PermissionDenied { 403 } else { 401 };
+        let node: String = asked.node.chars().take(64).collect();
+        let record = record("anonymous", from, "enroll", format!("{node:?}: {error}"), code);
+        if error.is_of_a_token() {
+            self.audit.refused(record);
+        } else {
+            self.audit.anonymous(record);
+        }
+        status
     }
 
     fn refuse(&self, peer: Option<&Peer>, from: SocketAddr, why: &Unwelcome) -> Status {
@@ -167,6 +185,12 @@ impl Gate {
     }
 }
 
+async fn turn(turns: &Semaphore) -> Result<SemaphorePermit<'_>, Status> {
+    let turn = timeout(TURN, turns.acquire()).await;
+    let full = || Status::resource_exhausted("too many want to join at once: try again");
+    turn.ok().and_then(Result::ok).ok_or_else(full)
+}
+
 fn record(who: &str, from: SocketAddr, action: &str, mut object: String, status: u16) -> AuditRecord {
     object.truncate(object.floor_char_boundary(MAX_OBJECT));
     AuditRecord {
@@ -183,7 +207,7 @@ fn status(error: &JoinRefused) -> Status {
     let text = error.to_string();
     match error {
         JoinRefused::Name | JoinRefused::Request(_) => Status::invalid_argument(text),
-        JoinRefused::OtherGroup { .. } => Status::permission_denied(text),
+        JoinRefused::OtherGroup { .. } | JoinRefused::NameHeld { .. } => Status::permission_denied(text),
         JoinRefused::Malformed(_) | JoinRefused::Unknown | JoinRefused::Expired(_) | JoinRefused::UsedUp => {
             Status::unauthenticated(text)
         }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use gateway_proto::buckets::BucketSet;
-use gateway_proto::identity::is_name;
+use gateway_proto::identity::{MAX_NAME, is_name};
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::{SYNC_PROTOCOL, wire};
 use tokio::sync::{mpsc, watch};
@@ -41,8 +41,7 @@ const SILENCE: Duration = Duration::from_millis(HEARTBEAT_MS as u64 * 3);
 const STUCK: Duration = Duration::from_secs(60);
 /// Time that data planes have to leave when this process ends.
 const LEAVE: Duration = Duration::from_secs(1);
-/// Longest name of a node, group or label, in bytes, and longest of the other texts; most labels.
-const MAX_NAME: usize = 128;
+/// Longest text beside names, in bytes; most labels.
 const MAX_TEXT: usize = 256;
 const MAX_LABELS: usize = 64;
 
@@ -174,7 +173,7 @@ fn check(hello: &wire::Hello) -> Result<(), Status> {
         )));
     }
     for (what, name) in [("--node", &hello.node), ("--group", &hello.group)] {
-        if name.len() > MAX_NAME || !is_name(name) {
+        if !is_name(name) {
             return Err(Status::invalid_argument(format!(
                 "{what} is {}, expected 1 to {MAX_NAME} letters, digits, dots, dashes and underscores",
                 shortened(name)

@@ -2,7 +2,7 @@
 
 use gateway_engine::identity::Keys;
 use gateway_proto::admin::Role;
-use gateway_proto::credential::{Grant, read};
+use gateway_proto::credential::{Grant, KeyDigest, read};
 use gateway_proto::kind::{Key, Kind, Resource};
 use tokio_util::sync::CancellationToken;
 
