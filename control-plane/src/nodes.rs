@@ -6,6 +6,7 @@
 //! as not connected, whoever wrote it; nothing here decides what is sent.
 
 pub mod report;
+mod rivals;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use crate::identity::{Fleet, Peer};
 use crate::store::{Node, NodeSeen, Store, StoreError};
 use report::Report;
+use rivals::Rivals;
 
 /// Shortest time between two writes to the store.
 const WRITE: Duration = Duration::from_millis(250);
@@ -29,6 +31,8 @@ const WRITE: Duration = Duration::from_millis(250);
 const TOUCH: Duration = Duration::from_secs(10);
 /// Not heard of for so long: not connected.
 const GONE: Duration = Duration::from_secs(30);
+/// A twin that has not tried for so long is gone: a data plane waits for no more than half of it.
+const TWIN: Duration = Duration::from_secs(60);
 /// How often the entries of other replicas are looked at while somebody watches.
 const LOOK: Duration = Duration::from_secs(1);
 /// Events that a slow watcher may be behind before it misses some.
@@ -40,6 +44,7 @@ pub struct Nodes {
     store: Arc<dyn Store>,
     replica: Uuid,
     own: Mutex<HashMap<String, Own>>,
+    rivals: Rivals,
     changed: Notify,
     events: broadcast::Sender<Arc<Entry>>,
 }
@@ -61,10 +66,16 @@ struct Own {
 #[derive(Clone, Debug)]
 pub struct Ticket {
     node: String,
+    instance: String,
     stream: u64,
 }
 
 impl Ticket {
+    /// The process.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
     /// The node.
     pub fn node(&self) -> &str {
         &self.node
@@ -82,6 +93,8 @@ pub struct Entry {
     pub seen: Timestamp,
     /// Revision it serves.
     pub revision: u64,
+    /// Where another process of its name was refused lately.
+    pub twin: Option<String>,
     /// The rest.
     pub report: Report,
 }
@@ -93,10 +106,12 @@ impl Nodes {
             store,
             replica: Uuid::now_v7(),
             own: Mutex::default(),
+            rivals: Rivals::default(),
             changed: Notify::new(),
             events: broadcast::Sender::new(EVENTS),
         });
         tokio::spawn(Arc::clone(&nodes).look(stop.clone()));
+        tokio::spawn(Arc::clone(&nodes).watch_for_rivals(stop.clone()));
         let writer = tokio::spawn(Arc::clone(&nodes).write(stop));
         (nodes, writer)
     }
@@ -114,7 +129,7 @@ impl Nodes {
             dirty: true,
         };
         let entry = own.entry(&hello.node);
-        let ticket = Ticket { node: hello.node.clone(), stream };
+        let ticket = Ticket { node: hello.node.clone(), instance: hello.instance.clone(), stream };
         {
             let mut own_nodes = self.lock();
             if own_nodes.get(&hello.node).is_some_and(|present| present.stream > stream) {
@@ -180,7 +195,8 @@ impl Nodes {
             // What this replica heard last is newer than what it wrote, unless the node has gone to another one.
             let elsewhere = !own.connected && entries.get(node).is_some_and(|entry| entry.connected);
             if !elsewhere {
-                entries.insert(node.clone(), own.entry(node));
+                let twin = entries.get(node).and_then(|entry| entry.twin.clone());
+                entries.insert(node.clone(), Entry { twin, ..own.entry(node) });
             }
         }
         let mut entries: Vec<Entry> = entries.into_values().collect();
@@ -273,6 +289,7 @@ impl Nodes {
                 })
                 .collect()
         };
+        self.write_twins().await?;
         if seen.is_empty() {
             return Ok(());
         }
@@ -339,6 +356,7 @@ impl Own {
             connected: self.connected,
             seen: ago(self.heard.elapsed()),
             revision: self.revision,
+            twin: None,
             report: self.report.clone(),
         }
     }
@@ -376,6 +394,7 @@ impl Entry {
             apply_us: report.apply_us,
             rejects: report.rejects,
             blocked: report.blocked,
+            twin: self.twin.clone().unwrap_or_default(),
             certificate: report.certificate.map(|shown| NodeCertificate {
                 expires: Timestamp::from_second(shown.expires).unwrap_or(Timestamp::MAX).to_string(),
                 expires_in_seconds: shown.expires - Timestamp::now().as_second(),
@@ -391,6 +410,7 @@ fn read(node: Node, replica: Uuid) -> Entry {
         connected: node.connected && node.replica != replica && node.seen_ago < GONE,
         seen: ago(node.seen_ago),
         revision: node.revision,
+        twin: node.twin.filter(|(_, ago)| *ago < TWIN).map(|(address, _)| address),
         report: serde_json::from_value(node.report).unwrap_or_default(),
         node: node.node,
     }

@@ -371,6 +371,22 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// When the database does not answer.
     async fn nodes(&self) -> Result<Vec<Node>, StoreError>;
 
+    /// Connected data planes whose entry another replica has written in that time.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn nodes_of_others(
+        &self,
+        replica: Uuid,
+        within: std::time::Duration,
+    ) -> Result<Vec<Node>, StoreError>;
+
+    /// Notes with nodes where another process of the same name was refused just now.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn note_twins(&self, refused: Vec<(String, String)>) -> Result<(), StoreError>;
+
     /// The right to do the chores, as long as no other handle on the store has it: to be asked for again every few
     /// seconds, or it goes to another. `None`: another has it. Who has a later [`Fence`] than another has made the
     /// other's chores fail, also if that one was paused meanwhile and does not know.

@@ -25,6 +25,8 @@ pub struct Metrics {
     pub leader: IntGauge,
     /// Open streams.
     pub streams: IntGauge,
+    /// Data planes refused because a later one has their name.
+    pub twins: IntCounter,
     /// Connections that were closed unheard.
     pub turned_away: IntCounter,
     /// Transactions begun, by mode: `full`, `buckets`, `delta`.
@@ -74,6 +76,10 @@ impl Metrics {
             ),
             leader: gauge("gateway_store_leader", "1 while this replica does the chores."),
             streams: gauge("gateway_stream_streams", "Open streams to data planes."),
+            twins: counter(
+                "gateway_stream_twins_total",
+                "Streams refused because a data plane that was started later has the same --node.",
+            ),
             turned_away: counter(
                 "gateway_stream_turned_away_total",
                 "Connections of the stream's port that were closed because too many had not opened a stream.",

@@ -49,6 +49,13 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client, output: &Output) -> R
     for plane in list.items.iter().filter(|plane| !plane.blocked.is_empty()) {
         output.note(format!("{} takes nothing: {}", plane.id, plane.blocked));
     }
+    for plane in list.items.iter().filter(|plane| !plane.twin.is_empty()) {
+        let DataPlane { id, address, twin, .. } = plane;
+        output.note(format!(
+            "two data planes are called {id}: the one at {address} is served, the one at {twin} was started before it and is \
+             refused; give each its own --node"
+        ));
+    }
     Ok(())
 }
 

@@ -138,6 +138,7 @@ mod tests {
             apply_us: 0,
             rejects: Vec::new(),
             blocked: String::new(),
+            twin: String::new(),
             certificate: None,
         }
     }

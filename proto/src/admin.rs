@@ -252,6 +252,9 @@ pub struct DataPlane {
     /// Why it takes nothing at all (`epoch_shrink: ...`); left out: it does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub blocked: String,
+    /// Where another process of the same `--node` is refused, because this one was started later; left out: there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub twin: String,
     /// The certificate that its stream was opened with; left out: it came without one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<NodeCertificate>,
@@ -524,7 +527,7 @@ pub enum WatchEvent {
     /// A new head.
     Revision(Revision),
     /// A data plane came, went, applied or refused.
-    DataPlane(DataPlane),
+    DataPlane(Box<DataPlane>),
 }
 
 /// An error answer, `application/problem+json` (RFC 9457).

@@ -231,7 +231,7 @@ async fn a_data_plane_joins_once_and_comes_back_with_its_certificate() -> anyhow
     let wrong = gateway.join_token("wrong", &["--group", "core"]).await?;
     let mut other = gateway.data_plane("dp-2", &[0], &[token_file(&wrong), "--group=edge".to_owned()])?;
     refusal(&mut other, "start it with --group core").await?;
-    gateway.audited("enroll", 401, "is for the group").await?;
+    gateway.audited("enroll", 403, "is for the group").await?;
     let (_, list) = gateway.ctl(&["join-token", "list"]).await?;
     assert!(list.contains("0/1") && list.contains("1/1") && !list.contains("gwj_"), "{list}");
 

@@ -101,7 +101,7 @@ impl Watcher {
                 changed = self.heads.changed() => changed.ok()?,
                 node = self.nodes.recv() => match node {
                     Ok(entry) => {
-                        return event(&WatchEvent::DataPlane(shown(&entry, head.revision, &self.caller)));
+                        return event(&WatchEvent::DataPlane(Box::new(shown(&entry, head.revision, &self.caller))));
                     }
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => return None,

@@ -45,6 +45,8 @@ pub struct Report {
     pub rejects: Vec<Reject>,
     /// Why it takes nothing at all; empty: it does.
     pub blocked: String,
+    /// Of the process; see `Hello.instance`.
+    pub instance: String,
     /// The certificate that its stream was opened with.
     pub certificate: Option<Shown>,
     /// SHA-256 of the roots that it checks a control plane against, hexadecimal; empty: it has a way of its own.
@@ -70,6 +72,7 @@ impl Report {
             zone: hello.zone.clone(),
             version: hello.build.clone(),
             address: from.to_string(),
+            instance: hello.instance.clone(),
             certificate: peer.map(|peer| Shown {
                 expires: peer.expires.as_second(),
                 root: peer.root.map(|root| hex(&root)).unwrap_or_default(),

@@ -211,6 +211,8 @@ pub struct Node {
     pub connected: bool,
     /// Revision it served then.
     pub revision: u64,
+    /// Where another process of its name was refused, and how long ago.
+    pub twin: Option<(String, Duration)>,
     /// As given in [`NodeSeen::report`].
     pub report: serde_json::Value,
 }

@@ -2,7 +2,8 @@
 //! send, and sends that piece by piece as fast as the data plane takes it.
 //!
 //! Invariants: nothing is queued for a data plane but the piece it is about to get; one that takes or acknowledges
-//! nothing for a minute is cut; a second stream of the same node ends the first.
+//! nothing for a minute is cut; a second stream of the same node ends the first, unless it is of another process that was
+//! started before it: of two data planes of one name the one that was started last is served, and the other told so.
 
 mod accept;
 mod badge;
@@ -125,31 +126,46 @@ impl Streams {
         self.gate.enroll(request.get_ref(), from).await
     }
 
-    /// Makes a stream the one of its node; of two of one node, the older one is ended.
-    fn enter(&self, node: &str, instance: &str, number: u64, from: SocketAddr) -> CancellationToken {
+    /// Makes a stream the one of its node; of two of one process, the older one is ended.
+    ///
+    /// # Errors
+    /// `already_exists` when a process of the same name that was started later is there.
+    fn enter(&self, hello: &wire::Hello, number: u64, from: SocketAddr) -> Result<CancellationToken, Status> {
+        let wire::Hello { node, instance, .. } = hello;
         let end = self.stop.child_token();
+        if let Some(rival) = self.nodes.rival(node, instance) {
+            return Err(self.twin(node, from, &rival));
+        }
         let mut by_node = self.by_node.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(other) = by_node.get(node).filter(|open| open.instance > *instance) {
+            let other = other.from.to_string();
+            return Err(self.twin(node, from, &other));
+        }
         if by_node.get(node).is_some_and(|open| open.number > number) {
             end.cancel();
-            return end;
+            return Ok(end);
         }
-        let open = Open { number, instance: instance.to_owned(), from, end: end.clone() };
-        if let Some(older) = by_node.insert(node.to_owned(), open) {
+        let open = Open { number, instance: instance.clone(), from, end: end.clone() };
+        if let Some(older) = by_node.insert(node.clone(), open) {
             older.end.cancel();
-            if !instance.is_empty() && older.instance == instance {
-                tracing::info!(node, %from, "a data plane has moved to a new stream");
-                return end;
-            }
-            tracing::warn!(
-                node,
-                %from,
-                "a new stream replaces the one from {}: if the data plane did not just come back, another data plane \
-                 at {} also has the node name {node}: give each its own --node",
-                older.from,
-                older.from
-            );
+            let what = if older.instance == *instance {
+                "a data plane has moved to a new stream"
+            } else {
+                "a data plane that was started later takes the place of one of the same name"
+            };
+            tracing::info!(node, %from, before = %older.from, "{what}");
         }
-        end
+        Ok(end)
+    }
+
+    /// Refuses a data plane whose name another one has that was started later.
+    fn twin(&self, node: &str, from: SocketAddr, other: &str) -> Status {
+        self.metrics.twins.inc();
+        self.nodes.twin(node, from.to_string());
+        tracing::warn!(node, %from, other, "two data planes have this name: the one that was started last is served, give each its own --node");
+        Status::already_exists(format!(
+            "the data plane at {other} has the node name {node} as well and was started later: give each its own --node"
+        ))
     }
 
     fn leave(&self, node: &str, number: u64) {

@@ -2,12 +2,13 @@
 
 use gateway_control_plane::config::Config;
 use gateway_control_plane::{Running, run};
+use gateway_proto::wire;
 use http::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::client::{Api, labelled, listener, route, settings, upstream};
-use crate::data_plane::{DataPlane, Held};
+use crate::data_plane::{DataPlane, Held, hello};
 use crate::secrets::{self, https, received};
 
 struct Pair {
@@ -71,7 +72,7 @@ async fn a_commit_on_one_is_read_published_and_built_upon_by_the_other() {
     // Both compute the same hashes: a data plane may go from one to the other and gets nothing.
     until(&pair.first, "/v1/status/upstreams/users", |it| it["revision"] == 3).await;
     let moved = DataPlane::connect(pair.one.stream, "one", "default", node.held.clone()).await;
-    assert_eq!(moved.mode(), gateway_proto::wire::sync_mode::Value::InSync);
+    assert_eq!(moved.mode(), wire::sync_mode::Value::InSync);
     pair.one.shutdown().await;
     pair.two.shutdown().await;
 }
@@ -151,6 +152,38 @@ async fn data_planes_of_one_are_shown_and_told_of_by_the_other() {
             break;
         }
     }
+    pair.one.shutdown().await;
+    pair.two.shutdown().await;
+}
+
+#[tokio::test]
+async fn of_two_processes_of_one_name_on_two_replicas_the_later_is_served_and_both_are_named() {
+    let pair = pair().await;
+    let come = async |to, instance: &str| {
+        let hello = wire::Hello { instance: instance.into(), ..hello("one", "default", &Held::default()) };
+        DataPlane::say_hello(to, hello, Held::default()).await
+    };
+    let later = come(pair.two.stream, "0002").await.expect("welcome");
+    until(&pair.first, "/v1/data-planes/one", |entry| entry["connected"] == true).await;
+    // The earlier one comes back, by a younger stream, to another replica.
+    let mut earlier = come(pair.one.stream, "0001").await.expect("nobody knows yet");
+    let cut = async {
+        loop {
+            if let Err(status) = earlier.hear().await {
+                return status;
+            }
+        }
+    };
+    let cut = tokio::time::timeout(std::time::Duration::from_secs(60), cut).await.expect("it is found out");
+    assert_eq!(cut.code(), tonic::Code::AlreadyExists, "{cut}");
+    let refused = come(pair.one.stream, "0001").await.err().expect("known by now");
+    let named = |entry: &Value| entry["twin"].is_string() && entry["connected"] == true;
+    for api in [&pair.first, &pair.second] {
+        let entry = until(api, "/v1/data-planes/one", named).await;
+        let address = entry["address"].as_str().expect("where the other one is");
+        assert!(refused.message().contains(address), "{refused}: {entry}");
+    }
+    drop(later);
     pair.one.shutdown().await;
     pair.two.shutdown().await;
 }

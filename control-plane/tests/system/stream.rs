@@ -279,6 +279,29 @@ async fn a_second_stream_of_a_node_ends_the_first() {
 }
 
 #[tokio::test]
+async fn of_two_processes_of_one_name_the_later_is_served_and_both_are_named() {
+    let plane = begun().await;
+    let to = plane.running.stream;
+    let come = async |instance: &str| {
+        let hello = wire::Hello { instance: instance.into(), ..hello("one", "default", &Held::default()) };
+        DataPlane::say_hello(to, hello, Held::default()).await
+    };
+    let mut first = come("0001").await.expect("welcome");
+    let _second = come("0002").await.expect("a restart is taken at once");
+    while first.hear().await.is_ok() {}
+    let refused = come("0001").await.err().expect("it comes back while the other one is there");
+    assert_eq!(refused.code(), tonic::Code::AlreadyExists);
+    let entry = until(&plane.admin, "/v1/data-planes/one", |entry| entry["twin"].is_string()).await;
+    let address = entry["address"].as_str().expect("where the other one is");
+    assert!(refused.message().contains(address) && refused.message().contains("--node"), "{refused}");
+    assert_ne!(entry["twin"], entry["address"]);
+    assert_eq!(entry["connected"], true);
+    let metrics = plane.admin.get("/metrics").await.text;
+    assert!(metrics.lines().any(|line| line == "gateway_stream_twins_total 1"), "{metrics}");
+    come("0003").await.expect("a later one again");
+}
+
+#[tokio::test]
 async fn a_message_out_of_place_ends_the_stream_with_a_reason() {
     let plane = begun().await;
     let to = plane.running.stream;

@@ -113,7 +113,9 @@ impl Client {
         saver: Saver,
     ) -> Self {
         metrics.control_plane_connected(false);
-        let instance = format!("{:032x}", rand::rng().random::<u128>());
+        // The time comes first: of two processes of one name, all control planes take the one that started last.
+        let started = Timestamp::now().as_millisecond();
+        let instance = format!("{started:016x}{:016x}", rand::rng().random::<u64>());
         Client { urls: urls.to_vec(), passport, instance, identity, metrics, saver, bootstrap: None }
     }
 

@@ -156,6 +156,26 @@ pub(super) async fn of_two_replicas_the_younger_stream_tells_about_a_node(url: S
     let nodes = store.nodes().await.expect("answers");
     assert!(nodes[0].connected);
     assert_eq!(seen(nodes), [("a".into(), 2, 6), ("b".into(), 1, 7)]);
+
+    let of_others = async |replica, within| {
+        let nodes = store.nodes_of_others(Uuid::from_u128(replica), Duration::from_secs(within)).await;
+        seen(nodes.expect("answers"))
+    };
+    assert_eq!(of_others(1, 60).await, [("a".into(), 2, 6)]);
+    assert_eq!(of_others(2, 60).await, [("b".into(), 1, 7)]);
+    assert_eq!(of_others(2, 0).await, []);
+    store.put_nodes(vec![NodeSeen { connected: false, ..node("a", 2, 10, 6) }]).await.expect("stored");
+    assert_eq!(of_others(1, 60).await, []);
+
+    let refused = [("a", "192.0.2.7:1"), ("unknown", "192.0.2.8:1")];
+    let refused = refused.map(|(node, address)| (node.to_owned(), address.to_owned())).into();
+    store.note_twins(refused).await.expect("stored");
+    store.put_nodes(vec![node("a", 2, 10, 7)]).await.expect("stored");
+    let nodes = store.nodes().await.expect("answers");
+    assert!(
+        nodes[0].twin.as_ref().is_some_and(|(at, ago)| at == "192.0.2.7:1" && *ago < Duration::from_secs(60))
+    );
+    assert_eq!((nodes.len(), &nodes[1].twin), (2, &None));
 }
 
 pub(super) async fn nodes_that_are_gone_are_forgotten(url: String) {

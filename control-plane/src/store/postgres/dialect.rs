@@ -20,8 +20,15 @@ pub(super) const BEGIN_COMMIT: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ";
 pub(super) const CHANNEL: &str = "gateway_store";
 
 pub(super) const NODES: &str = "SELECT node, replica, \
-    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - seen_us AS seen_ago_us, connected, revision, report \
-    FROM nodes ORDER BY node";
+    (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - seen_us AS seen_ago_us, connected, revision, report, \
+    twin, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - twin_us AS twin_ago_us FROM nodes ORDER BY node";
+
+pub(super) const NOTE_TWIN: &str = "UPDATE nodes SET twin = $2, \
+    twin_us = (extract(epoch FROM clock_timestamp()) * 1000000)::bigint WHERE node = $1";
+
+pub(super) const NODES_OF_OTHERS: &str = "SELECT node, replica, now.us - seen_us AS seen_ago_us, connected, revision, \
+    report, twin, now.us - twin_us AS twin_ago_us FROM nodes, (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us) now \
+    WHERE replica <> $1 AND connected AND seen_us > now.us - $2";
 
 pub(super) const FORGET_NODES: &str =
     "DELETE FROM nodes WHERE seen_us < (extract(epoch FROM clock_timestamp()) * 1000000)::bigint - $1";

@@ -515,6 +515,17 @@ impl Store for Handle {
         within(SHORT, async { records::nodes(&mut *self.readers.acquire().await?).await }).await
     }
 
+    async fn nodes_of_others(&self, replica: Uuid, since: Duration) -> Result<Vec<Node>> {
+        within(SHORT, async {
+            records::nodes_of_others(&mut *self.readers.acquire().await?, replica, since).await
+        })
+        .await
+    }
+
+    async fn note_twins(&self, refused: Vec<(String, String)>) -> Result<()> {
+        within(LONG, async { records::note_twins(&mut *self.writer.acquire().await?, &refused).await }).await
+    }
+
     async fn lead(&self) -> Result<Option<Fence>> {
         within(LONG, self.seat.take(&self.writer)).await
     }

@@ -195,13 +195,34 @@ pub(super) async fn nodes(connection: &mut Connection) -> Result<Vec<Node>> {
     rows.iter().map(node).collect()
 }
 
+/// Connected nodes that other replicas have written about in that time.
+pub(super) async fn nodes_of_others(
+    connection: &mut Connection,
+    replica: Uuid,
+    within: Duration,
+) -> Result<Vec<Node>> {
+    let query = sqlx::query(dialect::NODES_OF_OTHERS).bind(replica).bind(micros(within));
+    query.fetch_all(connection).await?.iter().map(node).collect()
+}
+
+/// Notes where another process of the name of these nodes was refused.
+pub(super) async fn note_twins(connection: &mut Connection, refused: &[(String, String)]) -> Result<()> {
+    for (node, address) in refused {
+        sqlx::query(dialect::NOTE_TWIN).bind(node).bind(address).execute(&mut *connection).await?;
+    }
+    Ok(())
+}
+
 fn node(row: &Row) -> Result<Node> {
     // A clock that was set back makes a negative age.
-    let seen_ago = u64::try_from(row.try_get::<i64, _>("seen_ago_us")?).unwrap_or(0);
+    let ago = |us: i64| Duration::from_micros(u64::try_from(us).unwrap_or(0));
+    let twin: Option<String> = row.try_get("twin")?;
+    let tried: Option<i64> = row.try_get("twin_ago_us")?;
     Ok(Node {
         node: row.try_get("node")?,
         replica: row.try_get("replica")?,
-        seen_ago: Duration::from_micros(seen_ago),
+        seen_ago: ago(row.try_get("seen_ago_us")?),
+        twin: twin.zip(tried).map(|(address, us)| (address, ago(us))),
         connected: row.try_get("connected")?,
         revision: number(row, "revision")?,
         report: serde_json::from_str(row.try_get("report")?).map_err(|_| broken("report"))?,

@@ -19,8 +19,15 @@ pub(super) const BEGIN_WRITE: &str = "BEGIN IMMEDIATE";
 pub(super) const BEGIN_COMMIT: &str = BEGIN_WRITE;
 
 pub(super) const NODES: &str = "SELECT node, replica, \
-    CAST(unixepoch('subsec') * 1000000 AS INTEGER) - seen_us AS seen_ago_us, connected, revision, report \
-    FROM nodes ORDER BY node";
+    CAST(unixepoch('subsec') * 1000000 AS INTEGER) - seen_us AS seen_ago_us, connected, revision, report, \
+    twin, CAST(unixepoch('subsec') * 1000000 AS INTEGER) - twin_us AS twin_ago_us FROM nodes ORDER BY node";
+
+pub(super) const NOTE_TWIN: &str = "UPDATE nodes SET twin = $2, \
+    twin_us = CAST(unixepoch('subsec') * 1000000 AS INTEGER) WHERE node = $1";
+
+pub(super) const NODES_OF_OTHERS: &str = "SELECT node, replica, now.us - seen_us AS seen_ago_us, connected, revision, \
+    report, twin, now.us - twin_us AS twin_ago_us FROM nodes, (SELECT CAST(unixepoch('subsec') * 1000000 AS INTEGER) AS us) now \
+    WHERE replica <> $1 AND connected AND seen_us > now.us - $2";
 
 pub(super) const FORGET_NODES: &str =
     "DELETE FROM nodes WHERE seen_us < CAST(unixepoch('subsec') * 1000000 AS INTEGER) - $1";

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -56,6 +57,7 @@ struct Talk<'a> {
     ticket: Ticket,
     badge: Badge,
     group: String,
+    from: SocketAddr,
     session: Session,
     /// The epoch that its Welcome named.
     said: Uuid,
@@ -113,7 +115,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
     check(&hello)?;
     streams.gate.is(caller.peer.as_deref(), &hello, from)?;
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-    let stop = streams.enter(&hello.node, &hello.instance, number, from);
+    let stop = streams.enter(&hello, number, from)?;
     let mut keys = streams.credentials.watch();
     let mut views = streams.publisher.watch();
     let view = Arc::clone(views.borrow_and_update().of(&hello.group));
@@ -130,6 +132,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
         ticket,
         badge: Badge::new(caller, &hello, &streams.gate),
         group: hello.group,
+        from,
         session,
         said: view.head().epoch,
         view,
@@ -154,7 +157,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
     }
     if !streams.stop.is_cancelled() {
         return Err(Status::aborted(format!(
-            "a newer stream of the node {0} replaced this one: if that is another data plane, give each its own --node",
+            "a later stream of the node {} has taken the place of this one",
             hello.node
         )));
     }
@@ -412,6 +415,9 @@ impl Talk<'_> {
         };
         if let Some(reason) = waits.over() {
             return Err(Status::deadline_exceeded(reason));
+        }
+        if let Some(rival) = self.streams.nodes.rival(self.ticket.node(), self.ticket.instance()) {
+            return Err(self.streams.twin(self.ticket.node(), self.from, &rival));
         }
         if self.small.is_empty() {
             let (cursor, credentials) = (Some(self.view.head().into()), self.lane.head());
