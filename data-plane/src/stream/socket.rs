@@ -7,13 +7,16 @@
 //!
 //! A socket that was just accepted is not even registered until it has to be waited for: a client that sends one request
 //! and goes costs the reactor nothing, and two system calls less.
+//!
+//! The calls are rustix's, which go past the C library: that makes each one a place where a thread may be cancelled,
+//! which no thread here ever is.
 
-use std::io::{self, IoSlice, Read as _, Write as _};
-use std::net::Shutdown;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use socket2::SockRef;
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::task::coop;
@@ -75,7 +78,7 @@ impl Socket {
     pub(crate) fn is_quiet(&self) -> bool {
         let Link::Known(stream) = &self.link else { return false };
         // Readiness is also left over when a read filled its buffer exactly.
-        let look = || (&*SockRef::from(stream)).read(&mut [0]);
+        let look = || receive(stream.as_fd(), &mut [0]);
         matches!(stream.try_io(Interest::READABLE, look), Err(error) if would_block(&error))
     }
 
@@ -115,14 +118,14 @@ impl Socket {
         buffer: &mut Buffer,
         room: usize,
     ) -> Poll<io::Result<usize>> {
-        self.poll_read_by(cx, |mut socket| {
+        self.poll_read_by(cx, |socket| {
             if buffer.capacity() < room || buffer.is_full() {
                 buffer.make_room(room);
             }
             let spare = buffer.spare();
             debug_assert!(!spare.is_empty(), "the caller bounds what it lets pile up");
             let asked = spare.len();
-            let count = socket.read(spare)?;
+            let count = receive(socket, spare)?;
             buffer.advance(count);
             Ok((count, asked))
         })
@@ -130,7 +133,7 @@ impl Socket {
 
     /// The same into memory of somebody else's.
     pub(super) fn poll_read_into(&mut self, cx: &mut Context<'_>, out: &mut [u8]) -> Poll<io::Result<usize>> {
-        self.poll_read_by(cx, |mut socket| Ok((socket.read(out)?, out.len())))
+        self.poll_read_by(cx, |socket| Ok((receive(socket, out)?, out.len())))
     }
 
     /// Reads by a call that says how much it read of what it asked for.
@@ -138,17 +141,17 @@ impl Socket {
     fn poll_read_by(
         &mut self,
         cx: &mut Context<'_>,
-        mut read: impl FnMut(&socket2::Socket) -> io::Result<(usize, usize)>,
+        mut read: impl FnMut(BorrowedFd<'_>) -> io::Result<(usize, usize)>,
     ) -> Poll<io::Result<usize>> {
         let budget = ready!(coop::poll_proceed(cx));
         loop {
             let read = if self.untold {
-                let read = self.handle().and_then(|socket| read(&socket));
+                let read = self.descriptor().and_then(&mut read);
                 self.untold = matches!(read, Ok((count, asked)) if count == asked);
                 unless_blocked(read.map(|(count, _)| count))
             } else {
                 let stream = self.known()?;
-                attempt(stream, Interest::READABLE, || read(&SockRef::from(stream)))
+                attempt(stream, Interest::READABLE, || read(stream.as_fd()))
             };
             if let Some(count) = read? {
                 budget.made_progress();
@@ -164,17 +167,17 @@ impl Socket {
         cx: &mut Context<'_>,
         parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let write = |mut socket: &socket2::Socket| {
+        let write = |socket: BorrowedFd<'_>| {
             let count = match parts {
-                [one] => socket.write(one)?,
-                many => socket.write_vectored(many)?,
+                [one] => send(socket, one)?,
+                many => send_vectored(socket, many)?,
             };
             Ok((count, parts.iter().map(|part| part.len()).sum()))
         };
         loop {
             let written = match &self.link {
-                Link::Known(stream) => attempt(stream, Interest::WRITABLE, || write(&SockRef::from(stream))),
-                _ => unless_blocked(self.handle().and_then(|socket| write(&socket)).map(|(count, _)| count)),
+                Link::Known(stream) => attempt(stream, Interest::WRITABLE, || write(stream.as_fd())),
+                _ => unless_blocked(self.descriptor().and_then(write).map(|(count, _)| count)),
             };
             match written? {
                 Some(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -186,34 +189,52 @@ impl Socket {
 
     /// Writes what the system takes at once.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.handle()?).write(bytes)
+        send(self.descriptor()?, bytes)
     }
 
     #[cfg(test)]
     pub(super) fn local_addr(&self) -> io::Result<std::net::SocketAddr> {
-        let address = self.handle()?.local_addr()?;
-        address.as_socket().ok_or_else(|| io::ErrorKind::Unsupported.into())
+        let address = rustix::net::getsockname(self.descriptor()?)?;
+        address.try_into().map_err(|_not_ip| io::ErrorKind::Unsupported.into())
     }
 
     /// Says that nothing more will be sent.
     pub(crate) fn shutdown(&self) -> io::Result<()> {
-        self.handle()?.shutdown(Shutdown::Write)
+        Ok(rustix::net::shutdown(self.descriptor()?, Shutdown::Write)?)
     }
 
     /// Closes so that the other side cannot take what it got for the whole: a reset.
     pub(crate) fn reset(&self) {
         // At worst it is closed in the ordinary way.
-        let _ordinary_close = self.handle().and_then(|socket| socket.set_linger(Some(Duration::ZERO)));
+        let set = |socket| Ok(sockopt::set_socket_linger(socket, Some(Duration::ZERO))?);
+        let _ordinary_close = self.descriptor().and_then(set);
     }
 
     /// As the system knows it.
-    fn handle(&self) -> io::Result<SockRef<'_>> {
+    fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
         match &self.link {
-            Link::Fresh(stream) => Ok(SockRef::from(stream)),
-            Link::Known(stream) => Ok(SockRef::from(stream)),
+            Link::Fresh(stream) => Ok(stream.as_fd()),
+            Link::Known(stream) => Ok(stream.as_fd()),
             Link::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
     }
+}
+
+#[inline]
+fn receive(socket: BorrowedFd<'_>, out: &mut [u8]) -> io::Result<usize> {
+    let (count, _of_the_message) = rustix::net::recv(socket, out, RecvFlags::empty())?;
+    Ok(count)
+}
+
+#[inline]
+fn send(socket: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::NOSIGNAL)?)
+}
+
+#[inline]
+fn send_vectored(socket: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+    let nothing_beside = &mut SendAncillaryBuffer::default();
+    Ok(rustix::net::sendmsg(socket, parts, nothing_beside, SendFlags::NOSIGNAL)?)
 }
 
 /// Makes a system call that says how much it did of what it was asked, unless the reactor knows that it would block.
@@ -250,6 +271,7 @@ fn would_block(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use std::future::poll_fn;
+    use std::io::{Read as _, Write as _};
     use std::task::Waker;
 
     use super::*;
