@@ -12,6 +12,9 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+mod lines;
+pub use lines::Lines;
+
 /// A piece of text of a head: in the wire bytes or in the edits arena. Four gigabytes of either are more than any
 /// limit lets in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -168,32 +171,6 @@ impl HeadParts {
     #[inline]
     pub fn end_runs(&mut self) {
         self.verbatim = true;
-    }
-
-    /// Appends a field of the gateway's own, in the form that it is written in. The name is a token in lower case; what
-    /// `fill` appends is the value, and must be free of control bytes.
-    #[inline]
-    pub fn push_line(&mut self, name: &str, tag: u8, fill: impl FnOnce(&mut Vec<u8>)) {
-        let name = self.copy(name.as_bytes());
-        self.edits.extend_from_slice(b": ");
-        let start = self.edits.len();
-        fill(&mut self.edits);
-        let value = Text { start: offset(start), len: offset(self.edits.len() - start) | IN_EDITS };
-        self.edits.extend_from_slice(b"\r\n");
-        let line = Text { start: name.start, len: offset(self.edits.len() - name.start as usize) | IN_EDITS };
-        self.own = if self.own.is_empty() { line } else { self.own.joined(line).unwrap_or_default() };
-        // Something else lies between the lines.
-        self.verbatim &= !self.own.is_empty();
-        self.fields.push(Field { name, value, tag, removed: false, line: true });
-    }
-
-    /// The same with a value that the head already has; `wire` are the bytes that wire texts point into.
-    #[inline]
-    pub fn push_line_of(&mut self, name: &str, tag: u8, value: Text, wire: &[u8]) {
-        self.push_line(name, tag, |edits| match value.is_wire() {
-            true => edits.extend_from_slice(&wire[value.range()]),
-            false => edits.extend_from_within(value.range()),
-        });
     }
 
     /// Copies bytes into the edits arena: for heads that have no wire bytes (HTTP/2, our own answers).

@@ -7,6 +7,7 @@ use gateway_http1::request::RequestHead;
 use gateway_http1::response::ResponseHead;
 use http::Request;
 
+use super::identity::Introduction;
 use crate::telemetry::metrics::Stopwatch;
 
 /// Storage above this many bytes is freed instead of kept: one huge head must not stay for ever.
@@ -31,6 +32,8 @@ pub(crate) struct Exchange {
     pub(crate) authority: Vec<u8>,
     /// Host asked for, in the one form: always that of `authority`.
     pub(crate) host: String,
+    /// What the target was told of the client that asked last.
+    pub(crate) introduction: Introduction,
     /// Path asked for, in the one form.
     pub(crate) path: String,
     /// Method as received; only when requests are logged.
@@ -67,7 +70,8 @@ impl Exchange {
         let texts = self.id.capacity() + self.host.capacity() + self.path.capacity() + self.method.capacity();
         let buffers = [&self.authority, &self.scratch, &self.body, &self.to_client, &self.to_target];
         let buffers: usize = buffers.iter().map(|buffer| buffer.capacity()).sum();
-        self.request.capacity() + self.response.capacity() + texts + buffers <= KEEP
+        let heads = self.request.capacity() + self.response.capacity() + self.introduction.capacity();
+        heads + texts + buffers <= KEEP
     }
 }
 

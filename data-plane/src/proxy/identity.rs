@@ -8,12 +8,11 @@ use std::cell::Cell;
 use std::net::IpAddr;
 
 use gateway_engine::context::Scheme;
-use gateway_engine::head::{Head, HeadParts};
+use gateway_engine::head::{Head, HeadParts, Lines};
 use gateway_engine::listener::HttpSettings;
 use gateway_http1::KnownField;
 
 use super::client::Asked;
-use super::heads;
 use crate::digits::{hex, push_ip};
 
 /// Longest request id that is kept.
@@ -70,23 +69,63 @@ pub(crate) struct Origin {
     pub(crate) scheme: Scheme,
 }
 
+/// The forwarding fields of a client that is not believed. Made once for as long as the same one asks for the same
+/// authority: behind a load balancer, most of the time.
+#[derive(Debug, Default)]
+pub(crate) struct Introduction {
+    of: Option<Origin>,
+    authority: Vec<u8>,
+    lines: Lines,
+}
+
+impl Introduction {
+    /// The lines that introduce a client.
+    #[inline]
+    fn of(&mut self, origin: Origin, authority: &[u8]) -> &Lines {
+        if self.of != Some(origin) || self.authority != authority {
+            self.write(origin, authority);
+        }
+        &self.lines
+    }
+
+    #[cold]
+    fn write(&mut self, origin: Origin, authority: &[u8]) {
+        self.of = Some(origin);
+        self.authority.clear();
+        self.authority.extend_from_slice(authority);
+        self.lines.clear();
+        let mut push = |known: KnownField, fill: &dyn Fn(&mut Vec<u8>)| {
+            self.lines.push(known.name(), known as u8, fill);
+        };
+        push(KnownField::XForwardedFor, &|out| push_ip(origin.ip, out));
+        push(KnownField::XForwardedProto, &|out| out.extend_from_slice(origin.scheme.as_str().as_bytes()));
+        if !authority.is_empty() {
+            push(KnownField::XForwardedHost, &|out| out.extend_from_slice(authority));
+        }
+    }
+
+    /// Bytes of memory held.
+    pub(crate) fn capacity(&self) -> usize {
+        self.authority.capacity() + self.lines.capacity()
+    }
+}
+
 /// Finds the client and writes the forwarding fields into the head. From a trusted proxy the head still has the fields
 /// that it sent; otherwise they have been left out of it.
-pub(crate) fn introduce(parts: &mut HeadParts, wire: &[u8], asked: &Asked, http: &HttpSettings) -> Origin {
+pub(crate) fn introduce(
+    introduction: &mut Introduction,
+    parts: &mut HeadParts,
+    wire: &[u8],
+    asked: &Asked,
+    http: &HttpSettings,
+) -> Origin {
     let mut origin = Origin { ip: asked.peer.to_canonical(), scheme: asked.scheme };
     let mut head = Head::new(wire, parts);
     if asked.trusted {
         continue_chain(&mut head, asked, http, &mut origin);
-        return origin;
-    }
-    let authority = head.request_line().authority;
-    heads::add(parts, KnownField::XForwardedFor, |out| push_ip(origin.ip, out));
-    heads::add(parts, KnownField::XForwardedProto, |out| {
-        out.extend_from_slice(origin.scheme.as_str().as_bytes());
-    });
-    if !authority.is_empty() {
-        let known = KnownField::XForwardedHost;
-        parts.push_line_of(known.name(), known as u8, authority, wire);
+    } else {
+        let lines = introduction.of(origin, head.authority());
+        parts.push_lines(lines);
     }
     origin
 }
@@ -173,7 +212,7 @@ mod tests {
         };
         let peer = peer.parse().expect("an address");
         let asked = Asked { trusted, ..Asked::nothing(peer, scheme) };
-        let origin = introduce(&mut parts, b"", &asked, &http);
+        let origin = introduce(&mut Introduction::default(), &mut parts, b"", &asked, &http);
         let head = Head::new(b"", &mut parts);
         let lines = head.iter().map(|(name, value, _)| {
             format!("{}: {}", String::from_utf8_lossy(name), String::from_utf8_lossy(value))
@@ -219,6 +258,29 @@ mod tests {
         assert_eq!(lines, expected);
         assert_eq!(introduced(&[], "::ffff:192.0.2.7", false).1[0], "x-forwarded-for: 192.0.2.7");
         assert_eq!(introduced(&[], "2001:db8::1", false).1[0], "x-forwarded-for: 2001:db8::1");
+    }
+
+    #[test]
+    fn each_client_is_introduced_by_its_own_lines() {
+        let mut introduction = Introduction::default();
+        let http = HttpSettings::default();
+        for (peer, scheme, authority) in [
+            ("192.0.2.7", Scheme::Http, "a.example"),
+            ("192.0.2.7", Scheme::Http, "a.example"),
+            ("192.0.2.8", Scheme::Http, "a.example"),
+            ("192.0.2.8", Scheme::Https, "a.example"),
+            ("192.0.2.8", Scheme::Https, "b.example"),
+            ("192.0.2.8", Scheme::Https, ""),
+        ] {
+            let mut parts = HeadParts::new();
+            Head::new(b"", &mut parts).set_authority(authority.as_bytes());
+            let asked = Asked::nothing(peer.parse().expect("an address"), scheme);
+            introduce(&mut introduction, &mut parts, b"", &asked, &http);
+            let head = Head::new(b"", &mut parts);
+            assert_eq!(head.get("x-forwarded-for"), Some(peer.as_bytes()));
+            assert_eq!(head.get("x-forwarded-proto"), Some(scheme.as_str().as_bytes()));
+            assert_eq!(head.get("x-forwarded-host").unwrap_or_default(), authority.as_bytes());
+        }
     }
 
     #[test]

@@ -62,9 +62,9 @@ pub(crate) fn plan<'v>(
     target: &mut Option<Picked>,
 ) -> (Course<'v>, Plan) {
     job.exchange.response.clear();
-    let Exchange { request, id, .. } = &mut *job.exchange;
+    let Exchange { request, id, introduction, .. } = &mut *job.exchange;
     heads::add(request, KnownField::XRequestId, |out| out.extend_from_slice(id.as_bytes()));
-    let origin = identity::introduce(&mut job.exchange.request, wire, &job.asked, &view.listener.http);
+    let origin = identity::introduce(introduction, request, wire, &job.asked, &view.listener.http);
     let located = locate(job, view, wire, origin);
     job.lap(Phase::Route);
     match located {
