@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use zeroize::Zeroizing;
@@ -138,9 +139,47 @@ impl fmt::Debug for wire::EnrollRequest {
     }
 }
 
-/// A text that others may see, such as an error that quotes what somebody wrote: private keys in PEM become [`MASK`],
-/// wherever they were put.
+/// A text that others may see, such as an error that quotes what somebody wrote: private keys in PEM, API keys and tokens
+/// become [`MASK`], wherever they were put.
 pub fn without_keys(text: &str) -> Cow<'_, str> {
+    let told = without_private_keys(text);
+    let tokens = tokens(&told);
+    if tokens.is_empty() {
+        return told;
+    }
+    let mut masked = String::with_capacity(told.len());
+    let mut from = 0;
+    for token in tokens {
+        masked.push_str(&told[from..token.start]);
+        masked.push_str(MASK);
+        from = token.end;
+    }
+    masked.push_str(&told[from..]);
+    Cow::Owned(masked)
+}
+
+/// Where API keys, join tokens and admin tokens of this gateway stand in a text, whole or mistyped: `gw`, a letter, `_`,
+/// and so many letters and digits that they are worth something.
+pub fn tokens(text: &str) -> Vec<Range<usize>> {
+    const WORTH: usize = 30;
+    let mut found = Vec::new();
+    let mut from = 0;
+    while let Some(at) = text[from..].find("gw").map(|at| from + at) {
+        from = at + 2;
+        let bytes = &text.as_bytes()[at..];
+        if !(matches!(bytes.get(2), Some(b'a'..=b'z')) && bytes.get(3) == Some(&b'_')) {
+            continue;
+        }
+        let digits = bytes[4..].iter().take_while(|byte| byte.is_ascii_alphanumeric()).count();
+        if digits >= WORTH {
+            from = at + 4 + digits;
+            found.push(at..from);
+        }
+    }
+    found
+}
+
+fn without_private_keys(text: &str) -> Cow<'_, str> {
     const BEGIN: &str = "-----BEGIN ";
     const END: &str = "-----END ";
     const KEY: &str = "PRIVATE KEY-----";
@@ -213,6 +252,7 @@ impl fmt::Debug for wire::CertificateSpec {
 
 #[cfg(test)]
 mod tests {
+    use crate::credential::KEY_LEN;
     use prost_reflect::{DescriptorPool, Kind as Type, MessageDescriptor};
 
     use super::*;
@@ -270,6 +310,23 @@ mod tests {
         ] {
             assert_eq!(without_keys(text), told);
         }
+    }
+
+    #[test]
+    fn keys_and_tokens_are_cut_out_of_texts_whole_or_mistyped() {
+        let key = crate::credential::key(&"x".repeat(crate::credential::RANDOM_LEN));
+        let told = without_keys(&format!("{key}: invalid reference {key:?}, gw_x gwk_ gwk_short gwgwk_y"))
+            .into_owned();
+        assert_eq!(told, "***: invalid reference \"***\", gw_x gwk_ gwk_short gwgwk_y");
+        for text in [
+            &key[..KEY_LEN - 1],
+            &key.replace("gwk_", "gwj_"),
+            &key.replace("gwk_", "gwa_"),
+            &format!("{key}9"),
+        ] {
+            assert_eq!(without_keys(text), MASK, "{text}");
+        }
+        assert!(matches!(without_keys("nothing of the gwkind"), Cow::Borrowed(_)));
     }
 
     #[test]

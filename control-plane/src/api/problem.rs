@@ -1,8 +1,11 @@
 //! Every error answer of the API: a closed list of codes, rendered in one place as `application/problem+json`
 //! (RFC 9457). Refuses to show internals: what is not the caller's business is logged here and answered as `internal`.
 
+use std::borrow::Cow;
+
 use axum::response::{IntoResponse, Response};
 use gateway_proto::admin::{FieldError, Problem};
+use gateway_proto::secret::without_keys;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderValue, StatusCode};
 
@@ -136,8 +139,14 @@ impl ApiError {
 }
 
 impl IntoResponse for ApiError {
-    fn into_response(self) -> Response {
+    fn into_response(mut self) -> Response {
         let (status, slug, title) = self.code.parts();
+        // What is wrong is quoted, and may be a key in the wrong place.
+        for text in self.errors.iter_mut().map(|error| &mut error.message).chain([&mut self.detail]) {
+            if let Cow::Owned(told) = without_keys(text) {
+                *text = told;
+            }
+        }
         let problem = Problem {
             slug: slug.to_owned(),
             title: title.to_owned(),

@@ -5,6 +5,7 @@ use std::fmt::Display;
 
 use gateway_proto::field::{FieldPath, Violation, ViolationCode};
 use gateway_proto::kind::Key;
+use gateway_proto::secret::without_keys;
 
 /// The faults of one object, in the order they were found.
 #[derive(Debug)]
@@ -25,7 +26,8 @@ impl Violations {
             object: self.object.clone(),
             field: at.to_string(),
             code,
-            message: message.into(),
+            // It may quote what somebody wrote into the wrong field.
+            message: without_keys(&message.into()).into_owned(),
         });
     }
 

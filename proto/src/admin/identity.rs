@@ -1,5 +1,7 @@
 //! Bodies about who data planes are: join tokens, the control plane's CA, certificates.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,7 +22,7 @@ pub struct CreateJoinToken {
 }
 
 /// A join token; `token` itself is shown once, on creation.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinToken {
     /// Its name.
@@ -40,6 +42,12 @@ pub struct JoinToken {
     /// The secret, in the answer to its creation only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+}
+
+impl fmt::Debug for JoinToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "JoinToken({})", self.name)
+    }
 }
 
 /// `GET /v1/join-tokens`.

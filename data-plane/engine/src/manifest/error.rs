@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 
-use gateway_proto::secret::{MASK, without_keys};
+use gateway_proto::secret::{MASK, tokens, without_keys};
 
 /// Errors kept of one batch; the rest is only counted.
 pub const MAX_ERRORS: usize = 100;
@@ -74,6 +74,11 @@ impl Source {
             hidden.clear();
             hidden.push(start..line.len());
         }
+        let is_apart =
+            |token: &Range<usize>| hidden.iter().all(|it| it.end <= token.start || token.end <= it.start);
+        let tokens: Vec<_> = tokens(line).into_iter().filter(is_apart).collect();
+        hidden.extend(tokens);
+        hidden.sort_by_key(|part| part.start);
         let (line, mark) = hide(line, mark, &hidden);
         Excerpt::of_line(place.line, &line, mark)
     }
