@@ -1,6 +1,6 @@
 //! Credentials on disk: the pieces as they came, one behind the other, so that a revocation is written by its few bytes
 //! and not by the million that stay. Each record is sealed as the last good configuration is (AES-256-GCM, a fresh nonce)
-//! and numbered, so that none can be left out or moved; a tail that was cut off by a crash is passed over, and the sums
+//! and numbered within its file, so that none can be left out, moved, or taken from an older file; a tail that was cut off by a crash is passed over, and the sums
 //! of the shards bring back what it said. When the file has grown to twice of what is needed it is written anew.
 //!
 //! It holds digests only. It protects copies, not a stolen disk, as the key that seals it lies beside it unless
@@ -10,6 +10,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use aes_gcm::aead::AeadInOut as _;
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -25,7 +26,11 @@ use crate::task::Task;
 
 const FILE: &str = "credentials";
 const DRAFT: &str = "credentials.new";
-const MAGIC: &[u8; 8] = b"GWKEYS01";
+const MAGIC: &[u8; 8] = b"GWKEYS02";
+/// Tells a file from those before it.
+type FileId = [u8; 16];
+/// Wait before what could not be written is tried again.
+const RETRY: Duration = Duration::from_secs(5);
 const NONCE: usize = 12;
 /// Largest record that is read: a message of the stream.
 const MAX_RECORD: usize = 8 << 20;
@@ -64,14 +69,15 @@ impl Journal {
             tracing::warn!(%error, "the API keys on disk cannot be read");
             None
         })?;
-        let Some(mut rest) = bytes.strip_prefix(MAGIC) else {
+        let after = bytes.strip_prefix(MAGIC).and_then(<[u8]>::split_first_chunk::<{ size_of::<FileId>() }>);
+        let Some((file, mut rest)) = after else {
             tracing::warn!("the API keys on disk are not of this version");
             return None;
         };
         let mut target = None;
         let mut number = 0;
         while !rest.is_empty() {
-            let read = self.next(&mut rest, number).and_then(|chunk| {
+            let read = self.next(&mut rest, (file, number)).and_then(|chunk| {
                 take(&chunk).map_err(|error| error.to_string())?;
                 Ok(chunk)
             });
@@ -88,7 +94,7 @@ impl Journal {
         target
     }
 
-    fn next(&self, rest: &mut &[u8], number: u64) -> Result<wire::CredentialsChunk, String> {
+    fn next(&self, rest: &mut &[u8], place: (&FileId, u64)) -> Result<wire::CredentialsChunk, String> {
         let (len, after) = rest.split_first_chunk::<4>().ok_or("a record is cut off")?;
         let len = u32::from_le_bytes(*len) as usize;
         if !(NONCE..=MAX_RECORD).contains(&len) || after.len() < len {
@@ -99,24 +105,24 @@ impl Journal {
         let nonce: [u8; NONCE] = nonce.try_into().expect("cut to that length");
         let mut body = sealed.to_vec();
         self.cipher
-            .decrypt_in_place(&Nonce::from(nonce), &self.associated(number), &mut body)
+            .decrypt_in_place(&Nonce::from(nonce), &self.associated(place), &mut body)
             .map_err(|_| "a record is damaged, or sealed with another key or for another group".to_owned())?;
         *rest = after;
         wire::CredentialsChunk::decode(&*body).map_err(|error| error.to_string())
     }
 
-    fn seal(&self, chunk: &wire::CredentialsChunk, number: u64) -> Vec<u8> {
+    fn seal(&self, chunk: &wire::CredentialsChunk, place: (&FileId, u64)) -> Vec<u8> {
         let mut body = chunk.encode_to_vec();
         let nonce: [u8; NONCE] = rand::rng().random();
         self.cipher
-            .encrypt_in_place(&Nonce::from(nonce), &self.associated(number), &mut body)
+            .encrypt_in_place(&Nonce::from(nonce), &self.associated(place), &mut body)
             .expect("far below the 64 GiB that AES-GCM takes");
         let len = (NONCE + body.len()) as u32;
         [&len.to_le_bytes()[..], &nonce, &body].concat()
     }
 
-    fn associated(&self, number: u64) -> Vec<u8> {
-        [MAGIC, &number.to_le_bytes()[..], self.group.as_bytes()].concat()
+    fn associated(&self, (file, number): (&FileId, u64)) -> Vec<u8> {
+        [MAGIC, &file[..], &number.to_le_bytes(), self.group.as_bytes()].concat()
     }
 
     fn path(&self, file: &str) -> std::path::PathBuf {
@@ -127,8 +133,8 @@ impl Journal {
     fn begin(&self, keys: &Keys, target: &wire::Cursor) -> io::Result<Open> {
         let file =
             OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(self.path(DRAFT))?;
-        let mut open = Open { file, number: 0, len: 0, whole: 0 };
-        open.write(MAGIC)?;
+        let mut open = Open { file, id: rand::rng().random(), number: 0, len: 0, whole: 0 };
+        open.write(&[&MAGIC[..], &open.id].concat())?;
         let mut piece = PieceBuilder::default();
         for shard in 0..SHARDS {
             piece.shard(shard);
@@ -154,6 +160,7 @@ impl Journal {
 #[derive(Debug)]
 struct Open {
     file: File,
+    id: FileId,
     /// Of the next record.
     number: u64,
     len: u64,
@@ -169,7 +176,7 @@ impl Open {
     }
 
     fn append(&mut self, journal: &Journal, chunk: &wire::CredentialsChunk) -> io::Result<()> {
-        let record = journal.seal(chunk, self.number);
+        let record = journal.seal(chunk, (&self.id, self.number));
         self.number += 1;
         self.write(&record)
     }
@@ -237,15 +244,28 @@ async fn write(
     let mut open: Option<Open> = None;
     let mut is_failing = false;
     let mut batch = Vec::new();
-    while work.recv_many(&mut batch, MAX_WAITING).await > 0 {
+    loop {
+        tokio::select! {
+            received = work.recv_many(&mut batch, MAX_WAITING) => if received == 0 { return },
+            () = tokio::time::sleep(RETRY), if is_failing => {}
+        }
         let taken = batch.iter().filter(|work| !matches!(work, Work::Forget)).count();
         let (journal, keys, target) = (journal.clone(), Arc::clone(&keys), lock(&target).clone());
-        let pieces = std::mem::take(&mut batch);
+        let mut pieces = std::mem::take(&mut batch);
+        if is_failing {
+            // What failed before is part of what is held.
+            pieces.push(if target.epoch.is_empty() { Work::Forget } else { Work::Anew });
+        }
         let file = open.take();
         let done = tokio::task::spawn_blocking(move || save(&journal, &keys, &target, file, pieces)).await;
         *lock(&waiting) -= taken;
         match done.expect("writing does not panic") {
-            Ok(now) => (open, is_failing) = (now, false),
+            Ok(now) => {
+                open = now;
+                if std::mem::replace(&mut is_failing, false) {
+                    tracing::info!("API keys are kept on disk again");
+                }
+            }
             Err(error) => {
                 if !std::mem::replace(&mut is_failing, true) {
                     tracing::error!(%error, "cannot keep API keys on disk: a restart would not know what changes now");

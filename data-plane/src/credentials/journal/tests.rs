@@ -1,13 +1,14 @@
 //! The journal of the keys on a real disk: restarts, cut and damaged tails, missing records, and the file's end.
 
-use std::time::Duration;
-
 use aes_gcm::KeyInit as _;
 use gateway_proto::credential::KeyDigest;
 use tokio::time::timeout;
 
 use super::super::take_in;
 use super::*;
+
+/// What a file begins with.
+const HEADER: usize = MAGIC.len() + size_of::<FileId>();
 
 fn journal(dir: &std::path::Path, group: &str) -> Journal {
     let state_dir = Arc::new(StateDir::open(dir).expect("ours"));
@@ -103,7 +104,7 @@ async fn a_tail_that_is_cut_off_or_damaged_is_passed_over_and_another_group_gets
         let (keys, target) = restored(dir.path(), "g");
         assert_eq!((keys.len(), target.map(|it| it.revision)), (11, Some(2)));
     }
-    for nothing in [&b""[..], b"GWKEYS00", MAGIC, &[&MAGIC[..], &[255; 9]].concat()] {
+    for nothing in [&b""[..], b"GWKEYS01", MAGIC, &[&MAGIC[..], &[255; 25]].concat()] {
         std::fs::write(&path, nothing).expect("written");
         assert!(restored(dir.path(), "g").1.is_none());
     }
@@ -116,14 +117,14 @@ async fn records_cannot_be_left_out_or_moved() {
     let path = dir.path().join(FILE);
     let bytes = std::fs::read(&path).expect("written");
     let mut records = Vec::new();
-    let mut rest = &bytes[MAGIC.len()..];
+    let (header, mut rest) = bytes.split_at(HEADER);
     while let Some((len, _)) = rest.split_first_chunk::<4>() {
         let (record, after) = rest.split_at(4 + u32::from_le_bytes(*len) as usize);
         records.push(record);
         rest = after;
     }
     assert_eq!(records.len(), 3);
-    let without = [&MAGIC[..], records[0], records[2]].concat();
+    let without = [header, records[0], records[2]].concat();
     std::fs::write(&path, without).expect("written");
     let (keys, target) = restored(dir.path(), "g");
     assert_eq!((keys.len(), target.map(|it| it.revision)), (10, Some(1)), "nothing behind the gap is taken");
@@ -138,4 +139,60 @@ async fn a_file_that_has_outgrown_what_is_held_is_written_anew() {
     assert!(len < 2 * SMALL, "{len}");
     let (keys, target) = restored(dir.path(), "g");
     assert_eq!((keys.root(), target.map(|it| it.revision)), (kept.root(), Some(12)));
+}
+
+#[tokio::test]
+async fn a_record_of_an_older_file_is_none_of_the_newer() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join(FILE);
+    keep(dir.path(), vec![piece(1, 0..10, &[]), piece(2, [11], &[])]).await;
+    let old = std::fs::read(&path).expect("written");
+    keep(dir.path(), vec![piece(1, 0..10, &[]), piece(2, [], &[3])]).await;
+    let new = std::fs::read(&path).expect("written");
+    let first =
+        HEADER + 4 + u32::from_le_bytes(new[HEADER..HEADER + 4].try_into().expect("4 bytes")) as usize;
+    // The records of both begin at the same place: what was revoked would be good again.
+    std::fs::write(&path, [&new[..first], &old[first..]].concat()).expect("written");
+    let (keys, target) = restored(dir.path(), "g");
+    assert_eq!((keys.len(), target.map(|it| it.revision)), (10, Some(1)));
+    assert!(keys.grant(&digest(11)).is_none());
+}
+
+#[tokio::test]
+async fn what_could_not_be_written_is_tried_again_by_itself() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join(FILE);
+    // Nothing can be put in its place while something is in it.
+    std::fs::create_dir_all(path.join("in the way")).expect("made");
+    let keys = Arc::new(Keys::default());
+    let journal = journal(dir.path(), "g");
+    let (writer, task) = Writer::start(journal.clone(), Arc::clone(&keys));
+    let restored = || {
+        let keys = Keys::default();
+        let target = journal.replay(|chunk| take_in(&keys, chunk));
+        target.map(|_| keys.len())
+    };
+    let chunk = piece(1, 0..10, &[]);
+    take_in(&keys, &chunk).expect("sound");
+    keys.set_complete(true);
+    let target = chunk.target.clone().expect("set");
+    writer.append(chunk, &target);
+    timeout(Duration::from_secs(20), async {
+        while *lock(&writer.waiting) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it fails");
+    std::fs::remove_dir_all(&path).expect("out of the way");
+    timeout(Duration::from_secs(20), async {
+        while restored().is_none() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it is written");
+    assert_eq!(restored(), Some(10));
+    drop(writer);
+    task.ended().await;
 }
