@@ -22,7 +22,7 @@ use tempfile::TempDir;
 struct Gateway {
     directory: TempDir,
     /// Ends with it.
-    _postgres: Option<Postgres>,
+    postgres: Option<Postgres>,
     database_url: String,
     replicas: Vec<Replica>,
     token: String,
@@ -45,7 +45,7 @@ impl Gateway {
         };
         std::fs::write(directory.path().join("master-key"), "0123456789abcdef".repeat(4))?;
         let (replicas, token) = (Vec::new(), String::new());
-        let mut gateway = Gateway { directory, _postgres: postgres, database_url, replicas, token, certs };
+        let mut gateway = Gateway { directory, postgres, database_url, replicas, token, certs };
         gateway.replica(more).await?;
         Ok(gateway)
     }
@@ -355,6 +355,73 @@ async fn a_revoked_data_plane_is_cut_and_comes_back_with_a_new_token() -> anyhow
     std::fs::rename(second, &token)?;
     gateway.see("dp-0", "back, without a restart", |_| true).await?;
     assert!(plane.lines().iter().filter(|line| line.contains("joined:")).count() == 2, "{}", plane.tail());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revocation_on_one_replica_cuts_the_stream_of_another() -> anyhow::Result<()> {
+    let mut gateway = Gateway::start(true, None, &[]).await?;
+    let other = gateway.replica(&[]).await?;
+    let token = gateway.join_token("one", &[]).await?;
+    let mut plane = gateway.data_plane("dp-0", &[other], &[token_file(&token)])?;
+    gateway.see("dp-0", "connected", |_| true).await?;
+    let (done, said) = gateway.ctl(&["nodes", "revoke", "dp-O"]).await?;
+    assert!(!done && said.contains("was ever seen") && said.contains("--force"), "{said}");
+    let (done, said) = gateway.ctl(&["nodes", "revoke", "dp-0"]).await?;
+    assert!(done, "{said}");
+    refusal(&mut plane, "the certificate was revoked at").await?;
+    // On either, also after a restart.
+    plane.kill().await?;
+    for replica in [0, other] {
+        let mut again = gateway.data_plane("dp-0", &[replica], &[token_file(&token)])?;
+        refusal(&mut again, "the certificate was revoked at").await?;
+        again.kill().await?;
+    }
+    wait::until("it to be away", || async {
+        let state = gateway.ctl(&["nodes"]).await.map_err(|error| format!("{error:#}"))?.1;
+        if state.contains("away") { Ok(()) } else { Err(state) }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_right_after_its_revocation_uses_its_token_once() -> anyhow::Result<()> {
+    let gateway = Gateway::start(false, None, &[]).await?;
+    let token = gateway.join_token("three", &["--uses", "3"]).await?;
+    let mut plane = gateway.data_plane("dp-0", &[0], &[token_file(&token)])?;
+    let before = gateway.see("dp-0", "connected", |_| true).await?;
+    let (done, said) = gateway.ctl(&["nodes", "revoke", "dp-0"]).await?;
+    assert!(done, "{said}");
+    refusal(&mut plane, "the certificate was revoked at").await?;
+    gateway.see("dp-0", "another stream", |plane| plane["address"] != before["address"]).await?;
+    let (_, list) = gateway.ctl(&["join-token", "list"]).await?;
+    assert!(list.contains("2/3"), "{list}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_when_the_store_is_back_and_its_stream_stays_meanwhile() -> anyhow::Result<()>
+{
+    let mut gateway = Gateway::start(true, None, &["--node-certificate-ttl=16s".to_owned()]).await?;
+    let token = gateway.join_token("one", &[]).await?;
+    let plane = gateway.data_plane("dp-0", &[0], &[token_file(&token)])?;
+    let first = gateway.see("dp-0", "a certificate", |plane| plane["certificate"].is_object()).await?;
+    gateway.postgres.as_mut().context("one")?.kill().await?;
+    let renewing = "cannot renew a certificate";
+    gateway.replicas[0].process.line(renewing, |line| line.contains(renewing).then_some(())).await?;
+    gateway.postgres.as_mut().context("one")?.resume().await?;
+    gateway
+        .see("dp-0", "a later certificate", |plane| {
+            plane["certificate"]["expires"].as_str() > first["certificate"]["expires"].as_str()
+        })
+        .await?;
+    let complaints = plane.complaints(&[]);
+    assert!(complaints.is_empty(), "the stream was lost: {complaints:?}");
+    assert!(
+        !plane.lines().iter().any(|line| line.contains("no stream to the control plane")),
+        "{}",
+        plane.tail()
+    );
     Ok(())
 }
 

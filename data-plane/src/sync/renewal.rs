@@ -46,11 +46,13 @@ impl<'a> Renewal<'a> {
         }
     }
 
-    /// Asks; again if there is no answer after an eighth of what is left.
+    /// Asks; again if there is no answer after an eighth of what is left. With the same key: the answer to what was asked
+    /// before may still come.
     pub(super) fn ask(&mut self, now: Timestamp) -> Option<Message> {
         let left = self.passport.expires().map_or(SignedDuration::ZERO, |end| end.duration_since(now));
         self.due = now.checked_add((left / 8).clamp(PATIENCE.0, PATIENCE.1)).ok();
-        let ask = self.passport.ask().and_then(|ask| Ok((ask.request()?, ask)));
+        let ask = self.asked.take().map_or_else(|| self.passport.ask(), Ok);
+        let ask = ask.and_then(|ask| Ok((ask.request()?, ask)));
         match ask {
             Ok((request, ask)) => {
                 self.asked = Some(ask);

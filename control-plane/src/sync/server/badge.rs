@@ -108,17 +108,18 @@ impl Badge {
         shown
     }
 
-    /// The next certificate.
-    pub(super) async fn renew(&mut self, gate: &Gate, renew: &wire::Renew) -> Result<Say, Status> {
+    /// The next certificate, if there can be one now.
+    pub(super) async fn renew(&mut self, gate: &Gate, renew: &wire::Renew) -> Result<Option<Say>, Status> {
         let Some(peer) = &self.caller.peer else {
             return Err(Status::unauthenticated("there is no certificate to renew: join with a token"));
         };
-        self.renewals += 1;
-        if self.renewals > MAX_RENEWALS {
+        if self.renewals >= MAX_RENEWALS {
             return Err(Status::resource_exhausted("too many certificates were asked for on one stream"));
         }
         gate.check(peer, self.caller.from)?;
-        gate.renew(peer, renew, self.caller.from).await.map(Say::Issued)
+        let issued = gate.renew(peer, renew, self.caller.from).await?;
+        self.renewals += u32::from(issued.is_some());
+        Ok(issued.map(Say::Issued))
     }
 }
 

@@ -110,26 +110,32 @@ impl Gate {
         checked.map_err(|why| self.refuse(Some(peer), from, &why))
     }
 
-    /// The next certificate of a data plane that has shown a good one.
+    /// The next certificate of a data plane that has shown a good one. `None`: the store does not answer; it asks again,
+    /// and serves on by the one that it has.
     pub(super) async fn renew(
         &self,
         peer: &Peer,
         renew: &wire::Renew,
         from: SocketAddr,
-    ) -> Result<wire::IssuedCertificate, Status> {
+    ) -> Result<Option<wire::IssuedCertificate>, Status> {
         let (Some(subject @ Subject::DataPlane { node, group }), Some(_)) = (&peer.subject, peer.root) else {
             return Err(Status::failed_precondition("this certificate is not ours to renew"));
         };
         let now = Timestamp::now();
-        let revoked = self.authority.hold(node, group, now).await.map_err(|error| {
-            tracing::warn!(%error, node, "cannot renew a certificate: the store does not answer");
-            Status::unavailable("the store does not answer: ask again")
-        })?;
+        let revoked = match timeout(TURN, self.authority.hold(node, group, now)).await {
+            Ok(Ok(revoked)) => revoked,
+            // The stream's other work does not wait for it either.
+            late_or_failed => {
+                let why = late_or_failed.map(Result::err);
+                tracing::warn!(?why, node, "cannot renew a certificate: the store does not answer");
+                return Ok(None);
+            }
+        };
         if let Some(at) = revoked.filter(|at| peer.valid_from <= *at) {
             return Err(self.refuse(Some(peer), from, &Unwelcome::Revoked(at)));
         }
         let issued = self.authority.renew(&renew.request, subject, revoked, now);
-        issued.map_err(|error| status(&error))
+        issued.map(Some).map_err(|error| status(&error))
     }
 
     /// Turns a join token into a certificate.

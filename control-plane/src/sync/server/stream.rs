@@ -365,7 +365,7 @@ impl Talk<'_> {
             }
             Some(Hear::Renew(renew)) => {
                 let issued = self.badge.renew(&self.streams.gate, &renew).await?;
-                self.small.push_back(issued);
+                self.small.extend(issued);
             }
             Some(Hear::Trusts(trusts)) => {
                 let trusts = self.badge.has(&trusts);
