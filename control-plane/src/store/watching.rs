@@ -38,15 +38,18 @@ impl Watching {
         self.tokens_version.subscribe()
     }
 
-    /// Another epoch always counts as newer: the store was replaced under us.
-    pub(super) fn saw_head(&self, head: Head) {
+    /// Another epoch always counts as newer: the store was replaced under us. Whether it is another.
+    pub(super) fn saw_head(&self, head: Head) -> bool {
+        let mut is_another = false;
         self.head.send_if_modified(|seen| {
-            let newer = head.epoch != seen.epoch || head.revision > seen.revision;
+            is_another = head.epoch != seen.epoch;
+            let newer = is_another || head.revision > seen.revision;
             if newer {
                 *seen = head;
             }
             newer
         });
+        is_another
     }
 
     pub(super) fn saw_tokens_version(&self, version: u64) {
@@ -74,7 +77,10 @@ impl Watching {
     }
 
     pub(super) fn saw(&self, position: Position) {
-        self.saw_head(position.head);
+        if self.saw_head(position.head) {
+            // Another store's tokens, whatever their version: it may be the same as before.
+            self.tokens_version.send_replace(position.tokens_version);
+        }
         self.saw_tokens_version(position.tokens_version);
         self.saw_credentials(position.credentials);
     }
@@ -116,12 +122,15 @@ mod tests {
         let credentials = CredentialHead { epoch: Uuid::from_u128(1), version: 0 };
         let at = |head, tokens_version| Position { head, tokens_version, credentials };
         let watching = Watching::new(at(head(1, 5), 2));
-        let (seen, tokens) = (watching.head(), watching.tokens_version());
+        let (seen, mut tokens) = (watching.head(), watching.tokens_version());
         for (position, expected) in
-            [((1, 4, 1), (1, 5, 2)), ((1, 6, 3), (1, 6, 3)), ((2, 1, 2), (2, 1, 3)), ((2, 0, 0), (2, 1, 3))]
+            [((1, 4, 1), (1, 5, 2)), ((1, 6, 3), (1, 6, 3)), ((2, 1, 2), (2, 1, 2)), ((2, 0, 0), (2, 1, 2))]
         {
             watching.saw(at(head(position.0, position.1), position.2));
             assert_eq!((*seen.borrow(), *tokens.borrow()), (head(expected.0, expected.1), expected.2));
         }
+        tokens.mark_unchanged();
+        watching.saw(at(head(3, 1), 2));
+        assert!(tokens.has_changed().expect("open"), "the same version of another store");
     }
 }
