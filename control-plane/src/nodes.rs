@@ -337,7 +337,7 @@ impl Nodes {
 }
 
 impl Fleet for Nodes {
-    async fn lacking(&self, root: &str) -> Result<usize, StoreError> {
+    async fn lacking(&self, root: &str) -> Result<Vec<String>, StoreError> {
         let has_ours = |entry: &Entry| {
             entry.report.certificate.as_ref().is_some_and(|it| !it.root.is_empty())
                 && !entry.report.trusts.is_empty()
@@ -345,7 +345,7 @@ impl Fleet for Nodes {
         let lacks = |entry: &&Entry| {
             entry.connected && has_ours(entry) && !entry.report.trusts.iter().any(|trusted| trusted == root)
         };
-        Ok(self.list().await?.iter().filter(lacks).count())
+        Ok(self.list().await?.iter().filter(lacks).map(|entry| entry.node.clone()).collect())
     }
 }
 

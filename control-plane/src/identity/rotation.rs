@@ -20,9 +20,9 @@ const SKEW: SignedDuration = SignedDuration::from_mins(5);
 
 /// Who has to have a root before it signs.
 pub trait Fleet: Send + Sync {
-    /// How many of the connected data planes check control planes against roots of ours, and not against this one
-    /// (SHA-256, hexadecimal).
-    fn lacking(&self, root: &str) -> impl Future<Output = Result<usize, StoreError>> + Send;
+    /// Which of the connected data planes check control planes against roots of ours, and not against this one (SHA-256,
+    /// hexadecimal).
+    fn lacking(&self, root: &str) -> impl Future<Output = Result<Vec<String>, StoreError>> + Send;
 }
 
 /// Why no new CA is made.
@@ -48,7 +48,7 @@ enum Step {
 struct Known<'a> {
     roots: &'a [Root],
     tokens: &'a [JoinTokenRecord],
-    lacking: usize,
+    lacking: &'a [String],
 }
 
 impl Known<'_> {
@@ -61,9 +61,11 @@ impl Known<'_> {
         if let Some(next) = self.in_state(AuthorityState::Next) {
             let settled = next.since.saturating_add(SETTLE).unwrap_or(Timestamp::MAX);
             return match self.lacking {
-                0 if now >= settled => Ok(Some(Step::Activate(next.id))),
-                0 => Err(format!("replicas hear of the next CA until {settled}")),
-                lacking => Err(format!("{lacking} connected data planes do not have the next CA yet")),
+                [] if now >= settled => Ok(Some(Step::Activate(next.id))),
+                [] => Err(format!("replicas hear of the next CA until {settled}")),
+                lacking => {
+                    Err(format!("connected data planes do not have the next CA yet: {}", named(lacking)))
+                }
             };
         }
         let Some(old) = self.in_state(AuthorityState::Old) else { return Ok(None) };
@@ -80,6 +82,13 @@ impl Known<'_> {
             None => Ok(Some(Step::Retire(old.id))),
         }
     }
+}
+
+/// The first of some names, and how many more there are.
+fn named(names: &[String]) -> String {
+    const SHOWN: usize = 10;
+    let shown = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
 impl Authority {
@@ -149,10 +158,10 @@ impl Authority {
         let next = trust.roots().iter().find(|root| root.state == AuthorityState::Next);
         let lacking = match next {
             Some(next) => fleet.lacking(&hex(&next.id)).await?,
-            None => 0,
+            None => Vec::new(),
         };
         let tokens = self.store.join_tokens().await?;
-        Ok(Known { roots: trust.roots(), tokens: &tokens, lacking }.due(now))
+        Ok(Known { roots: trust.roots(), tokens: &tokens, lacking: &lacking }.due(now))
     }
 }
 
@@ -174,15 +183,18 @@ mod tests {
     #[test]
     fn a_new_root_signs_once_everybody_has_it_and_the_old_one_goes_once_nobody_needs_it() {
         let (active, next) = (AuthorityState::Active, AuthorityState::Next);
-        let due = |roots: &[Root], tokens: &[JoinTokenRecord], lacking, now| {
-            Known { roots, tokens, lacking }.due(now)
+        let due = |roots: &[Root], tokens: &[JoinTokenRecord], lacking: usize, now| {
+            let lacking: Vec<_> = (0..lacking).map(|n| format!("dp-{n}")).collect();
+            Known { roots, tokens, lacking: &lacking }.due(now)
         };
         assert_eq!(due(&[root(1, active, at(0))], &[], 0, at(9)), Ok(None), "nothing is replaced");
 
         let both = [root(2, next, at(0)), root(1, active, at(-9))];
         assert!(due(&both, &[], 0, at(0)).is_err(), "replicas do not know it yet");
         let waits = due(&both, &[], 3, at(1)).expect_err("data planes do not have it yet");
-        assert!(waits.starts_with("3 connected data planes"), "{waits}");
+        assert!(waits.ends_with(": dp-0, dp-1, dp-2"), "{waits}");
+        let waits = due(&both, &[], 12, at(1)).expect_err("nor do they");
+        assert!(waits.ends_with(", dp-9 and 2 more"), "{waits}");
         assert_eq!(due(&both, &[], 0, at(1)), Ok(Some(Step::Activate([2; 32]))));
 
         let both = [root(2, active, at(0)), root(1, AuthorityState::Old, at(0))];
