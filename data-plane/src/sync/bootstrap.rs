@@ -52,11 +52,7 @@ impl Bootstrap {
 
     /// Puts it into service; whether that could be done.
     pub(crate) async fn serve(&mut self, applier: &mut Applier) -> bool {
-        let sealed = match timeout(PATIENCE, self.read()).await {
-            Ok(read) => read,
-            Err(_) => Err(format!("no answer within {} s", PATIENCE.as_secs())),
-        };
-        let served = match sealed {
+        let served = match in_time(PATIENCE, self.read()).await {
             Ok(sealed) => self.last_good.serve(sealed, applier).await,
             Err(why) => Err(why),
         };
@@ -86,6 +82,13 @@ impl Bootstrap {
             BootstrapSnapshot::Url(url) => fetch(url, self.tls_ca.as_deref()).await,
         }
     }
+}
+
+async fn in_time(
+    patience: Duration,
+    read: impl Future<Output = Result<Vec<u8>, String>>,
+) -> Result<Vec<u8>, String> {
+    timeout(patience, read).await.unwrap_or_else(|_| Err(format!("not there within {patience:?}")))
 }
 
 fn read_file(path: &Path) -> Result<Vec<u8>, String> {

@@ -5,12 +5,16 @@ use tokio::net::TcpListener;
 
 use super::*;
 
-/// Reads a request's head, and writes the answer as far as the client takes it.
-async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.expect("a head"));
     }
+}
+
+/// Reads a request's head, and writes the answer as far as the client takes it.
+async fn answer(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer: &[u8]) {
+    read_head(&mut stream).await;
     // The client may have had enough before it has all.
     let _cut_short = stream.write_all(answer).await;
     let _gone = stream.shutdown().await;
@@ -83,4 +87,23 @@ fn of_a_file_no_more_is_read_than_may_be_there() {
     assert!(read_file(Path::new("/nowhere/snapshot")).expect_err("no such file").contains("No such file"));
     let endless = read_file(Path::new("/dev/zero")).expect_err("it never ends");
     assert!(endless.contains("over 256 MiB"), "{endless}");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_or_does_not_end_is_given_up_in_time() {
+    assert_eq!(PATIENCE, Duration::from_secs(30));
+    for begun in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url: Uri = format!("http://{}/s", listener.local_addr().expect("bound")).parse().expect("a URL");
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a client");
+            read_head(&mut stream).await;
+            stream.write_all(begun.as_bytes()).await.expect("sent");
+            // Until the client has had enough.
+            let _reset = stream.read_to_end(&mut Vec::new()).await;
+        });
+        let error = in_time(Duration::from_millis(50), fetch(&url, None)).await.expect_err("it hangs");
+        assert_eq!(error, "not there within 50ms");
+        server.await.expect("the connection is closed");
+    }
 }
