@@ -239,7 +239,7 @@ impl Host {
             return;
         }
         self.literals.visit_exact(seed, &at, path, visitor);
-        if let Some(rare) = self.rare().filter(|rare| !rare.templates.is_empty()) {
+        if let Some(rare) = self.rare().filter(|rare| !rare.templates.is_empty() && visitor.wants(at.top)) {
             rare.templates.visit(seed, &at, path, visitor);
         }
         if self.prefix_depths != 0 && visitor.wants(at.top) {
