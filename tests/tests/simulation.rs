@@ -16,6 +16,7 @@ use gateway_data_plane::simulation::Simulated;
 use gateway_proto::digest::RootHash;
 use gateway_proto::kind::{Key, Kind, Resource};
 use gateway_proto::wire;
+use gateway_tests::full_profile;
 use proptest::prelude::*;
 use prost::Message as _;
 use wire::control_plane_message::Message as Told;
@@ -396,8 +397,13 @@ fn assert_nothing_parked(frames: &[wire::ControlPlaneMessage], parked: &[wire::P
     }
 }
 
+/// So many stories, each another one: what is rare shows in the full profile.
+fn cases() -> u32 {
+    if full_profile() { 1_000 } else { 32 }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 32, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn whatever_breaks_everybody_holds_the_head_in_the_end(events in events()) {
