@@ -106,6 +106,7 @@ pub struct Admission {
     vault: Arc<Vault>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
+    max_credentials: u64,
     /// Held by the one that writes; first come, first served.
     turn: Mutex<()>,
 }
@@ -117,9 +118,15 @@ enum Missed {
 }
 
 impl Admission {
-    /// Writes go to `store`, secrets sealed by `vault`; `live` follows it.
-    pub fn new(store: Arc<dyn Store>, vault: Arc<Vault>, live: Arc<Live>, metrics: Arc<Metrics>) -> Self {
-        Admission { store, vault, live, metrics, turn: Mutex::new(()) }
+    /// Writes go to `store`, secrets sealed by `vault`; `live` follows it. No more credentials than `max_credentials`.
+    pub fn new(
+        store: Arc<dyn Store>,
+        vault: Arc<Vault>,
+        live: Arc<Live>,
+        metrics: Arc<Metrics>,
+        max_credentials: u64,
+    ) -> Self {
+        Admission { store, vault, live, metrics, max_credentials, turn: Mutex::new(()) }
     }
 
     /// Makes the change, or says why not.
@@ -226,7 +233,7 @@ impl Admission {
         };
         let (state, vault, wish) = (Arc::clone(base), Arc::clone(&self.vault), Arc::clone(&batch));
         let mut plan = blocking(move || Plan::make(&state, &wish, &vault)).await?;
-        let apart = credentials::plan(&*self.store, &plan.engine, &batch).await?;
+        let apart = credentials::plan(&*self.store, &plan.engine, &batch, self.max_credentials).await?;
         plan.changes.extend(apart.changes);
         plan.credentials = apart.writes;
         Ok(plan)
@@ -293,6 +300,7 @@ fn missed(error: CommitError, base: Head) -> Missed {
         CommitError::Precondition { key, .. } if key.kind == Kind::Credential => Missed::Moved(base.revision),
         CommitError::NoConsumer(_) => Missed::Moved(base.revision),
         CommitError::KeyTaken(key) => Missed::Refused(credentials::taken(key)),
+        CommitError::KeySpent(key) => Missed::Refused(credentials::spent(key)),
         CommitError::HasCredentials { consumer, credential } => {
             Missed::Refused(credentials::in_use(consumer, &credential))
         }
@@ -324,7 +332,8 @@ fn restored(base: &State, backup: &Batch, replace: bool, vault: &Vault) -> Resul
     let named: HashSet<&Key> = documents.iter().map(Document::key).collect();
     let others = base.objects.iter().map(|(key, _)| key).filter(|key| !named.contains(key));
     let deletes = others.cloned().collect();
-    Ok(Batch { documents, deletes, ..Batch::default() })
+    // The store becomes what the backup says: that is meant.
+    Ok(Batch { documents, deletes, revives_keys: true, ..Batch::default() })
 }
 
 /// The batch that a patch comes to on an object.

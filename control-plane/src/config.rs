@@ -29,6 +29,9 @@ pub const DEFAULT_CHORES: Chores = Chores {
     history: Retention { revisions: 10_000, age: Some(Duration::from_secs(90 * 24 * 3600)) },
     forget_nodes: Duration::from_secs(7 * 24 * 3600),
 };
+/// Credentials that are kept when nothing is said, and the most that may be said: what data planes have memory for.
+pub const DEFAULT_CREDENTIALS: u64 = 2_000_000;
+const MAX_CREDENTIALS: u64 = 50_000_000;
 /// Most revisions that history may be told to keep.
 const MAX_REVISIONS: u64 = 10_000_000;
 /// Shortest time after which a data plane may be forgotten: one that is connected is heard of more often.
@@ -59,6 +62,8 @@ pub struct Config {
     pub node_certificate_ttl: Duration,
     /// What is done now and then.
     pub chores: Chores,
+    /// Most credentials that are kept.
+    pub max_credentials: u64,
     /// Allows unprotected ports off loopback.
     pub insecure: bool,
 }
@@ -191,6 +196,9 @@ struct Args {
     /// Data planes that were not seen for so long are forgotten [file: forgetNodesAfter] [default: 168h]
     #[arg(long, env = "GATEWAY_FORGET_NODES_AFTER", hide_env_values = true, value_name = "TIME")]
     forget_nodes_after: Option<Span>,
+    /// Most credentials that are kept; more are refused [file: maxCredentials] [default: 2000000]
+    #[arg(long, env = "GATEWAY_MAX_CREDENTIALS", hide_env_values = true, value_name = "N")]
+    max_credentials: Option<Amount>,
     /// Least severe log line that is written [file: logLevel] [default: info]
     #[arg(long, env = "GATEWAY_LOG_LEVEL", hide_env_values = true, value_name = "LEVEL")]
     log_level: Option<LogLevel>,
@@ -266,6 +274,7 @@ struct File {
     history_revisions: Option<Revisions>,
     history_age: Option<Span>,
     forget_nodes_after: Option<Span>,
+    max_credentials: Option<Amount>,
     log_level: Option<LogLevel>,
     log_format: Option<LogFormat>,
     insecure: Option<bool>,
@@ -285,6 +294,7 @@ impl Config {
             tls_client_ca: None,
             node_certificate_ttl: DEFAULT_LIFETIME,
             chores: DEFAULT_CHORES,
+            max_credentials: DEFAULT_CREDENTIALS,
             insecure: false,
         }
     }
@@ -342,6 +352,31 @@ impl FromStr for Revisions {
     }
 }
 
+/// A number of credentials to keep.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(try_from = "u64")]
+struct Amount(u64);
+
+impl TryFrom<u64> for Amount {
+    type Error = String;
+
+    fn try_from(count: u64) -> Result<Self, String> {
+        match count {
+            0..=MAX_CREDENTIALS => Ok(Amount(count)),
+            _ => Err(format!("expected at most {MAX_CREDENTIALS} credentials, not {count}")),
+        }
+    }
+}
+
+impl FromStr for Amount {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let count: u64 = text.parse().map_err(|_| format!("{text:?} is no number of credentials"))?;
+        Amount::try_from(count)
+    }
+}
+
 impl Args {
     fn load(self) -> Result<(Config, Log), ConfigError> {
         let file = self.config.as_deref().map(File::read).transpose()?.unwrap_or_default();
@@ -386,6 +421,10 @@ impl Args {
                 .or(file.node_certificate_ttl)
                 .map_or(Ok(DEFAULT_LIFETIME), lifetime)?,
             chores: Chores { history, forget_nodes },
+            max_credentials: self
+                .max_credentials
+                .or(file.max_credentials)
+                .map_or(DEFAULT_CREDENTIALS, |given| given.0),
             insecure: self.insecure.or(file.insecure).unwrap_or(false),
         };
         let log = Log {

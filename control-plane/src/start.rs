@@ -147,7 +147,13 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     );
     let (large_bodies, watchers) = Api::turns();
     let router = api::router(Arc::new(Api {
-        admission: Admission::new(Arc::clone(&store), vault, Arc::clone(&live), Arc::clone(&metrics)),
+        admission: Admission::new(
+            Arc::clone(&store),
+            vault,
+            Arc::clone(&live),
+            Arc::clone(&metrics),
+            config.max_credentials,
+        ),
         live,
         store: Arc::clone(&store),
         auth,

@@ -183,6 +183,12 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
         audit: Option<AuditRecord>,
     ) -> Result<CredentialHead, CommitError>;
 
+    /// How many credentials there are.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn credential_count(&self) -> Result<u64, StoreError>;
+
     /// Those of these credentials that exist, in any order; `revision` is the version that last changed each.
     ///
     /// # Errors

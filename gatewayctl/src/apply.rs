@@ -29,6 +29,7 @@ pub(crate) async fn run(
         dry_run: args.dry_run.is_some(),
         message: args.message.as_deref(),
         allow_shrink: args.allow_shrink,
+        revive_keys: args.revive_keys,
         ..Terms::default()
     };
     let response = send(&client, &documents, &terms, output).await?;
@@ -57,6 +58,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) message: Option<&'a str>,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub(crate) allow_shrink: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) revive_keys: bool,
 }
 
 /// What the flags say about pruning.
@@ -138,11 +141,12 @@ mod tests {
             dry_run: true,
             message: Some("why \"not\""),
             allow_shrink: true,
+            revive_keys: true,
         };
         let body = body(&documents, &terms).expect("written");
         let read: ApplyRequest = serde_json::from_slice(&body).expect("the API's own shape");
         assert_eq!((read.resources.len(), read.base_revision, read.dry_run), (2, Some(7), true));
-        assert!(read.allow_shrink);
+        assert!(read.allow_shrink && read.revive_keys);
         assert_eq!(read.deletes, terms.deletes);
         assert_eq!(read.message.as_deref(), Some("why \"not\""));
         assert_eq!(read.prune.and_then(|prune| prune.max_delete), Some(3));

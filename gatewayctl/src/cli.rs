@@ -173,6 +173,9 @@ pub(crate) struct ApplyArgs {
     /// Let data planes that come from another store drop most of what they serve (they report epoch_shrink otherwise)
     #[arg(long)]
     pub(crate) allow_shrink: bool,
+    /// Let credentials bring keys that were revoked or rotated; otherwise an old manifest that names one is refused
+    #[arg(long)]
+    pub(crate) revive_keys: bool,
     #[command(flatten)]
     pub(crate) wait: WaitArgs,
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use gateway_engine::manifest::{Class, Document};
 use gateway_proto::admin::{Problem, collection_path};
 use gateway_proto::kind::Key;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, IF_NONE_MATCH, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
@@ -54,6 +54,9 @@ const IS_IT_OURS: &str = "name a gateway's admin API with --server, GATEWAY_SERV
 
 /// Query parameters of a call.
 pub(crate) type Query<'a> = &'a [(&'a str, &'a str)];
+
+/// A body, and header fields beyond the usual.
+type Content<'a> = (Option<Vec<u8>>, &'a [(HeaderName, &'static str)]);
 
 impl Client {
     /// A client; nothing is sent yet.
@@ -115,8 +118,28 @@ impl Client {
         query: Query<'_>,
         body: Option<Vec<u8>>,
     ) -> Result<T, CallError> {
+        self.exchange(method, path, query, (body, &[])).await
+    }
+
+    /// Makes an object that must not be there yet.
+    pub(crate) async fn create<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: Query<'_>,
+        body: Vec<u8>,
+    ) -> Result<T, CallError> {
+        self.exchange(Method::PUT, path, query, (Some(body), &[(IF_NONE_MATCH, "*")])).await
+    }
+
+    async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        query: Query<'_>,
+        content: Content<'_>,
+    ) -> Result<T, CallError> {
         let exchange = async {
-            let response = self.send(method, path, query, body).await?;
+            let response = self.send(method, path, query, content).await?;
             let status = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             let body =
@@ -134,7 +157,7 @@ impl Client {
 
     /// Follows `/v1/watch`.
     pub(crate) async fn watch(&self) -> Result<Events, CallError> {
-        let response = self.send(Method::GET, "/v1/watch", &[], None).await?;
+        let response = self.send(Method::GET, "/v1/watch", &[], (None, &[])).await?;
         let status = response.status();
         if status.is_success() {
             return Ok(Events {
@@ -152,7 +175,7 @@ impl Client {
         method: Method,
         path: &str,
         query: Query<'_>,
-        body: Option<Vec<u8>>,
+        (body, fields): Content<'_>,
     ) -> Result<Response<Incoming>, CallError> {
         let mut url = format!("{}{path}", self.server);
         for (index, (name, value)) in query.iter().enumerate() {
@@ -167,6 +190,9 @@ impl Client {
             .header(USER_AGENT, concat!("gatewayctl/", env!("CARGO_PKG_VERSION")));
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization);
+        }
+        for (name, value) in fields {
+            request = request.header(name, *value);
         }
         if body.is_some() {
             request = request.header(CONTENT_TYPE, "application/json");

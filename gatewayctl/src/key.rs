@@ -15,9 +15,13 @@ use crate::report::{Exit, Failure};
 
 /// Makes a key without a control plane, for manifests that a data plane reads itself.
 pub(crate) fn generate(output: &Output) -> Result<(), Failure> {
-    let key = credential::key(&Alphanumeric.sample_string(&mut rand::rng(), RANDOM_LEN));
+    let key = made();
     output.note(format!("sha256: {}", KeyDigest::of(key.as_bytes())));
     output.line(key)
+}
+
+fn made() -> String {
+    credential::key(&Alphanumeric.sample_string(&mut rand::rng(), RANDOM_LEN))
 }
 
 /// Runs it.
@@ -26,18 +30,19 @@ pub(crate) async fn run(command: &KeyCommand, client: &Client, output: &Output) 
         KeyCommand::Generate => generate(output),
         KeyCommand::Create { name, consumer, namespace, expires } => {
             let key = Key::new(Kind::Credential, namespace, name);
-            let mut spec = json!({ "consumer": consumer, "apiKey": {} });
+            let text = made();
+            let mut spec = json!({ "consumer": consumer, "apiKey": { "key": text } });
             if let Some(end) = expires {
                 spec["expires"] = end.to_string().into();
             }
             create(&key, &spec, client).await?;
-            let made = rotate(&key, None, client).await?;
+            let id = KeyDigest::of(text.as_bytes()).id();
             output.note(format!(
                 "key {} of consumer {consumer}, id {}, shown this once:",
-                made.object.qualified(),
-                made.id
+                key.qualified(),
+                id.as_str()
             ));
-            output.line(made.key)
+            output.line(text)
         }
         KeyCommand::Rotate { name, namespace, grace } => {
             let key = Key::new(Kind::Credential, namespace, name);
@@ -69,21 +74,19 @@ pub(crate) async fn run(command: &KeyCommand, client: &Client, output: &Output) 
     }
 }
 
-/// A new one, without a key yet. One that exists is not touched.
+/// A new one with its key, in one step: of two who make one of the same name, one does. One that exists is not touched.
 async fn create(key: &Key, spec: &Value, client: &Client) -> Result<(), Failure> {
-    match objects::get(client, key).await {
-        Ok(_) => {
-            let message = format!("there is already a {key}");
-            return Err(Failure::new(Exit::Conflict, message)
-                .help("choose another name, or give it another key with `gatewayctl key rotate`"));
-        }
-        Err(CallError::Refused(problem)) if problem.status == StatusCode::NOT_FOUND.as_u16() => {}
-        Err(error) => return Err(error.into()),
-    }
     let body = json!({ "spec": spec }).to_string().into_bytes();
     let query = [("namespace", key.namespace.as_str())];
-    let _: Value = client.call(Method::PUT, &object_path(key), &query, Some(body)).await?;
-    Ok(())
+    match client.create::<Value>(&object_path(key), &query, body).await {
+        Ok(_) => Ok(()),
+        Err(CallError::Refused(problem)) if problem.status == StatusCode::PRECONDITION_FAILED.as_u16() => {
+            let message = format!("there is already a {key}");
+            Err(Failure::new(Exit::Conflict, message)
+                .help("choose another name, or give it another key with `gatewayctl key rotate`"))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn rotate(key: &Key, grace: Option<String>, client: &Client) -> Result<RotatedCredential, Failure> {

@@ -42,7 +42,7 @@ pub(crate) async fn run(args: &NodesArgs, client: &Client, output: &Output) -> R
     if args.output == NodesFormat::Wide {
         names.extend(["ADDRESS", "CERTIFICATE"]);
         for (row, plane) in rows.iter_mut().zip(&list.items) {
-            row.extend([plane.address.clone(), certificate(plane)]);
+            row.extend([known(plane, &plane.address), certificate(plane)]);
         }
     }
     output.raw(&table(&names, &rows))?;
@@ -67,6 +67,12 @@ fn certificate(plane: &DataPlane) -> String {
     }
 }
 
+/// Where something is, or was when the data plane was last heard of.
+fn known(plane: &DataPlane, address: &str) -> String {
+    let is_old = !plane.connected && !address.is_empty();
+    if is_old { format!("{address} (last known)") } else { address.to_owned() }
+}
+
 fn row(plane: &DataPlane) -> Vec<String> {
     let state = match (plane.connected, plane.in_sync) {
         (false, _) => "away",
@@ -75,6 +81,7 @@ fn row(plane: &DataPlane) -> Vec<String> {
         (true, false) => "behind",
     };
     let listeners: Vec<&str> = plane.listeners.values().map(String::as_str).collect();
+    let listeners = known(plane, &listeners.join(","));
     vec![
         plane.id.clone(),
         plane.group.clone(),
@@ -83,7 +90,7 @@ fn row(plane: &DataPlane) -> Vec<String> {
         plane.applied_revision.to_string(),
         plane.lag.to_string(),
         plane.rejects.len().to_string(),
-        listeners.join(","),
+        listeners,
         plane.version.clone(),
         plane.last_seen.clone(),
     ]

@@ -5,6 +5,7 @@ mod credential;
 mod identity;
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -65,6 +66,9 @@ pub struct ApplyRequest {
     /// Let data planes that come from another store drop most of what they held (they report `epoch_shrink` otherwise).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_shrink: bool,
+    /// Let credentials bring keys that were good once, and were revoked or rotated; otherwise they are refused.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub revive_keys: bool,
 }
 
 /// `POST /v1/restore`: what the store is to hold, all or nothing.
@@ -231,9 +235,9 @@ pub struct DataPlane {
     pub zone: String,
     /// Program version.
     pub version: String,
-    /// Where it connected from.
+    /// Where it connected from; where it last did, if it is not connected.
     pub address: String,
-    /// Listeners and the addresses they are bound to.
+    /// Listeners and the addresses they are bound to; the last that are known, if it is not connected.
     pub listeners: BTreeMap<String, String>,
     /// A stream is open to some control-plane replica.
     pub connected: bool,
@@ -458,7 +462,7 @@ pub struct CreateToken {
 }
 
 /// An admin token; `token` itself is shown once, on creation.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Token {
     /// Its name.
@@ -475,6 +479,12 @@ pub struct Token {
     /// The secret, in the answer to its creation only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<String>,
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token({})", self.name)
+    }
 }
 
 /// `GET /v1/tokens`.

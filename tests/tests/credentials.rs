@@ -205,6 +205,11 @@ async fn credentials_are_applied_beside_configuration_and_bad_ones_store_nothing
         (secret, "spec.apiKey.key"),
         (object("Credential", "x", json!({"consumer": "nobody", "apiKey": {}})), "spec.consumer"),
         (object("Credential", "x", json!({"consumer": "alice"})), "spec"),
+        (object("Credential", "x", json!({"consumer": own(7).0, "apiKey": {}})), "spec.consumer"),
+        (
+            object("Credential", "x", json!({"consumer": "alice", "apiKey": {"sha256": own(7).0}})),
+            "spec.apiKey.sha256",
+        ),
         (
             object("Credential", "x", json!({"consumer": "alice", "apiKey": {}, "expires": "soon"})),
             "spec.expires",
@@ -213,7 +218,8 @@ async fn credentials_are_applied_beside_configuration_and_bad_ones_store_nothing
         let batch = json!({"resources": [object("Consumer", "carol", json!({})), wrong]});
         let (status, answer) = admin.call(Method::POST, "/v1/apply", Some(&batch)).await?;
         assert_eq!((status, &answer["errors"][0]["field"]), (422, &json!(field)), "{answer}");
-        assert!(!answer.to_string().contains("hunter2"), "{answer}");
+        let told = answer.to_string();
+        assert!(!told.contains("hunter2") && !told.contains("gwk_00"), "{answer}");
     }
     assert_eq!(admin.get("/v1/consumers").await?["revision"], 1, "nothing was stored");
     assert_eq!(credentials(&admin).await?.len(), 1);
@@ -233,6 +239,69 @@ async fn credentials_are_applied_beside_configuration_and_bad_ones_store_nothing
     {
         assert_eq!(admin.call(Method::POST, path, None).await?.0, expected);
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_old_manifest_does_not_bring_back_a_key_that_was_revoked_or_rotated() -> anyhow::Result<()> {
+    let stack = Stack::new().planes(0).start().await?;
+    let admin = stack.admin();
+    let (_, old) = own(1);
+    admin.apply(&[object("Consumer", "alice", json!({})), old.clone()]).await?;
+    let refused = async |why: &str| {
+        let batch = json!({"resources": [old]});
+        let (status, answer) = admin.call(Method::POST, "/v1/apply", Some(&batch)).await?;
+        assert_eq!((status, &answer["errors"][0]["code"]), (422, &json!("conflict")), "{why}: {answer}");
+        assert!(
+            answer["errors"][0]["message"].as_str().is_some_and(|it| it.contains("--revive-keys")),
+            "{answer}"
+        );
+        anyhow::Ok(())
+    };
+    let digest = async || anyhow::Ok(credentials(&admin).await?[0]["spec"]["apiKey"]["sha256"].clone());
+    gatewayctl(&stack, &["key", "rotate", "k1", "--grace", "1h"]).await?;
+    let new = digest().await?;
+    refused("in its grace").await?;
+    gatewayctl(&stack, &["key", "rotate", "k1"]).await?;
+    refused("rotated").await?;
+    gatewayctl(&stack, &["key", "revoke", "k1"]).await?;
+    refused("revoked").await?;
+    assert!(credentials(&admin).await?.is_empty());
+    let mut elsewhere = old.clone();
+    elsewhere["metadata"]["name"] = "other".into();
+    elsewhere["spec"]["apiKey"]["sha256"] = new;
+    let batch = json!({"resources": [elsewhere]});
+    assert_eq!(admin.call(Method::POST, "/v1/apply", Some(&batch)).await?.0, 422, "nor under another name");
+
+    let said = json!({"resources": [old], "reviveKeys": true});
+    assert_eq!(admin.call(Method::POST, "/v1/apply", Some(&said)).await?.0, 200);
+    assert_eq!(digest().await?, old["spec"]["apiKey"]["sha256"]);
+    // From one credential to another in one batch is no coming back.
+    let mut renamed = old.clone();
+    renamed["metadata"]["name"] = "renamed".into();
+    let moved = json!({"resources": [renamed],
+        "deletes": [{"kind": "Credential", "namespace": "default", "name": "k1"}]});
+    let (status, answer) = admin.call(Method::POST, "/v1/apply", Some(&moved)).await?;
+    assert_eq!(status, 200, "{answer}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn of_two_who_make_a_key_of_one_name_at_once_one_does() -> anyhow::Result<()> {
+    let stack = Stack::new().planes(0).start().await?;
+    stack.admin().apply(&[object("Consumer", "alice", json!({}))]).await?;
+    let create = ["key", "create", "laptop", "--consumer", "alice"];
+    let (one, two, three) =
+        tokio::try_join!(stack.gatewayctl(&create), stack.gatewayctl(&create), stack.gatewayctl(&create))?;
+    let made: Vec<_> = [one, two, three].into_iter().filter(|it| it.status.success()).collect();
+    let [made] = made.as_slice() else { panic!("{} were made", made.len()) };
+    let text = String::from_utf8_lossy(&made.stdout);
+    let digest = KeyDigest::of(text.trim().as_bytes()).to_string();
+    assert_eq!(
+        credentials(&stack.admin()).await?[0]["spec"]["apiKey"]["sha256"],
+        digest,
+        "it is the one that is good"
+    );
     Ok(())
 }
 

@@ -34,6 +34,7 @@ pub struct Rotation {
 pub(super) struct Credentials {
     pub(super) changes: Vec<Planned>,
     pub(super) writes: Vec<CredentialWrite>,
+    revives: bool,
 }
 
 /// One that is wanted.
@@ -44,7 +45,12 @@ enum Wanted<'b> {
 }
 
 /// Works the credentials of a batch out. `engine` is the configuration as the batch makes it.
-pub(super) async fn plan(store: &dyn Store, engine: &Engine, batch: &Batch) -> Result<Credentials, Refusal> {
+pub(super) async fn plan(
+    store: &dyn Store,
+    engine: &Engine,
+    batch: &Batch,
+    most: u64,
+) -> Result<Credentials, Refusal> {
     let wanted = wanted(batch);
     if wanted.is_empty() {
         return Ok(Credentials::default());
@@ -58,7 +64,7 @@ pub(super) async fn plan(store: &dyn Store, engine: &Engine, batch: &Batch) -> R
             return Err(Refusal::Precondition { key: (*key).clone(), expected: batch.expected, found });
         }
     }
-    let mut credentials = Credentials::default();
+    let mut credentials = Credentials { revives: batch.revives_keys, ..Credentials::default() };
     let mut faults = Vec::new();
     for (key, wanted) in wanted {
         let before = stored.get(key);
@@ -68,7 +74,7 @@ pub(super) async fn plan(store: &dyn Store, engine: &Engine, batch: &Batch) -> R
                 credentials.push(key, Action::Deleted, Some(before), None);
                 continue;
             }
-            Wanted::Put(index, wanted) => (Some(index), settled(wanted, before)?),
+            Wanted::Put(index, wanted) => (Some(index), settled(wanted, before, batch.revives_keys)?),
             Wanted::Rotated(rotation) => {
                 let before = before.ok_or_else(|| Refusal::NotFound(key.clone()))?;
                 (None, rotated(rotation, decode(before)?))
@@ -81,6 +87,7 @@ pub(super) async fn plan(store: &dyn Store, engine: &Engine, batch: &Batch) -> R
             Ok(grants) => credentials.put(key, credential, grants, before),
         }
     }
+    faults.extend(credentials.too_many(store, most).await?);
     if faults.is_empty() { Ok(credentials) } else { Err(Refusal::Invalid(bounded(faults))) }
 }
 
@@ -95,7 +102,11 @@ fn wanted(batch: &Batch) -> Vec<(&Key, Wanted<'_>)> {
 }
 
 /// As it will be stored: the key by its digest, and what is not said as it is stored.
-fn settled(wanted: &wire::Credential, before: Option<&Arc<Stored>>) -> Result<wire::Credential, Refusal> {
+fn settled(
+    wanted: &wire::Credential,
+    before: Option<&Arc<Stored>>,
+    revives: bool,
+) -> Result<wire::Credential, Refusal> {
     let mut credential = wanted.clone();
     let Some(key) = credential.spec.as_mut().and_then(|spec| spec.api_key.as_mut()) else {
         return Ok(credential);
@@ -116,11 +127,19 @@ fn settled(wanted: &wire::Credential, before: Option<&Arc<Stored>>) -> Result<wi
         key.sha256.clone_from(&former.sha256);
     }
     key.sha256.make_ascii_lowercase();
+    if let Some(before) = before.filter(|_| !revives && is_retiring(&former, &key.sha256)) {
+        return Err(spent(before.key.clone()));
+    }
     // Output only: what is said of it is not looked at.
     let same = key.sha256 == former.sha256;
     (key.retiring_sha256, key.retiring_until) =
         if same { (former.retiring_sha256, former.retiring_until) } else { Default::default() };
     Ok(credential)
+}
+
+/// Whether a manifest names the key that another has taken the place of.
+fn is_retiring(former: &wire::ApiKey, named: &str) -> bool {
+    !named.is_empty() && named != former.sha256 && named == former.retiring_sha256
 }
 
 fn rotated(rotation: &Rotation, mut credential: wire::Credential) -> wire::Credential {
@@ -155,6 +174,21 @@ pub(super) fn taken(key: Key) -> Refusal {
     }])
 }
 
+/// A fault of a key that was good once.
+pub(super) fn spent(key: Key) -> Refusal {
+    let message = "this key was revoked or rotated, as an old manifest may not know: leave it out (`apiKey: {}`) to keep the \
+                   key there is, make another with `gatewayctl key rotate`, or say with --revive-keys that it is to be \
+                   good again"
+        .to_owned();
+    Refusal::Invalid(vec![FieldError {
+        object: Some(key),
+        index: None,
+        field: "spec.apiKey".to_owned(),
+        code: ViolationCode::Conflict,
+        message,
+    }])
+}
+
 /// A consumer that is deleted has a credential.
 pub(super) fn in_use(consumer: Key, credential: &Key) -> Refusal {
     let message = format!("{consumer} is in use by {credential}; delete its credentials first, or with it");
@@ -168,6 +202,26 @@ pub(super) fn in_use(consumer: Key, credential: &Key) -> Refusal {
 }
 
 impl Credentials {
+    /// More than may be kept. What others write at this moment is not counted: the bound is on what grows without end.
+    async fn too_many(&self, store: &dyn Store, most: u64) -> Result<Option<FieldError>, StoreError> {
+        let count = |action| self.changes.iter().filter(|change| change.action == action).count() as u64;
+        let (new, gone) = (count(Action::Created), count(Action::Deleted));
+        if new <= gone {
+            return Ok(None);
+        }
+        let now = store.credential_count().await?;
+        Ok((now + new > most + gone).then(|| FieldError {
+            object: self.changes.iter().find(|it| it.action == Action::Created).map(|it| it.key.clone()),
+            index: None,
+            field: String::new(),
+            code: ViolationCode::OutOfRange,
+            message: format!(
+                "there are {now} credentials and {new} would be new, {most} are kept: delete some, or raise \
+                 --max-credentials of the control planes"
+            ),
+        }))
+    }
+
     fn put(
         &mut self,
         key: &Key,
@@ -198,7 +252,7 @@ impl Credentials {
         if action != Action::Unchanged {
             let expected =
                 before.map_or(Precondition::Absent, |before| Precondition::Revision(before.revision));
-            self.writes.push(CredentialWrite { key: key.clone(), expected, content });
+            self.writes.push(CredentialWrite { key: key.clone(), expected, content, revives: self.revives });
         }
         self.changes.push(Planned { key: key.clone(), action, before: before.cloned(), after });
     }

@@ -34,6 +34,8 @@ pub struct Batch {
     pub expected: Expected,
     /// A credential that gets another key.
     pub rotation: Option<Rotation>,
+    /// Keys that were revoked or rotated may be good again.
+    pub revives_keys: bool,
 }
 
 impl Default for Batch {
@@ -45,6 +47,7 @@ impl Default for Batch {
             base_revision: None,
             expected: Precondition::Any,
             rotation: None,
+            revives_keys: false,
         }
     }
 }

@@ -44,6 +44,8 @@ struct Envelope<'a> {
     message: Option<String>,
     #[serde(default)]
     allow_shrink: bool,
+    #[serde(default)]
+    revive_keys: bool,
 }
 
 /// Longest message of a revision, in bytes.
@@ -76,7 +78,8 @@ pub(super) async fn apply(
 ) -> Result<Json<ApplyResponse>, ApiError> {
     let wish = wish(caller.clone(), body).await?;
     let shrink = if wish.allow_shrink { ", allows to shrink" } else { "" };
-    let object = format!("{} objects{shrink}", wish.batch.documents.len() + wish.batch.deletes.len());
+    let revive = if wish.batch.revives_keys { ", may revive keys" } else { "" };
+    let object = format!("{} objects{shrink}{revive}", wish.batch.documents.len() + wish.batch.deletes.len());
     let is_dry = wish.dry_run || query.dry_run;
     if wish.allow_shrink && !caller.sees_all() {
         let detail = "allowShrink concerns every namespace: use a token that is bound to none";
@@ -142,8 +145,9 @@ async fn wish(caller: Caller, body: BatchBody) -> Result<Wish, ApiError> {
         for key in documents.iter().map(Document::key).chain(&deletes) {
             caller.enter(&key.namespace)?;
         }
-        let batch = Batch { documents, deletes, prune, base_revision, ..Batch::default() };
-        let Envelope { dry_run, allow_shrink, .. } = envelope;
+        let Envelope { dry_run, allow_shrink, revive_keys, .. } = envelope;
+        let revives_keys = revive_keys;
+        let batch = Batch { documents, deletes, prune, base_revision, revives_keys, ..Batch::default() };
         Ok(Wish { batch, dry_run, message, allow_shrink, _turn: turn })
     })
     .await
@@ -251,6 +255,7 @@ mod tests {
             dry_run: true,
             message: Some("why".into()),
             allow_shrink: true,
+            revive_keys: true,
         };
         let text = serde_json::to_string(&request).expect("JSON");
         let envelope: Envelope<'_> = serde_json::from_str(&text).expect("the same shape");
@@ -261,7 +266,7 @@ mod tests {
             (envelope.base_revision, envelope.dry_run, envelope.message),
             (Some(7), true, Some("why".into()))
         );
-        assert!(envelope.allow_shrink);
+        assert!(envelope.allow_shrink && envelope.revive_keys);
     }
 
     #[test]

@@ -21,6 +21,7 @@ fn every_setting_has_a_flag_and_its_effect() {
         "--history-revisions=50",
         "--history-age=24h",
         "--forget-nodes-after=2h",
+        "--max-credentials=7",
         "--log-level=debug",
         "--log-format=json",
     ])
@@ -37,6 +38,7 @@ fn every_setting_has_a_flag_and_its_effect() {
     let hours = |hours: u64| Duration::from_secs(hours * 3600);
     let history = Retention { revisions: 50, age: Some(hours(24)) };
     assert_eq!(config.chores, Chores { history, forget_nodes: hours(2) });
+    assert_eq!(config.max_credentials, 7);
     assert_eq!(log, Log { level: LogLevel::Debug, format: LogFormat::Json });
 }
 
@@ -56,7 +58,7 @@ fn defaults_are_those_of_the_contract() {
     assert_eq!((config.admin_listen, config.stream_listen), (DEFAULT_ADMIN, DEFAULT_STREAM));
     assert_eq!(log, Log { level: LogLevel::Info, format: LogFormat::Text });
     assert!(config.tls.is_none() && config.database_url.is_none() && !config.insecure);
-    assert_eq!(config.chores, DEFAULT_CHORES);
+    assert_eq!((config.chores, config.max_credentials), (DEFAULT_CHORES, 2_000_000));
     let (config, _) = load(&["--history-age=0s"]).expect("of any age");
     assert_eq!(config.chores.history.age, None);
 }
@@ -82,6 +84,7 @@ fn a_wrong_file_is_refused_by_name_and_line() {
         ("adminPort: 1\n", "adminPort"),
         ("historyRevisions: 3\n", "10 to 10000000"),
         ("historyAge: long\n", "invalid duration"),
+        ("maxCredentials: 50000001\n", "at most 50000000 credentials"),
     ] {
         std::fs::write(&path, text).expect("written");
         let error = load(&[&format!("--config={}", path.display())]).expect_err(text).to_string();
@@ -105,6 +108,8 @@ fn a_bad_value_of_a_flag_is_a_usage_error() {
         "--history-revisions=many",
         "--history-age=90d",
         "--forget-nodes-after=soon",
+        "--max-credentials=many",
+        "--max-credentials=50000001",
         "--no-such-flag",
     ] {
         assert!(matches!(load(&[flag]), Err(ConfigError::Usage(_))), "{flag}");
@@ -140,6 +145,7 @@ fn help_shows_all_three_names_of_each_setting() {
         ("--history-revisions", "GATEWAY_HISTORY_REVISIONS", "historyRevisions"),
         ("--history-age", "GATEWAY_HISTORY_AGE", "historyAge"),
         ("--forget-nodes-after", "GATEWAY_FORGET_NODES_AFTER", "forgetNodesAfter"),
+        ("--max-credentials", "GATEWAY_MAX_CREDENTIALS", "maxCredentials"),
         ("--log-level", "GATEWAY_LOG_LEVEL", "logLevel"),
         ("--log-format", "GATEWAY_LOG_FORMAT", "logFormat"),
         ("--insecure", "GATEWAY_INSECURE", "insecure"),

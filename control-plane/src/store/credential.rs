@@ -21,6 +21,8 @@ pub struct CredentialWrite {
     pub expected: Precondition,
     /// What it will be; `None`: it is deleted, which is no fault if it is not there.
     pub content: Option<CredentialContent>,
+    /// Its keys may be such that were good before and were revoked or rotated.
+    pub revives: bool,
 }
 
 /// What a credential will be.

@@ -83,6 +83,9 @@ pub enum CommitError {
     /// A credential brings a key that is good by another one.
     #[error("{0} brings a key that is good by another credential")]
     KeyTaken(Key),
+    /// A credential brings a key that was good once, and was revoked or rotated.
+    #[error("{0} brings a key that was revoked or rotated")]
+    KeySpent(Key),
     /// A consumer is deleted that has credentials.
     #[error("{consumer} is in use by {credential}")]
     HasCredentials {

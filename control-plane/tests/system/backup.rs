@@ -174,3 +174,38 @@ async fn backups_are_for_admins() {
     let problem = problem.problem(422, "validation_failed");
     assert!(problem["errors"][0]["message"].as_str().is_some_and(|it| it.contains("***")), "{problem}");
 }
+
+#[tokio::test]
+async fn credentials_of_a_backup_come_along_and_those_beside_it_stay() {
+    let (old, new) = (plane("a").await, plane("a").await);
+    let object = |kind: &str, name: &str, spec: Value| json!({ "apiVersion": "gateway/v1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let credential = |name: &str, digit: &str| {
+        object("Credential", name, json!({ "consumer": "alice", "apiKey": { "sha256": digit.repeat(64) } }))
+    };
+    let alice = object("Consumer", "alice", json!({}));
+    old.admin.apply(&[alice.clone(), credential("laptop", "a")]).await;
+    let mut dumped = Vec::new();
+    for plural in ["consumers", "credentials"] {
+        let list = old.admin.get(&format!("/v1/{plural}?namespace=*&secrets=sealed")).await;
+        dumped.extend(list.expect(StatusCode::OK)["items"].as_array().expect("a list").clone());
+    }
+    let keys = async |api: &Api| {
+        let list = api.get("/v1/credentials").await.expect(StatusCode::OK);
+        let items = list["items"].as_array().expect("a list").iter();
+        items
+            .map(|it| it["spec"]["apiKey"]["sha256"].as_str().map(|it| it[..1].to_owned()))
+            .collect::<Vec<_>>()
+    };
+    new.admin.post("/v1/restore", &backup(&dumped)).await.expect(StatusCode::OK);
+    assert_eq!(keys(&new.admin).await, [Some("a".to_owned())]);
+
+    // What was revoked since is good again, as the backup says; an apply of the same is refused.
+    old.admin.apply(&[credential("phone", "b")]).await;
+    old.admin.delete("/v1/credentials/laptop").await.expect(StatusCode::OK);
+    let applied = old.admin.post("/v1/apply", &json!({ "resources": [credential("laptop", "a")] })).await;
+    applied.problem(422, "validation_failed");
+    let mut wish = backup(&dumped);
+    wish["replace"] = true.into();
+    old.admin.post("/v1/restore", &wish).await.expect(StatusCode::OK);
+    assert_eq!(keys(&old.admin).await, [Some("a".to_owned()), Some("b".to_owned())]);
+}

@@ -1,12 +1,14 @@
 //! What a client cannot do to the process: bodies, counts, depth, media types, methods, slow heads.
 
 use bytes::Bytes;
+use gateway_control_plane::config::Config;
+use gateway_control_plane::run;
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::client::{Plane, upstream};
+use crate::client::{Api, Plane, settings, upstream};
 
 const JSON: (&str, &str) = ("content-type", "application/json");
 
@@ -124,4 +126,29 @@ async fn a_head_that_does_not_arrive_ends_the_connection() {
     let closed =
         tokio::time::timeout(std::time::Duration::from_secs(20), socket.read_to_end(&mut rest)).await;
     assert!(closed.is_ok() && !rest.starts_with(b"HTTP/1.1 200"));
+}
+
+#[tokio::test]
+async fn no_more_credentials_are_kept_than_may_be() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let running = run(Config { max_credentials: 2, ..settings(&dir) }).await.expect("starts");
+    let token = std::fs::read_to_string(dir.path().join("admin-token")).expect("the token file");
+    let admin = Api::new(running.admin, token.trim());
+    let object = |kind: &str, name: &str, spec: Value| json!({ "apiVersion": "gateway/v1", "kind": kind, "metadata": { "name": name }, "spec": spec });
+    let credential = |name: &str| object("Credential", name, json!({ "consumer": "alice", "apiKey": {} }));
+    let mut first = vec![object("Consumer", "alice", json!({}))];
+    first.extend(["a", "b"].map(credential));
+    admin.apply(&first).await;
+    let one_more = admin.put("/v1/credentials/c", &credential("c")).await;
+    let problem = one_more.problem(422, "validation_failed");
+    let message = problem["errors"][0]["message"].as_str().expect("a reason");
+    assert!(message.contains("2 are kept") && message.contains("--max-credentials"), "{problem}");
+    // What is there may change, and what goes makes room.
+    admin.put("/v1/credentials/a", &credential("a")).await.expect(StatusCode::OK);
+    let swap = json!({ "resources": [credential("c")],
+        "deletes": [{ "kind": "Credential", "namespace": "default", "name": "b" }] });
+    admin.post("/v1/apply", &swap).await.expect(StatusCode::OK);
+    admin.delete("/v1/credentials/a").await.expect(StatusCode::OK);
+    admin.put("/v1/credentials/d", &credential("d")).await.expect(StatusCode::CREATED);
+    running.shutdown().await;
 }

@@ -68,6 +68,7 @@ fn of_dry_run(command: &Command) -> Option<(&'static str, &'static str)> {
             let options = [
                 ("--wait", args.wait.wait.is_some()),
                 ("--allow-shrink", args.allow_shrink),
+                ("--revive-keys", client && args.revive_keys),
                 ("--base-revision", client && args.base_revision.is_some()),
                 ("--message", client && args.message.is_some()),
                 ("--prune", client && args.prune.prune),

@@ -31,7 +31,7 @@ fn credential(name: &str, consumer: &str, secrets: &[&str]) -> CredentialWrite {
         grants: secrets.iter().map(|secret| grant(secret, consumer)).collect(),
     };
     let key = Key::new(Kind::Credential, "default", name);
-    CredentialWrite { key, expected: Precondition::Any, content: Some(content) }
+    CredentialWrite { key, expected: Precondition::Any, content: Some(content), revives: false }
 }
 
 fn gone(name: &str) -> CredentialWrite {
@@ -113,7 +113,11 @@ pub(super) async fn what_happened_to_keys_is_told_from_any_version_on(url: Strin
     assert_eq!(told(&*store, last.version - 1).await, after_second);
     let all = BTreeMap::from([(hex("one"), false), (hex("two"), false), (hex("three"), false)]);
     assert_eq!(told(&*store, 0).await, all);
-    store.commit_credentials(vec![credential("b", "alice", &["one"])], None).await.expect("free again");
+    let again = || credential("b", "alice", &["one"]);
+    let spent = store.commit_credentials(vec![again()], None).await.expect_err("it was revoked");
+    assert!(matches!(&spent, CommitError::KeySpent(key) if key.name == "b"), "{spent}");
+    let revived = CredentialWrite { revives: true, ..again() };
+    store.commit_credentials(vec![revived], None).await.expect("that is said");
     assert_eq!(told(&*store, last.version).await, BTreeMap::from([(hex("one"), true)]));
     let changes = store.key_changes_since(last.version).await.expect("answers");
     assert_eq!(changes.touched.expect("kept")[0].grant, Some(grant("one", "alice")));

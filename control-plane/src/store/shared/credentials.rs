@@ -64,11 +64,17 @@ pub(super) async fn write(
     at: Timestamp,
 ) -> std::result::Result<u64, CredentialError> {
     let version = advance(connection).await?;
+    let mut grown = 0;
     for writes in writes.chunks(ROWS) {
         let existing = existing(connection, writes).await?;
         check(writes, &existing)?;
         check_consumers(connection, writes).await?;
         put(connection, writes, &existing, (version, at)).await?;
+        grown += writes.iter().filter(|write| write.content.is_some()).count() as i64 - existing.len() as i64;
+    }
+    if grown != 0 {
+        let query = sqlx::query("UPDATE credential_version SET amount = amount + $1").bind(grown);
+        query.execute(&mut *connection).await?;
     }
     if version % (KEPT_VERSIONS / 10) == 0 && version > KEPT_VERSIONS {
         trim(connection, version - KEPT_VERSIONS).await?;
@@ -150,6 +156,11 @@ async fn put(
          credential_keys d WHERE d.namespace = k.value ->> 0 AND d.name = k.value ->> 1 ON CONFLICT DO NOTHING"
     );
     execute(connection, log_former, &all).await?;
+    let spend = format!(
+        "INSERT INTO spent_keys (digest, version) SELECT d.digest, {version} FROM {LIST} CROSS JOIN credential_keys d \
+         WHERE d.namespace = k.value ->> 0 AND d.name = k.value ->> 1 ON CONFLICT DO NOTHING"
+    );
+    execute(connection, spend, &all).await?;
     for table in ["credential_keys", "credentials"] {
         let forget = format!(
             "DELETE FROM {table} WHERE (namespace, name) IN (SELECT k.value ->> 0, k.value ->> 1 FROM {LIST})"
@@ -165,6 +176,9 @@ async fn put(
     execute(connection, insert, &contents(writes, existing, at)).await?;
     let (rows, wanted) = grants(writes);
     let digest = unhex("k.value ->> 0");
+    check_spent(connection, writes, version).await?;
+    let unspend = format!("DELETE FROM spent_keys WHERE digest IN (SELECT {digest} FROM {LIST})");
+    execute(connection, unspend, &rows).await?;
     let insert = format!(
         "INSERT INTO credential_keys (digest, namespace, name, consumer, expires) SELECT {digest}, k.value ->> 1, \
          k.value ->> 2, k.value ->> 3, CAST(k.value ->> 4 AS BIGINT) FROM {LIST} WHERE true ON CONFLICT DO NOTHING"
@@ -178,6 +192,33 @@ async fn put(
     );
     execute(connection, log, &rows).await?;
     Ok(())
+}
+
+/// None of the keys was good once, and gone before this version, unless that is said. One that goes from a credential to
+/// another by this version is no such.
+async fn check_spent(
+    connection: &mut Connection,
+    writes: &[CredentialWrite],
+    version: u64,
+) -> std::result::Result<(), CredentialError> {
+    let digest = unhex("k.value ->> 0");
+    let sql = format!(
+        "SELECT k.value ->> 1 AS namespace, k.value ->> 2 AS name FROM {LIST} CROSS JOIN spent_keys s \
+         WHERE s.digest = {digest} AND s.version < {version} LIMIT 1"
+    );
+    let (rows, _) = grants(writes.iter().filter(|write| !write.revives));
+    let row = sqlx::query(AssertSqlSafe(sql)).bind(rows).fetch_optional(connection).await?;
+    row.map_or(Ok(()), |row| {
+        let (namespace, name): (&str, &str) = (row.try_get("namespace")?, row.try_get("name")?);
+        let key = Key::new(Kind::Credential, namespace, name);
+        Err(CredentialError::Refused(CommitError::KeySpent(key)))
+    })
+}
+
+/// How many there are.
+pub(super) async fn count(connection: &mut Connection) -> Result<u64> {
+    let row = sqlx::query("SELECT amount FROM credential_version").fetch_one(connection).await?;
+    number(&row, "amount")
 }
 
 async fn execute(
@@ -208,8 +249,8 @@ fn contents(writes: &[CredentialWrite], existing: &Existing, at: i64) -> String 
 }
 
 /// Rows of `credential_keys`, and how many they are.
-fn grants(writes: &[CredentialWrite]) -> (String, u64) {
-    let mut rows: Vec<Value> = Vec::with_capacity(writes.len());
+fn grants<'w>(writes: impl IntoIterator<Item = &'w CredentialWrite>) -> (String, u64) {
+    let mut rows: Vec<Value> = Vec::new();
     for CredentialWrite { key, content, .. } in writes {
         let Some(content) = content else { continue };
         for Grant { digest, expires, .. } in &content.grants {

@@ -326,6 +326,10 @@ impl Store for Handle {
         Ok(head)
     }
 
+    async fn credential_count(&self) -> Result<u64> {
+        within(SHORT, async { credentials::count(&mut *self.readers.acquire().await?).await }).await
+    }
+
     async fn credentials(&self, keys: Vec<Key>) -> Result<Vec<Stored>> {
         within(LONG, async { credentials::find(&mut *self.snapshot().await?, &keys).await }).await
     }

@@ -48,7 +48,12 @@ impl Side {
             let grants = vec![Grant { digest, consumer: "default/alice".into(), expires: 0 }];
             let content = CredentialContent { body: bytes::Bytes::new(), consumer: "alice".into(), grants };
             let key = Key::new(Kind::Credential, "default", format!("k{n}"));
-            CredentialWrite { key, expected: Precondition::Any, content: is_good.then_some(content) }
+            CredentialWrite {
+                key,
+                expected: Precondition::Any,
+                content: is_good.then_some(content),
+                revives: true,
+            }
         };
         let made = self.store.commit_credentials(numbers.map(write).collect(), None).await.expect("written");
         let mut head = self.credentials.watch();
