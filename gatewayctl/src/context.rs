@@ -44,7 +44,9 @@ struct Contexts {
 
 /// What flags, environment and the saved context say together.
 pub(crate) fn endpoint(connection: &Connection) -> Result<Endpoint, Failure> {
-    chosen(connection, &Contexts::read(&file()?)?)
+    // Where there is no place for contexts, as in a container, there are none.
+    let contexts = if place().is_some() { Contexts::read(&file()?)? } else { Contexts::default() };
+    chosen(connection, &contexts)
 }
 
 fn chosen(connection: &Connection, contexts: &Contexts) -> Result<Endpoint, Failure> {
@@ -156,10 +158,13 @@ pub(crate) fn switch(name: &str, output: &Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn file() -> Result<PathBuf, Failure> {
+fn place() -> Option<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
-    let folder = folder
+    set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")))
+}
+
+fn file() -> Result<PathBuf, Failure> {
+    let folder = place()
         .ok_or_else(|| Failure::runtime("no place for contexts").help("set HOME or XDG_CONFIG_HOME"))?;
     Ok(folder.join("gateway").join("contexts.yaml"))
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -102,8 +103,15 @@ impl Container {
 #[tokio::test]
 async fn every_container_is_started_with_what_its_program_takes() -> anyhow::Result<()> {
     let containers = containers()?;
-    assert_eq!(containers.len(), 5, "three of the compose file, two of Kubernetes");
+    assert_eq!(containers.len(), 6, "four of the compose file, two of Kubernetes");
     for container in containers {
+        if container.program == "gatewayctl" {
+            let nowhere = ["--server=http://127.0.0.1:1", "--file=/nowhere/token"].map(str::to_owned);
+            let own = container.arguments.iter().filter(|it| !it.starts_with("--file="));
+            let said = container.run(&own.cloned().chain(nowhere).collect::<Vec<_>>()).await?;
+            assert!(said.contains("cannot write the join token to /nowhere/token"), "{container:?}: {said}");
+            continue;
+        }
         // Flags and variables are read, in full, before the file that is not there.
         let missing = "--config=/nowhere/settings.yaml".to_owned();
         let arguments: Vec<String> = container.arguments.iter().cloned().chain([missing]).collect();
@@ -240,7 +248,7 @@ async fn probes_are_answered_and_say_when_a_data_plane_leaves() -> anyhow::Resul
         "--admin-listen" => Some(format!("--admin-listen={admin}")),
         "--control-plane" => Some(format!("--control-plane=http://{}", stack.stream_address())),
         "--state-dir" => Some(format!("--state-dir={}", stack.data_plane_state(0).display())),
-        "--tls-ca" => None,
+        "--tls-ca" | "--join-token-file" => None,
         _ => Some(argument.clone()),
     };
     let arguments: Vec<String> = container.arguments.iter().filter_map(changed).collect();
@@ -252,6 +260,88 @@ async fn probes_are_answered_and_say_when_a_data_plane_leaves() -> anyhow::Resul
     answers(admin, "/readyz", 503).await?;
     answers(admin, "/livez", 200).await?;
     plane.kill().await
+}
+
+/// What Compose starts, without its containers: secrets as the script makes them, a store of the test's, other ports.
+#[tokio::test]
+async fn compose_joins_its_data_planes_by_a_token_and_takes_nobody_else() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let (secrets, token) = (folder.path().join("secrets"), folder.path().join("token"));
+    make_secrets(folder.path()).await?;
+    let [admin, stream, health] = [free_port()?, free_port()?, free_port()?];
+    let containers = containers()?;
+    let of = |name: &str| containers.iter().find(|it| it.program == name && it.pod.is_null()).context("one");
+    let changed = |argument: &String| {
+        let argument = argument.replace("/run/secrets", &secrets.to_string_lossy());
+        match argument.split_once('=').map_or(&*argument, |(name, _)| name) {
+            "--admin-listen" if argument.ends_with(":9000") => format!("--admin-listen=0.0.0.0:{admin}"),
+            "--admin-listen" => format!("--admin-listen=0.0.0.0:{health}"),
+            "--stream-listen" => format!("--stream-listen=0.0.0.0:{stream}"),
+            "--control-plane" => format!("--control-plane=https://localhost:{stream}"),
+            "--join-token-file" => format!("--join-token-file={}", token.display()),
+            "--file" => format!("--file={}", token.display()),
+            _ => argument,
+        }
+    };
+    let start = async |name: &str, state: &str| {
+        let container = of(name)?;
+        let state = format!("--state-dir={}", folder.path().join(state).display());
+        let arguments: Vec<String> = container.arguments.iter().map(changed).chain([state]).collect();
+        Process::start(name, &program(name)?.to_string_lossy(), &arguments, &[])
+    };
+    let mut control = start("gateway-control-plane", "control").await?;
+    control.line("the stream", |line| line.contains("certificates_needed\":true").then_some(())).await?;
+
+    let ctl = async |arguments: &[String]| {
+        let mut command = Command::new(program("gatewayctl")?);
+        command.args(arguments).env_clear().env("GATEWAY_SERVER", format!("https://localhost:{admin}"));
+        command.env("GATEWAY_CA_FILE", secrets.join("tls.crt"));
+        command.env("GATEWAY_TOKEN", std::fs::read_to_string(secrets.join("admin-token"))?.trim());
+        succeeded(command.output().await?)
+    };
+    let create: Vec<String> = of("gatewayctl")?.arguments.iter().map(changed).collect();
+    ctl(&create).await?;
+    let made = std::fs::read_to_string(&token)?;
+    assert_eq!(std::fs::metadata(&token)?.permissions().mode() & 0o777, 0o600);
+    let again = ctl(&create).await?;
+    assert!(
+        again.contains("holds a join token already") && made == std::fs::read_to_string(&token)?,
+        "{again}"
+    );
+
+    let mut plane = start("gateway-data-plane", "data").await?;
+    plane.line("the stream", |line| line.contains("connected to the control plane").then_some(())).await?;
+    let nodes: Value = serde_json::from_str(&ctl(&["nodes", "-o", "json"].map(str::to_owned)).await?)?;
+    assert!(nodes["items"][0]["certificate"]["ca"].as_str().is_some_and(|ca| ca.len() == 64), "{nodes}");
+    assert!(plane.terminate().await?.success(), "{}", plane.tail());
+    assert!(control.terminate().await?.success(), "{}", control.tail());
+    Ok(())
+}
+
+/// Runs `make-secrets` twice: what is there stays, and is for nobody else.
+async fn make_secrets(folder: &Path) -> anyhow::Result<()> {
+    let script = folder.join("make-secrets");
+    std::fs::copy(root().join("deploy/make-secrets"), &script)?;
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).with_context(|| name.to_owned());
+    let names = ["master-key", "admin-token", "postgres-password", "tls.crt", "tls.key"];
+    let names = names.map(|name| format!("secrets/{name}"));
+    let mut made = Vec::new();
+    for _ in 0..2 {
+        succeeded(Command::new(&script).output().await?)?;
+        let now = names.iter().map(|name| read(name)).collect::<anyhow::Result<Vec<_>>>()?;
+        ensure!(made.is_empty() || made == now, "what was there was made again");
+        made = now;
+    }
+    let mode = |name: &str| anyhow::Ok(std::fs::metadata(folder.join(name))?.permissions().mode() & 0o777);
+    assert_eq!((mode("secrets")?, mode(".env")?), (0o700, 0o600));
+    let variables = format!("POSTGRES_PASSWORD={}\nADMIN_TOKEN={}\n", made[2].trim(), made[1].trim());
+    assert_eq!(read(".env")?, variables);
+    let compose = std::fs::read_to_string(root().join("deploy/compose.yaml"))?;
+    for (at, _) in compose.match_indices("${") {
+        let name = compose[at + 2..].split([':', '}']).next().unwrap_or_default();
+        assert!(variables.contains(&format!("{name}=")), "{name} is nowhere set");
+    }
+    Ok(())
 }
 
 fn succeeded(output: Output) -> anyhow::Result<String> {

@@ -1,5 +1,6 @@
 //! Commands about who data planes are.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -22,6 +23,9 @@ pub(crate) enum JoinTokenCommand {
         /// How long it is good for
         #[arg(long, default_value = "1h", value_name = "TIME", value_parser = duration)]
         ttl: Duration,
+        /// Write it to this file (mode 0600) instead; if a join token is in it already, keep that and make none
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
     /// List join tokens
     List,
