@@ -142,7 +142,12 @@ def main(argv=None):
             "variants": {name: {"rate": None, "leftOut": {}, "cells": {}} for name in options.variants},
         }
         measure(bench, contestants, options, results)
-    return 0 if all(cells["cells"].get(OURS) for cells in results["variants"].values()) else 1
+    return 0 if all(sound(found["cells"].get(OURS)) for found in results["variants"].values()) else 1
+
+
+def sound(cells):
+    """We were measured, and every answer was the right one: else the run has failed, whatever its figures."""
+    return bool(cells) and not any(cell["errors"] for cell in cells)
 
 
 def build(options):

@@ -51,6 +51,13 @@ class Rate(unittest.TestCase):
         self.assertEqual(command_line.fixed_rate({"ours": 10_000, "old": 8_000}, {"ours", "old"}), 4_400)
 
 
+class Exit(unittest.TestCase):
+    def test_a_run_without_our_figures_or_with_wrong_answers_has_failed(self):
+        self.assertTrue(command_line.sound([cell(10), cell(11)]))
+        self.assertFalse(command_line.sound([cell(10), cell(11, errors=1)]))
+        self.assertFalse(command_line.sound(None))
+
+
 class Report(unittest.TestCase):
     def verdicts(self, cells, name="plain"):
         return {check["what"]: check for check in report.verdicts(name, cells)}
