@@ -4,8 +4,9 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=gateway");
-    let files = ["meta", "listener", "upstream", "route", "policy", "certificate", "identity", "sync"]
-        .map(|name| format!("gateway/v1/{name}.proto"));
+    let files =
+        ["meta", "listener", "upstream", "route", "policy", "certificate", "identity", "discovery", "sync"]
+            .map(|name| format!("gateway/v1/{name}.proto"));
 
     let mut compiler = protox::Compiler::new(["."])?;
     // Comments become `gatewayctl explain` and the OpenAPI document's descriptions.
@@ -35,7 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// Messages with secrets of their own: `secret.rs` prints them without.
 const SECRETIVE: [&str; 5] = ["CertificateSpec", "TokenIssuerSpec", "SecretValue", "EnrollRequest", "ApiKey"];
 
-const SYNC: [&str; 34] = [
+const SYNC: [&str; 38] = [
     "Cursor",
     "ObjectRef",
     "DataPlaneMessage",
@@ -53,9 +54,13 @@ const SYNC: [&str; 34] = [
     "Reject",
     "Status",
     "Heartbeat",
-    "Endpoints",
+    "EndpointsChunk",
+    "EndpointSet",
     "Endpoint",
-    "EndpointState",
+    "SourceSaid",
+    "SourceState",
+    "CompareEndpoints",
+    "EndpointsHeld",
     "Drain",
     "Compare",
     "Buckets",
@@ -69,5 +74,5 @@ const SYNC: [&str; 34] = [
     "CredentialsChunk",
     "SyncMode.Value",
     "AckOutcome.Value",
-    "EndpointState.Value",
+    "SourceState.Value",
 ];

@@ -15,15 +15,17 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway_proto::admin::FieldError;
+use gateway_proto::field::ViolationCode;
 use gateway_proto::kind::{Key, Kind, Resource};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{sleep, timeout};
 
+use crate::discovery::Abilities;
 use crate::document;
 use crate::secrets::{self, Rewrapped, SecretError, Vault};
 use crate::state::{Live, State, blocking};
-use crate::store::{AuditRecord, Commit, CommitError, Head, Origin, Store, StoreError, Stored};
+use crate::store::{AuditRecord, Commit, CommitError, Head, Origin, Store, StoreError, Stored, Write};
 use crate::telemetry::Metrics;
 pub use credentials::Rotation;
 pub use plan::{Batch, Expected, Plan, Planned, Refusal};
@@ -99,6 +101,15 @@ pub struct Outcome {
     pub version: Option<u64>,
 }
 
+/// What this control plane does not take.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// Most credentials that are kept.
+    pub max_credentials: u64,
+    /// Sources that it can read.
+    pub sources: Abilities,
+}
+
 /// The way of every write of configuration.
 #[derive(Debug)]
 pub struct Admission {
@@ -106,7 +117,7 @@ pub struct Admission {
     vault: Arc<Vault>,
     live: Arc<Live>,
     metrics: Arc<Metrics>,
-    max_credentials: u64,
+    bounds: Bounds,
     /// Held by the one that writes; first come, first served.
     turn: Mutex<()>,
 }
@@ -118,15 +129,15 @@ enum Missed {
 }
 
 impl Admission {
-    /// Writes go to `store`, secrets sealed by `vault`; `live` follows it. No more credentials than `max_credentials`.
+    /// Writes go to `store`, secrets sealed by `vault`; `live` follows it.
     pub fn new(
         store: Arc<dyn Store>,
         vault: Arc<Vault>,
         live: Arc<Live>,
         metrics: Arc<Metrics>,
-        max_credentials: u64,
+        bounds: Bounds,
     ) -> Self {
-        Admission { store, vault, live, metrics, max_credentials, turn: Mutex::new(()) }
+        Admission { store, vault, live, metrics, bounds, turn: Mutex::new(()) }
     }
 
     /// Makes the change, or says why not.
@@ -233,10 +244,31 @@ impl Admission {
         };
         let (state, vault, wish) = (Arc::clone(base), Arc::clone(&self.vault), Arc::clone(&batch));
         let mut plan = blocking(move || Plan::make(&state, &wish, &vault)).await?;
-        let apart = credentials::plan(&*self.store, &plan.engine, &batch, self.max_credentials).await?;
+        self.check_sources(&plan, &batch)?;
+        let most = self.bounds.max_credentials;
+        let apart = credentials::plan(&*self.store, &plan.engine, &batch, most).await?;
         plan.changes.extend(apart.changes);
         plan.credentials = apart.writes;
         Ok(plan)
+    }
+
+    /// Refuses sources that this control plane cannot read: what is stored with them would find nothing.
+    fn check_sources(&self, plan: &Plan, batch: &Batch) -> Result<(), Refusal> {
+        let written = plan.writes.iter().map(Write::key).filter(|key| key.kind == Kind::DiscoverySource);
+        let refused = written.filter_map(|key| {
+            let Resource::DiscoverySource(source) = plan.engine.resource(key)? else { return None };
+            let (field, why) = self.bounds.sources.refuses(&source)?;
+            let index = batch.documents.iter().position(|document| document.key() == key);
+            Some(FieldError {
+                object: Some(key.clone()),
+                index: index.and_then(|index| u32::try_from(index).ok()),
+                field: field.to_owned(),
+                code: ViolationCode::Conflict,
+                message: why.to_owned(),
+            })
+        });
+        let refused: Vec<FieldError> = refused.collect();
+        if refused.is_empty() { Ok(()) } else { Err(Refusal::Invalid(plan::bounded(refused))) }
     }
 
     /// An object as it is, wherever it is kept.

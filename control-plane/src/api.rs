@@ -11,6 +11,7 @@ mod ca;
 mod change;
 mod credentials;
 mod data_planes;
+mod discovery;
 mod explain;
 mod extract;
 mod health;
@@ -40,6 +41,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::admission::Admission;
 use crate::audit::AuditLog;
 use crate::auth::Authenticator;
+use crate::discovery::Discovery;
 use crate::identity::Authority;
 use crate::nodes::Nodes;
 use crate::publish::Publisher;
@@ -64,6 +66,8 @@ pub struct Api {
     pub store: Arc<dyn Store>,
     /// Who is calling.
     pub auth: Authenticator,
+    /// What is known of discovery sources.
+    pub discovery: Arc<Discovery>,
     /// Who data planes are.
     pub authority: Arc<Authority>,
     /// Refused attempts.
@@ -142,6 +146,8 @@ fn routes() -> Vec<Route> {
         read("/v1/data-planes", VIEWER, get(data_planes::list)),
         read("/v1/data-planes/{id}", VIEWER, get(data_planes::get)),
         read("/v1/status/{plural}/{name}", VIEWER, get(data_planes::status)),
+        read("/v1/discovery", VIEWER, get(discovery::list)),
+        read("/v1/discovery/{name}", VIEWER, get(discovery::get)),
         ask("/v1/explain", VIEWER, post(explain::explain)),
         read("/v1/tokens", ADMIN, get(tokens::list)),
         write("POST", "/v1/tokens", ADMIN, "token.create", post(tokens::create)),

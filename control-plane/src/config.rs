@@ -58,6 +58,8 @@ pub struct Config {
     pub tls: Option<TlsFiles>,
     /// CAs (PEM) whose certificates data planes may show beside those of the control plane's own.
     pub tls_client_ca: Option<PathBuf>,
+    /// Folder of the files that discovery sources name; none: there are no file sources.
+    pub discovery_file_dir: Option<PathBuf>,
     /// How long certificates of data planes live.
     pub node_certificate_ttl: Duration,
     /// What is done now and then.
@@ -183,6 +185,10 @@ struct Args {
     /// token [file: tlsClientCa]
     #[arg(long, env = "GATEWAY_TLS_CLIENT_CA", hide_env_values = true, value_name = "FILE")]
     tls_client_ca: Option<PathBuf>,
+    /// Folder of the files that a DiscoverySource may name; nothing outside of it is read [file: discoveryFileDir]
+    /// [default: none, such sources are refused]
+    #[arg(long, env = "GATEWAY_DISCOVERY_FILE_DIR", hide_env_values = true, value_name = "DIR")]
+    discovery_file_dir: Option<PathBuf>,
     /// How long a certificate lives that a data plane gets; it is renewed at half of that [file: nodeCertificateTtl]
     /// [default: 24h]
     #[arg(long, env = "GATEWAY_NODE_CERTIFICATE_TTL", hide_env_values = true, value_name = "DURATION")]
@@ -270,6 +276,7 @@ struct File {
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     tls_client_ca: Option<PathBuf>,
+    discovery_file_dir: Option<PathBuf>,
     node_certificate_ttl: Option<String>,
     history_revisions: Option<Revisions>,
     history_age: Option<Span>,
@@ -292,6 +299,7 @@ impl Config {
             admin_token_file: None,
             tls: None,
             tls_client_ca: None,
+            discovery_file_dir: None,
             node_certificate_ttl: DEFAULT_LIFETIME,
             chores: DEFAULT_CHORES,
             max_credentials: DEFAULT_CREDENTIALS,
@@ -416,6 +424,7 @@ impl Args {
             admin_token_file: self.admin_token_file.or(file.admin_token_file),
             tls,
             tls_client_ca: self.tls_client_ca.or(file.tls_client_ca),
+            discovery_file_dir: self.discovery_file_dir.or(file.discovery_file_dir),
             node_certificate_ttl: self
                 .node_certificate_ttl
                 .or(file.node_certificate_ttl)

@@ -6,6 +6,7 @@
 //! stayed; a delta for the same (from, to, scope) is built and encoded once, whoever asks for it.
 
 pub mod encode;
+pub mod endpoints;
 pub mod scope;
 #[cfg(any(test, feature = "conformance"))]
 pub mod testing;
@@ -22,9 +23,11 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use crate::discovery::board::Board;
 use crate::sorted::SortedMap;
 use crate::state::{Live, State, blocking};
 use crate::store::{Store, StoreError, Stored};
+use endpoints::{Scoped, Scopes};
 pub use scope::Scope;
 pub use view::{Changed, Cursor, Delta, View};
 
@@ -64,6 +67,8 @@ pub struct Publisher {
     live: Arc<Live>,
     store: Arc<dyn Store>,
     views: watch::Sender<Arc<Views>>,
+    board: watch::Receiver<Arc<Board>>,
+    scopes: Scopes,
     /// Held by the one that reads history, so that a thousand streams that ask for the same read it once.
     recalling: Mutex<()>,
 }
@@ -83,12 +88,14 @@ impl Publisher {
     pub async fn start(
         live: Arc<Live>,
         store: Arc<dyn Store>,
+        board: watch::Receiver<Arc<Board>>,
         stop: CancellationToken,
     ) -> (Arc<Self>, JoinHandle<()>) {
         let state = live.get();
         let workshop = blocking(move || Workshop::open(state)).await;
         let views = watch::Sender::new(workshop.views());
-        let publisher = Arc::new(Publisher { live, store, views, recalling: Mutex::new(()) });
+        let (scopes, recalling) = (Scopes::default(), Mutex::new(()));
+        let publisher = Arc::new(Publisher { live, store, views, board, scopes, recalling });
         let task = tokio::spawn(Arc::clone(&publisher).run(workshop, stop));
         (publisher, task)
     }
@@ -96,6 +103,17 @@ impl Publisher {
     /// The views, and a signal for each newer set.
     pub fn watch(&self) -> watch::Receiver<Arc<Views>> {
         self.views.subscribe()
+    }
+
+    /// What a view's group is to hold of endpoints, now.
+    pub fn endpoints(&self, view: &Arc<View>) -> Arc<Scoped> {
+        let board = Arc::clone(&self.board.borrow());
+        self.scopes.of(view, &board)
+    }
+
+    /// A signal for each change of endpoints.
+    pub fn watch_endpoints(&self) -> watch::Receiver<Arc<Board>> {
+        self.board.clone()
     }
 
     /// The views at a revision or past it.

@@ -13,12 +13,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
+use crate::admission::{Admission, Bounds};
 use crate::api::{self, Api};
 use crate::audit::AuditLog;
 use crate::auth::{self, AdminFileError, Authenticator, Secret};
 use crate::config::{Config, ConfigError};
 use crate::credentials::Credentials;
+use crate::discovery::Discovery;
 use crate::identity::{Authority, IdentityError, OwnCertificate, Settings};
 use crate::leader;
 use crate::nodes::Nodes;
@@ -119,6 +120,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     }
     let live = Live::load(Arc::clone(&store), Arc::clone(&vault)).await?;
     let credentials = Credentials::load(Arc::clone(&store)).await?;
+    let discovery = Discovery::load(&*store, config.discovery_file_dir.clone()).await?;
     let auth = Authenticator::new(Arc::clone(&store)).await?;
     let authority =
         Authority::open(Arc::clone(&store), Arc::clone(&vault), settings, Timestamp::now()).await?;
@@ -129,7 +131,10 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     let metrics = Arc::new(Metrics::new());
     let follower = tokio::spawn(Arc::clone(&live).follow(stop.clone()));
     let key_follower = tokio::spawn(Arc::clone(&credentials).follow(stop.clone()));
-    let (publisher, publishing) = Publisher::start(Arc::clone(&live), Arc::clone(&store), stop.clone()).await;
+    let (discovering, keeper) = discovery.start(&live, &store, stop.clone());
+    let board = discovery.watch();
+    let (publisher, publishing) =
+        Publisher::start(Arc::clone(&live), Arc::clone(&store), board, stop.clone()).await;
     let (audit, audit_writer) = AuditLog::start(Arc::clone(&store));
     let (nodes, nodes_writer) = Nodes::start(Arc::clone(&store), stop.clone());
     let chores = leader::run(Arc::clone(&store), config.chores, Arc::clone(&metrics), stop.clone());
@@ -152,8 +157,9 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
             vault,
             Arc::clone(&live),
             Arc::clone(&metrics),
-            config.max_credentials,
+            Bounds { max_credentials: config.max_credentials, sources: discovery.abilities() },
         ),
+        discovery: Arc::clone(&discovery),
         live,
         store: Arc::clone(&store),
         auth,
@@ -181,13 +187,18 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
             api::server::serve(admin_listener, router, tls, api_stop).await;
             Ok(())
         }),
-        tokio::spawn(async move { Ok(serve_streams(stream_listener, streams).await?) }),
+        tokio::spawn(async move {
+            // Data planes that connect meanwhile wait in the queue of the socket.
+            discovery.settled().await;
+            Ok(serve_streams(stream_listener, streams).await?)
+        }),
         tokio::spawn(watched("follows the store", follower)),
         tokio::spawn(watched("publishes", publishing)),
+        tokio::spawn(watched("finds services", discovering)),
         tokio::spawn(watched("keeps the CA", certifying)),
         tokio::spawn(watched("follows the credentials", key_follower)),
     ];
-    let writers = vec![audit_writer, nodes_writer, chores];
+    let writers = vec![audit_writer, nodes_writer, chores, keeper];
     Ok(Running { admin, stream, admin_token_path, stop, servers, writers, store, _state: state })
 }
 

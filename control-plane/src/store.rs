@@ -40,8 +40,8 @@ pub use credential::{
 pub use error::{CommitError, StoreError, TokenError};
 pub use identity::IdentityStore;
 pub use record::{
-    AuditEntry, AuditRecord, Compacted, Fence, MIN_REVISIONS, MasterId, MasterRecord, Node, NodeSeen, Page,
-    PageRequest, Retention, Revision, SecretId, SecretRecord, TokenRecord, Tokens,
+    AuditEntry, AuditRecord, Compacted, Fence, KeptEndpoints, MIN_REVISIONS, MasterId, MasterRecord, Node,
+    NodeSeen, Page, PageRequest, Retention, Revision, SecretId, SecretRecord, TokenRecord, Tokens,
 };
 
 /// Where a history stands.
@@ -392,6 +392,18 @@ pub trait Store: IdentityStore + Send + Sync + fmt::Debug {
     /// # Errors
     /// When the database does not answer.
     async fn note_twins(&self, refused: Vec<(String, String)>) -> Result<(), StoreError>;
+
+    /// Keeps the last sets of endpoints of some upstreams, and forgets those of others. No revision.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn keep_endpoints(&self, puts: Vec<KeptEndpoints>, gone: Vec<String>) -> Result<(), StoreError>;
+
+    /// Every last set, by upstream.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    async fn endpoints(&self) -> Result<Vec<KeptEndpoints>, StoreError>;
 
     /// The right to do the chores, as long as no other handle on the store has it: to be asked for again every few
     /// seconds, or it goes to another. `None`: another has it. Who has a later [`Fence`] than another has made the

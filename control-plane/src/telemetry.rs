@@ -2,6 +2,7 @@
 //! contract; labels are closed sets.
 
 use gateway_proto::kind::Kind;
+use jiff::Timestamp;
 use prometheus::{
     Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -39,8 +40,19 @@ pub struct Metrics {
     pub rejects: IntCounter,
     /// Data planes found to hold what they should not.
     pub divergences: IntCounter,
+    discovery: Discovered,
     ca_expiry: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
+}
+
+/// What is said of discovery sources.
+#[derive(Debug)]
+struct Discovered {
+    synced: IntGaugeVec,
+    endpoints: IntGaugeVec,
+    last_change: IntGaugeVec,
+    lag: IntGaugeVec,
+    errors: IntCounterVec,
 }
 
 /// Seconds until something ends.
@@ -101,6 +113,7 @@ impl Metrics {
                 "gateway_stream_divergences_total",
                 "Data planes found to hold what they should not; must stay 0.",
             ),
+            discovery: Discovered::new(&registry),
             ca_expiry: keep(
                 &registry,
                 IntGaugeVec::new(
@@ -122,6 +135,30 @@ impl Metrics {
                 ),
             ),
             registry,
+        }
+    }
+
+    /// Forgets the discovery sources: those that there are follow.
+    pub fn forget_sources(&self) {
+        let Discovered { synced, endpoints, last_change, lag, errors } = &self.discovery;
+        [synced, endpoints, last_change, lag].into_iter().for_each(IntGaugeVec::reset);
+        errors.reset();
+    }
+
+    /// What is known of a discovery source.
+    pub fn source(&self, source: SourceSeen<'_>) {
+        let Discovered { synced, endpoints, last_change, lag, errors } = &self.discovery;
+        let set = |gauge: &IntGaugeVec, value: i64| gauge.with_label_values(&[source.name]).set(value);
+        set(synced, i64::from(source.synced));
+        set(endpoints, i64::try_from(source.endpoints).unwrap_or(i64::MAX));
+        errors.with_label_values(&[source.name]).inc_by(source.errors);
+        if let Some(at) = source.changed_at {
+            set(last_change, at.as_second());
+        }
+        match source.read_at {
+            _ if source.synced => set(lag, 0),
+            Some(at) => set(lag, Timestamp::now().as_second() - at.as_second()),
+            None => {}
         }
     }
 
@@ -154,6 +191,53 @@ impl Metrics {
             tracing::error!(%error, "metrics cannot be rendered");
         }
         text
+    }
+}
+
+/// What is known of a discovery source.
+#[derive(Clone, Copy, Debug)]
+pub struct SourceSeen<'s> {
+    /// `namespace/name`.
+    pub name: &'s str,
+    /// It can be read.
+    pub synced: bool,
+    /// Instances that it tells of.
+    pub endpoints: u64,
+    /// How often it could not be read.
+    pub errors: u64,
+    /// When it was read last.
+    pub read_at: Option<Timestamp>,
+    /// When it last said something else than before.
+    pub changed_at: Option<Timestamp>,
+}
+
+impl Discovered {
+    fn new(registry: &Registry) -> Self {
+        let gauge = |name: &str, help: &str| {
+            keep(
+                registry,
+                IntGaugeVec::new(Opts::new(format!("gateway_discovery_{name}"), help), &["source"]),
+            )
+        };
+        Discovered {
+            synced: gauge("synced", "1 while a source can be read."),
+            endpoints: gauge("endpoints", "Instances that a source tells of."),
+            last_change: gauge(
+                "last_change_timestamp_seconds",
+                "When a source last said something else than before.",
+            ),
+            lag: gauge("lag_seconds", "How old what is known of a source is, while it cannot be read."),
+            errors: keep(
+                registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "gateway_discovery_errors_total",
+                        "How often a source could not be read since it is followed.",
+                    ),
+                    &["source"],
+                ),
+            ),
+        }
     }
 }
 

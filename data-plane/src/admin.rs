@@ -22,6 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use crate::apply::State;
+use crate::endpoints::{Shown, Window};
 use crate::snapshot::Live;
 use crate::telemetry::Metrics;
 
@@ -41,6 +42,7 @@ pub(crate) struct Admin {
     pub(crate) draining: watch::Receiver<bool>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) live: Arc<Live>,
+    pub(crate) endpoints: Window,
     /// The port is reachable from elsewhere: no `/config`, no `/snapshot`.
     pub(crate) is_public: bool,
     /// The copy of the configuration on disk, if others can open it too.
@@ -183,6 +185,7 @@ fn config(admin: &Admin) -> Vec<u8> {
         root_hash: String,
         listeners: &'a BTreeMap<String, SocketAddr>,
         rejects: Vec<Reject<'a>>,
+        endpoints: Vec<Shown>,
         resources: Vec<Resource>,
     }
     #[derive(Serialize)]
@@ -214,6 +217,7 @@ fn config(admin: &Admin) -> Vec<u8> {
         root_hash: state.cursor.root.to_string(),
         listeners: &state.listeners,
         rejects: rejects.collect(),
+        endpoints: admin.endpoints.show(),
         resources: objects.filter_map(|stored| engine.resource(stored.key).map(Resource::masked)).collect(),
     };
     serde_json::to_vec_pretty(&config).expect("names and numbers written to memory")

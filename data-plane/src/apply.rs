@@ -13,20 +13,23 @@ mod sockets;
 mod state;
 mod tidy;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use gateway_engine::compile::{Change, Changed, Compiled};
 use gateway_engine::engine::Engine;
+use gateway_engine::upstream::{Host, Target};
 use gateway_proto::buckets::{BucketSet, Buckets};
 use gateway_proto::field::Violation;
 use gateway_proto::kind::{Key, Kind};
 use gateway_proto::wire;
 use tokio::sync::watch;
 
+use crate::endpoints::{Lane, Malformed};
 use crate::runtime::{Shared, Workers};
 use crate::snapshot::Snapshot;
+use crate::upstream::discovered::Targets;
 use held::Built;
 use sockets::Sockets;
 use tidy::Tidy;
@@ -141,6 +144,7 @@ pub(crate) struct Applier {
     held: Held,
     state: watch::Sender<State>,
     tidy: Tidy,
+    endpoints: Lane,
 }
 
 impl Applier {
@@ -151,6 +155,7 @@ impl Applier {
         group: &str,
         state: watch::Sender<State>,
     ) -> Self {
+        let endpoints = Lane::new(Arc::clone(&shared.discovered));
         Applier {
             shared,
             sockets: Sockets::new(group, workers.count()),
@@ -158,6 +163,7 @@ impl Applier {
             held: Held::default(),
             state,
             tidy: Tidy::default(),
+            endpoints,
         }
     }
 
@@ -210,6 +216,9 @@ impl Applier {
         let released = waiting.iter().any(|key| !named.contains(key) && !built.refused.contains_key(key));
         let changed = self.held.take(built, unreadable, epoch, revision);
         self.switch(!changed.removed.is_empty()).await;
+        if [&changed.updated, &changed.removed].into_iter().flatten().any(|key| key.kind == Kind::Upstream) {
+            self.endpoints.follow(self.engine());
+        }
         let refused: Vec<Reject> =
             self.held.rejects().into_iter().filter(|reject| !before.contains(reject)).collect();
         self.shared.metrics.rejected(refused.len() as u64);
@@ -293,7 +302,9 @@ impl Applier {
         let changed = &compiled.changed;
         let upstreams = [&changed.added, &changed.updated, &changed.removed];
         if upstreams.iter().any(|keys| keys.iter().any(|key| key.kind == Kind::Upstream)) {
-            self.shared.resolver.follow(compiled.engine.upstreams()).await;
+            let discovered = self.endpoints.targets();
+            let configured = compiled.engine.upstreams().flat_map(|upstream| upstream.targets.iter());
+            self.shared.resolver.follow(configured.chain(&discovered)).await;
         }
         if upstreams.iter().any(|keys| keys.iter().any(|key| key.kind == Kind::TokenIssuer)) {
             self.shared.key_sets.follow(compiled.engine.remote_keys()).await;
@@ -313,6 +324,47 @@ impl Applier {
         !self.engine().asks_for_keys() || self.engine().keys().is_complete()
     }
 
+    /// The lane of endpoints.
+    pub(crate) const fn endpoints(&self) -> &Lane {
+        &self.endpoints
+    }
+
+    /// What there is of endpoints, as the control plane says.
+    pub(crate) fn welcomed(&mut self, endpoints: &[u8]) {
+        self.endpoints.welcomed(endpoints);
+    }
+
+    /// Puts endpoints into service; what to answer when that was the last piece of a transaction.
+    ///
+    /// # Errors
+    /// When the piece makes no sense; none of it was taken in.
+    pub(crate) async fn receive_endpoints(
+        &mut self,
+        chunk: wire::EndpointsChunk,
+    ) -> Result<Option<wire::EndpointsHeld>, Malformed> {
+        let sets: Vec<(String, Vec<Target>)> =
+            chunk.sets.iter().map(|set| (set.upstream.clone(), Targets::from(set).0)).collect();
+        let mut new = sets.iter().flat_map(|(_, targets)| targets);
+        if new.any(|target| matches!(target.host, Host::Name(..))) {
+            // Before a request needs them.
+            let held = self.endpoints.targets();
+            let configured = self.held.engine().upstreams().flat_map(|upstream| upstream.targets.iter());
+            self.shared
+                .resolver
+                .follow(configured.chain(&held).chain(sets.iter().flat_map(|(_, targets)| targets)))
+                .await;
+        }
+        let answer = self.endpoints.receive(chunk, self.held.engine())?;
+        for (upstream, targets) in sets {
+            let labels: HashSet<String> = targets.iter().map(|target| target.host.to_string()).collect();
+            self.shared.metrics.retain_targets(&upstream, |target| labels.contains(target));
+        }
+        if answer.is_some() {
+            self.refresh_readiness();
+        }
+        Ok(answer)
+    }
+
     /// Keys that a configuration asks for have come, or not: without them a data plane is not ready.
     pub(crate) fn refresh_readiness(&self) {
         if self.state.borrow().complete {
@@ -327,7 +379,8 @@ impl Applier {
             rejects: self.held.rejects(),
             complete: true,
             // Once ready, a later change that cannot be taken whole is no reason to send traffic away.
-            ready: self.state.borrow().ready || (!self.has_retryable() && self.has_keys()),
+            ready: self.state.borrow().ready
+                || (!self.has_retryable() && self.has_keys() && self.endpoints.is_complete()),
         };
         self.state.send_replace(next);
     }

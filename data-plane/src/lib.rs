@@ -8,6 +8,7 @@ mod buffer;
 pub mod config;
 mod credentials;
 mod digits;
+mod endpoints;
 mod http2;
 mod identity;
 mod jwks;
@@ -130,6 +131,7 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
         live: Arc::new(Live::new(Snapshot::default())),
         request_log: RequestLog::start(&config.access_log, &metrics).map_err(RunError::RequestLog)?,
         metrics,
+        discovered: Arc::default(),
         resolver: Resolver::new(tokio::runtime::Handle::current()),
         key_sets: KeySets::new(tokio::runtime::Handle::current()),
         tickets: Tickets::new(),
@@ -141,18 +143,19 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     let (listener, address) = admin::bind(config.admin_listen)
         .await
         .map_err(|source| RunError::Admin { address: config.admin_listen, source })?;
+    let reload = Arc::new(Notify::new());
+    let applier = Applier::new(Arc::clone(&shared), Arc::clone(&workers), &config.group, publish);
     let admin = Arc::new(Admin {
         identity: identity.clone(),
         state: state.clone(),
         draining: is_draining,
         metrics: Arc::clone(&shared.metrics),
         live: Arc::clone(&shared.live),
+        endpoints: applier.endpoints().window(),
         is_public: !address.ip().is_loopback(),
         copy: config.snapshot_key_file.is_some().then(|| last_good::newest(&state_dir)),
     });
     let admin = Task::spawn(admin::serve(admin, listener));
-    let reload = Arc::new(Notify::new());
-    let applier = Applier::new(Arc::clone(&shared), Arc::clone(&workers), &config.group, publish);
     let source = match &config.source {
         config::Source::Manifests(path) => Source::files(path, applier, &reload).await?,
         config::Source::ControlPlane(urls) => {

@@ -32,6 +32,7 @@ use crate::telemetry::metrics::Slot;
 use crate::telemetry::request_log::WorkerLog;
 use crate::telemetry::{Metrics, RequestLog, WorkerMetrics};
 use crate::upstream::Registry;
+use crate::upstream::discovered::Discovered;
 use crate::upstream::dns::Resolver;
 use crate::wheel::Wheel;
 
@@ -49,6 +50,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     /// Where finished requests are logged.
     pub(crate) request_log: RequestLog,
+    /// Endpoints that were discovered.
+    pub(crate) discovered: Arc<Discovered>,
     /// Addresses of the targets that are given by name.
     pub(crate) resolver: Arc<Resolver>,
     /// Keys of token issuers that are at an address.
@@ -202,7 +205,7 @@ pub(crate) struct Worker {
 impl Worker {
     /// A worker that serves nothing yet.
     pub(crate) fn new(shared: Arc<Shared>, metrics: WorkerMetrics) -> Rc<Self> {
-        let upstreams = Registry::new(Arc::clone(&shared.resolver));
+        let upstreams = Registry::new(Arc::clone(&shared.resolver), Arc::clone(&shared.discovered));
         let reader = Reader::new(Arc::clone(&shared.live));
         let log = shared.request_log.worker();
         Rc::new(Worker {

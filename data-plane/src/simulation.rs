@@ -52,6 +52,8 @@ impl Simulated {
         Ok(match step.map_err(|error| error.to_string())? {
             // It asks for no keys, and is sent none.
             Step::Credentials(_) | Step::CompareCredentials => None,
+            // Nor does it discover anything.
+            Step::Endpoints(_) | Step::CompareEndpoints => None,
             Step::Wait | Step::Welcome { .. } | Step::Leave(_) | Step::Trust(_) | Step::Issued(_) => None,
             Step::Tell => Some(self.heartbeat()),
             Step::Compare => {

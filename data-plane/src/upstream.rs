@@ -1,26 +1,31 @@
 //! The side that targets see: which target a request goes to, and on which connection.
 //!
 //! [`Registry`] holds one worker's running state per upstream, by the engine's slot. It is built at first use and
-//! rebuilt when the configuration of that upstream changes; connections to addresses that stay are carried over.
+//! rebuilt when the configuration of that upstream changes, or the set of its discovered endpoints; connections to addresses that stay are carried over.
 //!
-//! Invariant: nothing here is shared between workers but the resolved names, which are read with one atomic load.
+//! Invariant: nothing here is shared between workers but resolved names and discovered sets, which are read with one
+//! atomic load.
 
 pub(crate) mod balance;
+pub(crate) mod discovered;
 pub(crate) mod dns;
 pub(crate) mod http2;
 pub(crate) mod pool;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use gateway_engine::reject::Reason;
 use gateway_engine::upstream::{Host, Target, Upstream};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::buffer;
 use balance::Schedule;
+use discovered::{Discovered, Place as Found};
 use dns::{Name, Resolver};
 use http2::Lease;
 use pool::Pool;
@@ -29,6 +34,7 @@ use pool::Pool;
 #[derive(Debug)]
 pub(crate) struct Registry {
     resolver: Arc<Resolver>,
+    discovered: Arc<Discovered>,
     running: RefCell<Vec<Option<Rc<Running>>>>,
     /// Told when a connection is pooled.
     pooled: Rc<Notify>,
@@ -38,10 +44,21 @@ pub(crate) struct Registry {
 #[derive(Debug)]
 pub(crate) struct Running {
     spec: Arc<Upstream>,
+    /// Where its targets come from, if they are discovered.
+    seen: Option<Seen>,
     schedule: Schedule,
     cursor: Cell<u32>,
     members: Vec<Member>,
     pooled: Rc<Notify>,
+}
+
+/// The set of discovered endpoints that an upstream runs by.
+#[derive(Debug)]
+struct Seen {
+    place: Arc<Found>,
+    version: u64,
+    /// There is one.
+    is_known: bool,
 }
 
 /// A target at work.
@@ -80,8 +97,8 @@ impl Picked {
 }
 
 impl Registry {
-    pub(crate) fn new(resolver: Arc<Resolver>) -> Self {
-        Registry { resolver, running: RefCell::default(), pooled: Rc::default() }
+    pub(crate) fn new(resolver: Arc<Resolver>, discovered: Arc<Discovered>) -> Self {
+        Registry { resolver, discovered, running: RefCell::default(), pooled: Rc::default() }
     }
 
     /// The running state of an upstream.
@@ -92,7 +109,7 @@ impl Registry {
             running.resize(slot + 1, None);
         }
         match &running[slot] {
-            Some(known) if Arc::ptr_eq(&known.spec, spec) => Rc::clone(known),
+            Some(known) if Arc::ptr_eq(&known.spec, spec) && known.is_current() => Rc::clone(known),
             old => {
                 let old = old.as_ref().filter(|old| old.spec.name == spec.name);
                 let new = Rc::new(self.build(spec, old.map(|old| &**old)));
@@ -103,11 +120,19 @@ impl Registry {
     }
 
     fn build(&self, spec: &Arc<Upstream>, old: Option<&Running>) -> Running {
+        let mut found = None;
+        let seen = spec.discovery.is_some().then(|| {
+            let place = self.discovered.place(&spec.name);
+            let version = place.version();
+            found = place.get();
+            Seen { place, version, is_known: found.is_some() }
+        });
+        let targets = found.as_ref().map_or(&*spec.targets, |found| &*found.0);
+        let pools: HashMap<SocketAddr, Rc<Pool>> =
+            old.map(Running::pools).unwrap_or_default().into_iter().collect();
         let member = |target: &Target| {
             let place = match &target.host {
-                Host::Ip(address) => {
-                    Place::Fixed(*address, old.and_then(|old| old.pool(*address)).unwrap_or_default())
-                }
+                Host::Ip(address) => Place::Fixed(*address, pools.get(address).cloned().unwrap_or_default()),
                 Host::Name(host, port) => Place::Named {
                     name: self.resolver.name(host),
                     port: *port,
@@ -119,10 +144,11 @@ impl Registry {
         };
         Running {
             spec: Arc::clone(spec),
-            schedule: Schedule::new(spec.targets.iter().map(|target| target.weight)),
+            seen,
+            schedule: Schedule::new(targets.iter().map(|target| target.weight)),
             // Where the old one stood, so that a change of one target does not send a burst to the first.
             cursor: Cell::new(old.map_or(0, |old| old.cursor.get())),
-            members: spec.targets.iter().map(member).collect(),
+            members: targets.iter().map(member).collect(),
             pooled: Rc::clone(&self.pooled),
         }
     }
@@ -156,6 +182,12 @@ impl Running {
         &self.members[target].label
     }
 
+    /// No newer set of endpoints was discovered.
+    #[inline]
+    fn is_current(&self) -> bool {
+        self.seen.as_ref().is_none_or(|seen| seen.place.version() == seen.version)
+    }
+
     /// The next target in turn. `None` when no target has a weight, or none of the names in question has an address.
     pub(crate) fn pick(self: &Rc<Self>) -> Option<Picked> {
         // A name without addresses passes its turn on, once round at most.
@@ -166,6 +198,16 @@ impl Running {
             }
         }
         None
+    }
+
+    /// Why there is nothing to pick.
+    #[cold]
+    pub(crate) fn nothing_to_pick(&self) -> Reason {
+        match &self.seen {
+            // Nobody has said yet where it runs.
+            Some(seen) if !seen.is_known => Reason::NotReady,
+            _ => Reason::NoHealthyTarget,
+        }
     }
 
     /// Another address of the same target, after `picked` could not be connected to: names may have several.
@@ -185,10 +227,6 @@ impl Running {
     /// Tells the sweeper that a connection was pooled.
     pub(crate) fn note_pooled(&self) {
         self.pooled.notify_one();
-    }
-
-    fn pool(&self, address: SocketAddr) -> Option<Rc<Pool>> {
-        self.pools().into_iter().find(|(of, _)| *of == address).map(|(_, pool)| pool)
     }
 
     fn pools(&self) -> Vec<(SocketAddr, Rc<Pool>)> {

@@ -528,6 +528,9 @@ pub(crate) struct DevArgs {
     /// Address of the admin API; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:9000")]
     pub(crate) admin_listen: SocketAddr,
+    /// Folder of the files that a DiscoverySource may name
+    #[arg(long, value_name = "DIR")]
+    pub(crate) discovery_file_dir: Option<PathBuf>,
 }
 
 /// Labels that must all be there.

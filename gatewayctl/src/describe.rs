@@ -7,7 +7,7 @@ use crate::cli::ObjectArgs;
 use crate::client::Client;
 use crate::output::Output;
 use crate::report::Failure;
-use crate::{objects, status};
+use crate::{discovery, objects, status};
 
 /// Runs it.
 pub(crate) async fn run(args: &ObjectArgs, client: &Client, output: &Output) -> Result<(), Failure> {
@@ -19,5 +19,9 @@ pub(crate) async fn run(args: &ObjectArgs, client: &Client, output: &Output) -> 
     }
     let status: ObjectStatus = status::of(client, &key).await?;
     output.raw(&objects::yaml(&object))?;
-    output.text(&format!("\n{}", status::object(&status)))
+    output.text(&format!("\n{}", status::object(&status)))?;
+    match discovery::of(client, &key).await? {
+        Some(status) => output.text(&format!("\n{}", discovery::described(&status))),
+        None => Ok(()),
+    }
 }

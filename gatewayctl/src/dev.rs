@@ -208,6 +208,7 @@ fn control_config(args: &DevArgs) -> control_plane::config::Config {
     control_plane::config::Config {
         admin_listen: args.admin_listen,
         stream_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        discovery_file_dir: args.discovery_file_dir.clone(),
         ..control_plane::config::Config::in_dir(args.state_dir.join("control-plane"))
     }
 }

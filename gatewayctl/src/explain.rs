@@ -179,7 +179,7 @@ mod tests {
         for (path, help) in [
             (
                 "rout",
-                "there are Listener, Route, Upstream, Policy, Certificate, Consumer, TokenIssuer, Credential",
+                "there are Listener, Route, Upstream, Policy, Certificate, Consumer, TokenIssuer, Credential, DiscoverySource",
             ),
             ("route.spek", "there are apiVersion, kind, metadata, spec"),
             ("route.metadata.name.x", "see `gatewayctl explain Route.metadata.name`"),

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cli::{Format, GetArgs, Subject};
 use crate::client::Client;
+use crate::discovery;
 use crate::key;
 use crate::objects::{self, Filter, text};
 use crate::output::{Output, table};
@@ -47,6 +48,9 @@ async fn fetch(args: &GetArgs, client: &Client) -> Result<Vec<Value>, Failure> {
             }
         }
         _ => {}
+    }
+    if matches!(args.output, Format::Table | Format::Wide) {
+        discovery::tell(client, &mut objects).await?;
     }
     Ok(objects)
 }
@@ -162,6 +166,7 @@ const fn of_kind(kind: Kind) -> &'static [&'static str] {
         Kind::Consumer => &["GROUPS", "POLICIES"],
         Kind::TokenIssuer => &["ISSUER", "AUDIENCES", "ALGORITHMS", "KEYS"],
         Kind::Credential => &["CONSUMER", "ID", "EXPIRES"],
+        Kind::DiscoverySource => &["TYPE", "FROM", "STATE", "SERVICES", "ENDPOINTS"],
     }
 }
 
@@ -176,13 +181,17 @@ fn row(kind: Kind, object: &Value, args: &GetArgs, columns: Columns) -> Vec<Stri
         Kind::Listener => row.extend(listener(spec)),
         Kind::Route => row.extend(route(spec)),
         Kind::Upstream => {
-            row.push(few(list(&spec["targets"]).map(|target| text(target, "/address").to_owned())));
+            row.push(match spec.get("discovery") {
+                Some(from) => format!("{} of {}", text(from, "/service"), text(from, "/source")),
+                None => few(list(&spec["targets"]).map(|target| text(target, "/address").to_owned())),
+            });
         }
         Kind::Policy => row.extend([spec["global"].as_bool().unwrap_or(false).to_string(), policies(spec)]),
         Kind::Certificate => {}
         Kind::Consumer => row.extend([few(list(&spec["groups"]).map(scalar)), policies(spec)]),
         Kind::TokenIssuer => row.extend(token_issuer(spec)),
         Kind::Credential => row.extend(credential(spec)),
+        Kind::DiscoverySource => row.extend(discovery_source(object)),
     }
     if columns == Columns::Many {
         for field in ["revision", "generation", "updatedAt"] {
@@ -197,6 +206,15 @@ fn credential(spec: &Value) -> [String; 3] {
     let id = key::id(text(spec, "/apiKey/sha256"));
     let expires = spec["expires"].as_str().unwrap_or("never");
     [scalar(&spec["consumer"]), id.to_owned(), expires.to_owned()]
+}
+
+fn discovery_source(object: &Value) -> [String; 5] {
+    let source = object["spec"].as_object().and_then(|spec| spec.iter().next());
+    let (kind, from) =
+        source.map_or_else(Default::default, |(kind, from)| (kind.clone(), scalar(&from["path"])));
+    let [state, services, endpoints] =
+        ["state", "services", "endpoints"].map(|field| scalar(&object["status"][field]));
+    [kind, from, state, services, endpoints]
 }
 
 fn listener(spec: &Value) -> [String; 3] {

@@ -14,6 +14,7 @@ mod delete;
 mod describe;
 mod dev;
 mod diff;
+mod discovery;
 mod dump;
 mod explain;
 mod get;

@@ -116,7 +116,7 @@ mod tests {
           |
         2 | kind: Rout
           |       ^^^^
-          = help: did you mean Route? expected one of Listener, Route, Upstream, Policy, Certificate, Consumer, TokenIssuer, Credential
+          = help: did you mean Route? expected one of Listener, Route, Upstream, Policy, Certificate, Consumer, TokenIssuer, Credential, DiscoverySource
 
         error: nothing was changed
           = help: mend it

@@ -2,6 +2,7 @@
 //! JSON, camelCase; times are RFC 3339 in UTC; objects themselves are the proto3 JSON form of [`crate::wire`].
 
 mod credential;
+mod discovery;
 mod identity;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use crate::field::{Violation, ViolationCode};
 use crate::kind::{Key, Kind};
 
 pub use credential::{RotateCredential, RotatedCredential};
+pub use discovery::{DiscoveredState, DiscoveredUpstream, DiscoverySourceStatus, DiscoverySourceStatusList};
 pub use identity::{CaRoot, CaStatus, CreateJoinToken, JoinToken, JoinTokenList, NodeCertificate};
 
 /// Largest document of an apply, in bytes.

@@ -102,6 +102,7 @@ kinds! {
     Consumer "consumers",
     TokenIssuer "tokenissuers",
     Credential "credentials",
+    DiscoverySource "discoverysources",
 }
 
 impl Kind {

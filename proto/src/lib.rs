@@ -6,6 +6,7 @@ pub mod admin;
 pub mod buckets;
 pub mod credential;
 pub mod digest;
+pub mod endpoints;
 pub mod field;
 pub mod identity;
 pub mod kind;

@@ -40,7 +40,8 @@ impl Resource {
             | Resource::Route(_)
             | Resource::Upstream(_)
             | Resource::Policy(_)
-            | Resource::Consumer(_) => Vec::new(),
+            | Resource::Consumer(_)
+            | Resource::DiscoverySource(_) => Vec::new(),
         }
     }
 

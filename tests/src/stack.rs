@@ -83,6 +83,11 @@ impl Stack {
         self.database_url = database_url;
     }
 
+    /// The control plane's `--discovery-file-dir`.
+    pub fn discovery(&self) -> PathBuf {
+        self.directory.path().join("discovery")
+    }
+
     /// The file with the key that seals secrets.
     pub fn master_key(&self) -> PathBuf {
         let own = if self.postgres.is_some() { "master-key" } else { "control-plane/master-key" };
@@ -121,6 +126,7 @@ impl Stack {
             format!("--stream-listen={}", self.stream_address),
             format!("--database-url={}", self.database_url),
             format!("--state-dir={}", state.display()),
+            format!("--discovery-file-dir={}", self.discovery().display()),
             "--log-format=json".to_owned(),
         ];
         // On SQLite one is made with the store.
@@ -293,6 +299,7 @@ impl StackBuilder {
             stream_address: loopback(free_port()?),
             token: String::new(),
         };
+        std::fs::create_dir(stack.discovery())?;
         if stack.postgres.is_some() {
             std::fs::write(stack.master_key(), "0123456789abcdef".repeat(4))?;
         }

@@ -42,6 +42,11 @@ const EXPECTED: &[(&str, &[Expectation])] = &[
     ("jwt.yaml", &[("any", "/health", 200, "ok"), ("any", "/shop/cart", 401, "unauthorized")]),
     // With keys: has a test of its own.
     ("keys.yaml", &[("any", "/health", 200, "ok"), ("any", "/shop/cart", 401, "unauthorized")]),
+    // The control plane of every stack has a folder for its file.
+    (
+        "discovery-file.yaml",
+        &[("any", "/api/users/7", 200, "/api/users/7"), ("any", "/other", 404, "no_route")],
+    ),
     ("groups.yaml", &[]),
     // Over TLS: has a test of its own.
     ("https.yaml", &[]),
@@ -89,13 +94,31 @@ async fn apply(stack: &Stack, backend: &str, file: &Path) -> anyhow::Result<()> 
     Ok(())
 }
 
+/// Waits until the data plane has what the control plane read: `apply --wait` waits for the configuration only.
+async fn discovered(stack: &Stack) -> anyhow::Result<()> {
+    let address = stack.listener(0, "default/public").await?;
+    wait::until("the discovered target to serve", || async {
+        match Http::default().get(address, "any", "/api/users/7").await {
+            Ok(answer) if answer.status() == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn every_example_serves() -> anyhow::Result<()> {
     let backend = Upstream::start("backend").await?;
     let http = Http::default();
     for (file, requests) in EXPECTED {
         let stack = Stack::new().start().await?;
+        let services = std::fs::read_to_string(examples().join("discovery/services.yaml"))?;
+        let services = services.replace("127.0.0.1:9101", &backend.address().to_string());
+        std::fs::write(stack.discovery().join("services.yaml"), services)?;
         apply(&stack, &backend.address().to_string(), &examples().join(file)).await?;
+        if *file == "discovery-file.yaml" {
+            discovered(&stack).await?;
+        }
         for (host, path, status, text) in *requests {
             let address = stack.listener(0, "default/public").await?;
             let answer = http.get(address, host, path).await?;

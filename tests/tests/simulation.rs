@@ -279,7 +279,7 @@ impl World {
                 false
             }
             // These planes hold none.
-            Said::Credentials(_) => false,
+            Said::Credentials(_) | Said::Endpoints(_) => false,
             Said::Renew(_) | Said::Trusts(_) => unreachable!("nobody has a certificate here"),
             Said::Hello(_) => unreachable!("said once"),
         };

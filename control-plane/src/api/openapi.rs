@@ -37,6 +37,8 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| build().to_string());
     admin::CreateToken,
     admin::Token,
     admin::TokenList,
+    admin::DiscoverySourceStatusList,
+    admin::DiscoverySourceStatus,
     admin::CaStatus,
     admin::CreateJoinToken,
     admin::JoinToken,

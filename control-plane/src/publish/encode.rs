@@ -1,20 +1,26 @@
 //! Chunks on the wire. What all streams share, the objects, is encoded once per piece; what belongs to one stream
 //! (transaction number, cursors) is a few bytes put before it, which protobuf allows: fields may come in any order.
 
+use std::sync::Arc;
+
 use bytes::{BufMut, Bytes};
 use gateway_proto::buckets::BucketSet;
 use gateway_proto::kind::Key;
 use gateway_proto::secret::Secrets;
 use gateway_proto::wire;
 use prost::Message as _;
+use prost::encoding::{WireType, encode_key, key_len};
 
 use super::view::{Changed, View};
+use crate::discovery::board::Item;
 use crate::store::Stored;
 
 /// Bytes of objects in a chunk, unless a single object is larger.
 const PIECE: usize = 64 << 10;
 /// `ControlPlaneMessage.chunk`, length-delimited.
 const CHUNK_TAG: u8 = (2 << 3) | 2;
+/// `ControlPlaneMessage.endpoints`.
+const ENDPOINTS: u32 = 60;
 
 /// A message to a data plane.
 #[derive(Clone, Debug)]
@@ -28,6 +34,13 @@ pub enum Frame {
         /// What is shared.
         piece: Bytes,
     },
+    /// A piece of a transaction of endpoints.
+    Endpoints {
+        /// What belongs to the stream; holds no sets.
+        header: wire::EndpointsChunk,
+        /// Fields that are encoded already, shared by all streams.
+        items: Vec<Arc<Item>>,
+    },
 }
 
 impl Frame {
@@ -38,6 +51,10 @@ impl Frame {
             Frame::Chunk { header, piece } => {
                 let chunk = header.encoded_len() + piece.len();
                 1 + prost::length_delimiter_len(chunk) + chunk
+            }
+            Frame::Endpoints { header, items } => {
+                let chunk = header.encoded_len() + length(items);
+                key_len(ENDPOINTS) + prost::length_delimiter_len(chunk) + chunk
             }
         }
     }
@@ -56,8 +73,20 @@ impl Frame {
                 into.put_slice(piece);
                 Ok(())
             }
+            Frame::Endpoints { header, items } => {
+                encode_key(ENDPOINTS, WireType::LengthDelimited, into);
+                prost::encode_length_delimiter(header.encoded_len() + length(items), into)?;
+                header.encode(into)?;
+                items.iter().for_each(|item| into.put_slice(&item.encoded));
+                Ok(())
+            }
         }
     }
+}
+
+/// Bytes of items.
+fn length(items: &[Arc<Item>]) -> usize {
+    items.iter().map(|item| item.encoded.len()).sum()
 }
 
 /// Objects of a view and tombstones in pieces of a chunk's size; none for no changes.
@@ -123,6 +152,21 @@ mod tests {
     use gateway_proto::wire::control_plane_message::Message;
 
     use super::*;
+
+    #[test]
+    fn sets_that_are_encoded_already_read_as_one_chunk() {
+        let set = |upstream: &str| wire::EndpointSet { upstream: upstream.into(), ..Default::default() };
+        let sets = vec![set("default/a"), set(&"b".repeat(300))];
+        let items = sets.iter().map(Item::set).chain([Item::source("default/s", Default::default())]);
+        let header = wire::EndpointsChunk { buckets: vec![7], last: true, ..Default::default() };
+        let frame = Frame::Endpoints { header: header.clone(), items: items.collect() };
+        let mut bytes = Vec::new();
+        frame.encode(&mut bytes).expect("memory");
+        assert_eq!(bytes.len(), frame.encoded_len());
+        let sources = vec![wire::SourceSaid { source: "default/s".into(), state: 0 }];
+        let read = wire::ControlPlaneMessage::decode(&*bytes).expect("a message").message.expect("set");
+        assert_eq!(read, Message::Endpoints(wire::EndpointsChunk { sets, sources, ..header }));
+    }
 
     #[test]
     fn a_header_and_a_shared_piece_read_as_one_chunk() {

@@ -1,6 +1,6 @@
 //! Which objects a group of data planes takes: the listeners without `dataPlanes` or naming it, the routes that are
-//! reached through those, every consumer (whoever asks may ask anywhere), the upstreams, policies, certificates and token
-//! issuers that any of these refer to, and global policies.
+//! reached through those, every consumer (whoever asks may ask anywhere), the upstreams, policies, certificates, token
+//! issuers and discovery sources that any of these refer to, and global policies.
 //! Secrets go where their objects go, and nowhere else.
 //!
 //! A change of a route or of what is referred to costs what it touches, by counting references; only a listener that comes
@@ -33,8 +33,9 @@ pub struct Scope {
 }
 
 /// The kinds that are in a scope because something in it refers to them. In the order of their keys; what refers to
-/// another of them (a policy to token issuers) comes first.
-const REFERRED_TO: [Kind; 4] = [Kind::Upstream, Kind::Policy, Kind::Certificate, Kind::TokenIssuer];
+/// another of them (a policy to token issuers, an upstream to a source) comes first.
+const REFERRED_TO: [Kind; 5] =
+    [Kind::Upstream, Kind::Policy, Kind::Certificate, Kind::TokenIssuer, Kind::DiscoverySource];
 
 /// An object that came into the scope, changed or left it: what it was before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,6 +134,11 @@ impl Scope {
         touched.retain(|it| self.items.get(&it.key).map(|stored| stored.hash) != it.before);
         touched.sort_by(|left, right| left.key.cmp(&right.key));
         touched
+    }
+
+    /// Whose it is.
+    pub fn group(&self) -> Option<&str> {
+        self.group.as_deref()
     }
 
     /// Everything in the scope.
@@ -251,6 +257,12 @@ fn references(stored: &Stored) -> Vec<Key> {
         }
         Some(Resource::Policy(it)) => {
             (it.metadata, Vec::new(), issuers(it.spec.unwrap_or_default().policies).collect())
+        }
+        Some(Resource::Upstream(it)) => {
+            let source = it.spec.and_then(|spec| spec.discovery).map(|discovery| discovery.source);
+            let namespace = namespace(it.metadata.as_ref());
+            let key = source.map(|source| qualified(Kind::DiscoverySource, &namespace, &source));
+            return key.into_iter().collect();
         }
         Some(Resource::Consumer(it)) => (it.metadata, it.spec.unwrap_or_default().policy_refs, Vec::new()),
         _ => return Vec::new(),

@@ -53,6 +53,18 @@ pub fn upstream(name: &str, content: u32) -> Resource {
     wire::Upstream { metadata: metadata(name), spec: Some(spec), ..Default::default() }.into()
 }
 
+/// An upstream that discovers its targets.
+pub fn discovering(name: &str, source: &str) -> Resource {
+    let discovery = wire::UpstreamDiscovery { source: source.into(), ..Default::default() };
+    let spec = wire::UpstreamSpec { discovery: Some(discovery), ..Default::default() };
+    wire::Upstream { metadata: metadata(name), spec: Some(spec), ..Default::default() }.into()
+}
+
+/// A discovery source.
+pub fn discovery_source(name: &str) -> Resource {
+    wire::DiscoverySource { metadata: metadata(name), ..Default::default() }.into()
+}
+
 /// A policy.
 pub fn policy(name: &str, global: bool) -> Resource {
     let spec = wire::PolicySpec { global, policies: Vec::new() };

@@ -152,6 +152,11 @@ impl View {
         Cursor { epoch: head.epoch, revision: head.revision, root: self.scope.root() }
     }
 
+    /// Whose it is; `None`: of the groups that no listener names.
+    pub fn group(&self) -> Option<&str> {
+        self.scope.group()
+    }
+
     /// Everything in it.
     pub const fn items(&self) -> &Objects {
         self.scope.items()

@@ -5,6 +5,7 @@
 mod chores;
 mod commits;
 mod credentials;
+mod endpoints;
 mod history;
 mod identities;
 mod races;
@@ -94,6 +95,8 @@ cases! {
         a_consumer_is_deleted_or_gets_a_credential_but_never_both,
         the_credential_watch_wakes_for_changes_of_any_handle,
         thousands_of_credentials_are_one_version;
+    endpoints:
+        the_last_endpoints_are_kept_and_make_no_revision;
     watching:
         the_watch_wakes_for_commits_of_any_handle,
         the_token_watch_wakes_for_changes_of_any_handle,

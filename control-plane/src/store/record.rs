@@ -179,6 +179,17 @@ pub struct MasterRecord {
     pub tag_key: Vec<u8>,
 }
 
+/// The last set of endpoints of an upstream that discovers them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptEndpoints {
+    /// `namespace/name`.
+    pub upstream: String,
+    /// What it asked for, encoded; its shape belongs to `discovery`.
+    pub query: Vec<u8>,
+    /// The set, encoded.
+    pub body: Vec<u8>,
+}
+
 /// What a control-plane replica knows about one of its data planes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeSeen {

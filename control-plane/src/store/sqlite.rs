@@ -14,6 +14,9 @@ mod chores;
 #[path = "shared/credentials.rs"]
 mod credentials;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
+#[path = "shared/endpoints.rs"]
+mod endpoints;
+
 #[path = "shared/handle.rs"]
 mod handle;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]

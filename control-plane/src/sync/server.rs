@@ -8,6 +8,7 @@
 mod accept;
 mod badge;
 mod credentials;
+mod endpoints;
 mod gate;
 mod strangers;
 mod stream;

@@ -169,7 +169,7 @@ impl Session {
             Some(Way::Full) => Mode::Full,
         };
         let head = Some(session.target(view).into());
-        (session, wire::Welcome { mode: mode.into(), head, heartbeat_ms: HEARTBEAT_MS })
+        (session, wire::Welcome { mode: mode.into(), head, heartbeat_ms: HEARTBEAT_MS, ..Default::default() })
     }
 
     /// What to send, when there is something and no answer is awaited.

@@ -7,6 +7,7 @@ mod backup;
 mod chores;
 mod client;
 mod data_plane;
+mod discovery;
 mod history;
 mod limits;
 mod process;

@@ -33,6 +33,7 @@ const ORDER: [Kind; Kind::ALL.len()] = [
     Kind::Consumer,
     Kind::Credential,
     Kind::Listener,
+    Kind::DiscoverySource,
     Kind::Upstream,
     Kind::Route,
 ];

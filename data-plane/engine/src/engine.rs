@@ -200,6 +200,14 @@ impl Engine {
         self.state.upstreams.get(slot.0)
     }
 
+    /// An upstream by key.
+    pub fn named_upstream(&self, key: &Key) -> Option<&Arc<Upstream>> {
+        match &self.state.object(key)?.checked {
+            Checked::Upstream(upstream) => Some(upstream),
+            _ => None,
+        }
+    }
+
     /// Every route.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.state.routes.iter()

@@ -5,6 +5,7 @@ pub mod action;
 pub mod certificate;
 pub mod compile;
 pub mod context;
+pub mod discovery;
 pub mod engine;
 pub mod head;
 pub mod identity;

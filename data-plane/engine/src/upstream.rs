@@ -8,6 +8,8 @@ use std::time::Duration;
 use gateway_proto::field::{FieldPath, ViolationCode};
 use gateway_proto::wire;
 
+use crate::compile::reference::References;
+use crate::discovery::{self, Discovery};
 use crate::violations::Violations;
 use crate::{path, value};
 
@@ -30,8 +32,10 @@ pub struct Upstream {
     pub slot: UpstreamSlot,
     /// What its targets speak.
     pub protocol: Protocol,
-    /// Where it runs; at least one, no two alike.
+    /// Where it runs; at least one, no two alike. None if that is discovered.
     pub targets: Arc<[Target]>,
+    /// Who knows where it runs.
+    pub discovery: Option<Arc<Discovery>>,
     /// Time to connect.
     pub connect_timeout: Duration,
     /// Close a pooled connection that was not used for this long; zero: do not pool.
@@ -75,13 +79,12 @@ impl std::fmt::Display for Host {
     }
 }
 
-/// What can be checked without other objects; that is everything. The result is usable only when nothing was noted
-/// in `out`.
+/// Checks all of it. The result is usable only when nothing was noted in `out`.
 pub(crate) fn check(
-    name: Arc<str>,
-    slot: UpstreamSlot,
+    (name, slot): (Arc<str>, UpstreamSlot),
     spec: &wire::UpstreamSpec,
     at: &FieldPath<'_>,
+    references: &References<'_>,
     out: &mut Violations,
 ) -> Upstream {
     let protocol = protocol(spec.protocol, &at.field("protocol"), out);
@@ -103,8 +106,19 @@ pub(crate) fn check(
         None => Duration::from_secs(90),
         Some(text) => out.ok(&at_timeouts.field("idle"), value::duration(text)).unwrap_or_default(),
     };
-    let targets = targets(&spec.targets, &at.field("targets"), out);
-    Upstream { name, slot, protocol, targets, connect_timeout, idle_timeout }
+    let discovery_at = at.field("discovery");
+    let (targets, discovery) = match &spec.discovery {
+        None => (targets(&spec.targets, &at.field("targets"), out), None),
+        Some(discovery) => {
+            if !spec.targets.is_empty() {
+                let message = "an upstream has targets or discovers them, drop one of the two";
+                out.push(&discovery_at, ViolationCode::Conflict, message);
+            }
+            let discovery = discovery::of_upstream(discovery, &discovery_at, references, out);
+            (Arc::default(), discovery.map(Arc::new))
+        }
+    };
+    Upstream { name, slot, protocol, targets, discovery, connect_timeout, idle_timeout }
 }
 
 fn protocol(given: i32, at: &FieldPath<'_>, out: &mut Violations) -> Protocol {
@@ -120,7 +134,7 @@ fn protocol(given: i32, at: &FieldPath<'_>, out: &mut Violations) -> Protocol {
 
 fn targets(specs: &[wire::Target], at: &FieldPath<'_>, out: &mut Violations) -> Arc<[Target]> {
     if specs.is_empty() {
-        out.push(at, ViolationCode::Required, "name at least one target");
+        out.push(at, ViolationCode::Required, "name at least one target, or a source that discovers them");
     }
     if specs.len() > MAX_TARGETS {
         let message = format!("{} targets are too many, at most {MAX_TARGETS} are allowed", specs.len());
@@ -156,7 +170,8 @@ pub(crate) fn weight(given: Option<u32>, at: &FieldPath<'_>, out: &mut Violation
     })
 }
 
-fn target_host(text: &str) -> Result<Host, String> {
+/// Reads `host:port`.
+pub(crate) fn target_host(text: &str) -> Result<Host, String> {
     let fault = |why: &str| format!("invalid target address {text:?}: {why}");
     if let Ok(address) = text.parse::<SocketAddr>() {
         return if address.port() == 0 {
@@ -192,7 +207,10 @@ mod tests {
     fn checked(spec: &wire::UpstreamSpec) -> Result<Upstream, Vec<String>> {
         let mut out = Violations::of(Key::new(Kind::Upstream, "default", "u"));
         let root = FieldPath::root();
-        let upstream = check("default/u".into(), UpstreamSlot(0), spec, &root.field("spec"), &mut out);
+        let engine = crate::Engine::default();
+        let references = References::of(&engine.state, "default");
+        let named = ("default/u".into(), UpstreamSlot(0));
+        let upstream = check(named, spec, &root.field("spec"), &references, &mut out);
         let found: Vec<String> =
             out.into_vec().into_iter().map(|it| format!("{} {}", it.field, it.code.as_str())).collect();
         if found.is_empty() { Ok(upstream) } else { Err(found) }
@@ -275,6 +293,7 @@ mod tests {
             protocol: 7,
             targets: vec![target("a:1", Some(70_000)), target("A:1", None), target("b", None)],
             timeouts: Some(timeouts),
+            discovery: None,
         };
         assert_eq!(
             checked(&spec).expect_err("all bad"),

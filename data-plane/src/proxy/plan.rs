@@ -231,8 +231,11 @@ impl Scene<'_, '_> {
         let turn = if forward.backends().len() > 1 { worker.turn(route.slot) } else { 0 };
         // Compile saw to it that the upstream is there.
         let spec = view.snapshot.engine.upstream(forward.pick(turn));
-        let Some(picked) = spec.and_then(|spec| worker.upstreams.get(spec).pick()) else {
+        let Some(running) = spec.map(|spec| worker.upstreams.get(spec)) else {
             return Plan::Refuse(Reason::NoHealthyTarget);
+        };
+        let Some(picked) = running.pick() else {
+            return Plan::Refuse(running.nothing_to_pick());
         };
         let label = picked.upstream.label(picked.target).as_bytes();
         let host = match &forward.host {

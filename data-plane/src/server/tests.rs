@@ -31,6 +31,7 @@ fn worker(snapshot: Snapshot) -> Rc<Worker> {
         live: Arc::new(Live::new(snapshot)),
         metrics: Arc::new(Metrics::default()),
         request_log: RequestLog::off(),
+        discovered: Arc::default(),
         resolver: Resolver::new(Handle::current()),
         key_sets: KeySets::new(Handle::current()),
         tickets: Tickets::new(),

@@ -27,6 +27,7 @@ use crate::admin::Identity;
 use crate::apply::{Applier, OnViolation, RETRY_EVERY, Update};
 use crate::config::ControlPlane;
 use crate::credentials::Lane;
+use crate::endpoints;
 use crate::identity::{ANSWER_WITHIN, ConnectError, EnrollError, Passport, connect};
 use crate::telemetry::Metrics;
 
@@ -60,6 +61,8 @@ enum Lost {
     Protocol(#[from] ProtocolError),
     #[error(transparent)]
     Credentials(#[from] Malformed),
+    #[error(transparent)]
+    Endpoints(#[from] endpoints::Malformed),
 }
 
 /// A data plane's side of the stream.
@@ -137,7 +140,7 @@ impl Client {
         let mut left = None;
         loop {
             let url = &self.urls[turn % self.urls.len()];
-            let end = match self.open(url, &applier, &lane).await {
+            let end = match self.open(url, &mut applier, &lane).await {
                 Ok(stream) => {
                     drop(left.take());
                     is_known = false;
@@ -192,7 +195,7 @@ impl Client {
         }
     }
 
-    async fn open(&self, url: &ControlPlane, applier: &Applier, lane: &Lane) -> Result<Stream, Lost> {
+    async fn open(&self, url: &ControlPlane, applier: &mut Applier, lane: &Lane) -> Result<Stream, Lost> {
         self.passport.join(url, Timestamp::now()).await?;
         let channel = connect(url, &self.passport).await?;
         let mut client = wire::sync_client::SyncClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
@@ -208,7 +211,8 @@ impl Client {
         let mut session = Session::default();
         let url = url.to_string();
         match session.receive(first, applier.cursor(), applier.held().refuses())? {
-            Step::Welcome { mode, heartbeat } => {
+            Step::Welcome { mode, heartbeat, endpoints } => {
+                applier.welcomed(&endpoints);
                 let revision = applier.cursor().revision;
                 if mode == Mode::Behind {
                     tracing::warn!(
@@ -254,7 +258,7 @@ impl Client {
                         }
                         Step::Tell => {
                             tracing::error!(control_plane = stream.url, revision = applier.cursor().revision, "what is held is not what the control plane has at this revision");
-                            send(&stream.outbound, Message::Heartbeat(words::heartbeat(applier.held(), lane.cursor())))?;
+                            send(&stream.outbound, Message::Heartbeat(heartbeat_of(applier, lane)))?;
                         }
                         Step::Compare => {
                             let sums = applier.buckets().await.to_bytes();
@@ -272,6 +276,15 @@ impl Client {
                                 applier.refresh_readiness();
                             }
                         }
+                        Step::Endpoints(chunk) => {
+                            if let Some(held) = applier.receive_endpoints(chunk).await? {
+                                send(&stream.outbound, Message::Endpoints(held))?;
+                                self.saver.save_soon(applier);
+                            }
+                        }
+                        Step::CompareEndpoints => {
+                            send(&stream.outbound, Message::Endpoints(applier.endpoints().compared()))?;
+                        }
                         Step::CompareCredentials => {
                             send(&stream.outbound, Message::Credentials(lane.compared()))?;
                         }
@@ -283,7 +296,7 @@ impl Client {
                     }
                 }
                 _ = heartbeat.tick() => {
-                    send(&stream.outbound, Message::Heartbeat(words::heartbeat(applier.held(), lane.cursor())))?;
+                    send(&stream.outbound, Message::Heartbeat(heartbeat_of(applier, lane)))?;
                 }
                 _ = retry.tick(), if applier.has_retryable() => {
                     if applier.retry().await {
@@ -368,8 +381,15 @@ impl Client {
             instance: self.instance.clone(),
             trusts: self.passport.trusts(),
             credentials: lane.cursor(),
+            endpoints: applier.endpoints().root(),
         }
     }
+}
+
+/// What is held and done without, in every lane.
+fn heartbeat_of(applier: &Applier, lane: &Lane) -> wire::Heartbeat {
+    let endpoints = applier.endpoints().root();
+    wire::Heartbeat { endpoints, ..words::heartbeat(applier.held(), lane.cursor()) }
 }
 
 /// Tells whether keys are needed, if that is something else than before.

@@ -145,6 +145,10 @@ impl Files {
 /// The configuration, and the keys that its credentials make good.
 fn checked(resources: Vec<Resource>) -> Result<(Vec<Change>, Vec<Grant>), Vec<Violation>> {
     let (mut changes, mut credentials) = (Vec::new(), Vec::new());
+    let discovered: Vec<Violation> = resources.iter().filter_map(undiscovered).collect();
+    if !discovered.is_empty() {
+        return Err(discovered);
+    }
     for resource in resources {
         match resource {
             Resource::Credential(credential) => credentials.push(credential),
@@ -166,6 +170,18 @@ fn checked(resources: Vec<Resource>) -> Result<(Vec<Change>, Vec<Grant>), Vec<Vi
     });
     let without: Vec<Violation> = without.collect();
     if without.is_empty() { Ok((changes, grants)) } else { Err(without) }
+}
+
+/// What is wrong with an upstream that nobody finds targets for.
+fn undiscovered(resource: &Resource) -> Option<Violation> {
+    let Resource::Upstream(upstream) = resource else { return None };
+    upstream.spec.as_ref()?.discovery.as_ref()?;
+    Some(Violation {
+        object: resource.key(),
+        field: "spec.discovery".to_owned(),
+        code: ViolationCode::Conflict,
+        message: "it is the control plane that reads sources: without one give targets".to_owned(),
+    })
 }
 
 fn has_no_key(credential: &wire::Credential) -> bool {

@@ -4,11 +4,13 @@
 //! no time for.
 //!
 //! Layout: magic (8) · SHA-256 of the rest (32) · nonce (12) · sealed: two length-delimited `Chunk`s, what is held
-//! and what is parked. The group is authenticated too: another group's configuration is not ours.
+//! and what is parked, and the discovered endpoints (`EndpointsChunk`). The group is authenticated too: another group's configuration is not ours.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes256Gcm, Nonce};
@@ -27,6 +29,7 @@ use zeroize::Zeroizing;
 use super::decode::{Decoded, decode};
 use crate::apply::{Applier, Cursor, OnViolation, Scope, Update};
 use crate::credentials::Journal;
+use crate::endpoints::Held;
 use crate::state_dir::{StateDir, StateDirError};
 use crate::task::Task;
 
@@ -36,6 +39,8 @@ const FILES: [&str; 2] = ["last-good", "last-good.previous"];
 const KEY_FILE: &str = "snapshot-key";
 /// After a write, so many times as long as it took nothing is written.
 const REST: u32 = 4;
+/// ... and for so long nothing that is only about endpoints, which come and go.
+const CALM: Duration = Duration::from_secs(10);
 const MAGIC: &[u8; 8] = b"GWSNAP01";
 const CHECKSUM: usize = 32;
 const NONCE: usize = 12;
@@ -139,7 +144,9 @@ impl LastGood {
     /// # Errors
     /// Why it cannot be used.
     pub(crate) async fn serve(&self, sealed: Vec<u8>, applier: &mut Applier) -> Result<u64, String> {
-        let (held, parked) = self.unseal(sealed)?.into_updates();
+        let mut kept = self.unseal(sealed)?;
+        applier.endpoints().restore(std::mem::take(&mut kept.endpoints));
+        let (held, parked) = kept.into_updates();
         let revision = held.revision;
         // Into an empty applier: nothing goes back, nothing shrinks.
         applier.apply(held).await.map_err(|error| error.to_string())?;
@@ -164,6 +171,7 @@ impl LastGood {
     fn seal(&self, copy: &Copy) -> Vec<u8> {
         let mut body = copy.held().encode_length_delimited_to_vec();
         body.extend(copy.parked().encode_length_delimited_to_vec());
+        body.extend(wire::EndpointsChunk::from(&copy.endpoints).encode_length_delimited_to_vec());
         let nonce: [u8; NONCE] = rand::rng().random();
         self.cipher
             .encrypt_in_place(&Nonce::from(nonce), &self.associated(), &mut body)
@@ -190,7 +198,8 @@ impl LastGood {
         let mut rest = bytes::Bytes::from(body);
         let mut next = || wire::Chunk::decode_length_delimited(&mut rest).map_err(|error| error.to_string());
         let (held, parked) = (next()?, next()?);
-        Ok(Kept { held, parked })
+        let endpoints = wire::EndpointsChunk::decode_length_delimited(&mut rest);
+        Ok(Kept { held, parked, endpoints: endpoints.map_err(|error| error.to_string())? })
     }
 
     fn associated(&self) -> Vec<u8> {
@@ -220,6 +229,7 @@ struct Copy {
     cursor: Cursor,
     engine: Engine,
     parked: Vec<Change>,
+    endpoints: Held,
 }
 
 impl Copy {
@@ -260,6 +270,7 @@ fn upsert(resource: &Resource, secrets: &Secrets) -> wire::Upsert {
 struct Kept {
     held: wire::Chunk,
     parked: wire::Chunk,
+    endpoints: wire::EndpointsChunk,
 }
 
 impl Kept {
@@ -283,47 +294,73 @@ impl Kept {
 
 /// Hands copies to the task that writes them.
 #[derive(Debug)]
-pub(crate) struct Saver(watch::Sender<Option<Arc<Copy>>>);
+pub(crate) struct Saver {
+    copies: watch::Sender<Option<Arc<Copy>>>,
+    /// What waits holds a configuration that is not on disk.
+    is_urgent: Arc<AtomicBool>,
+}
 
 impl Saver {
     /// Starts the writer; it ends, with everything written, once the `Saver` is dropped.
     pub(crate) fn start(last_good: LastGood) -> (Self, Task) {
-        let (sender, mut receiver) = watch::channel(None::<Arc<Copy>>);
-        let last_good = Arc::new(last_good);
-        let task = Task::spawn(async move {
-            let mut rest_until = Instant::now();
-            while receiver.changed().await.is_ok() {
-                let is_last = rest(&mut receiver, rest_until).await;
-                let Some(copy) = receiver.borrow_and_update().clone() else { continue };
-                let last_good = Arc::clone(&last_good);
-                let begun = Instant::now();
-                let saved = tokio::task::spawn_blocking(move || last_good.save(&copy)).await;
-                if let Ok(Err(error)) = saved {
-                    tracing::error!(%error, "cannot keep the configuration on disk: a restart would start from an older one");
-                }
-                rest_until = Instant::now() + begun.elapsed() * REST;
-                if is_last {
-                    return;
-                }
-            }
-        });
-        (Saver(sender), task)
+        let (copies, receiver) = watch::channel(None::<Arc<Copy>>);
+        let is_urgent = Arc::new(AtomicBool::new(false));
+        let task = Task::spawn(write(Arc::new(last_good), receiver, Arc::clone(&is_urgent)));
+        (Saver { copies, is_urgent }, task)
     }
 
     /// Keeps what serves now; replaces a copy that still waits to be written.
     pub(crate) fn save(&self, applier: &Applier) {
-        self.0.send_replace(Some(Arc::new(Copy {
+        self.is_urgent.store(true, Ordering::Relaxed);
+        self.save_soon(applier);
+    }
+
+    /// The same, when only endpoints have changed: that is written now and then.
+    pub(crate) fn save_soon(&self, applier: &Applier) {
+        self.copies.send_replace(Some(Arc::new(Copy {
             cursor: applier.cursor().clone(),
             engine: applier.engine().clone(),
             parked: applier.held().parked().map(|(_, change)| change.clone()).collect(),
+            endpoints: applier.endpoints().held(),
         })));
+    }
+}
+
+async fn write(
+    last_good: Arc<LastGood>,
+    mut copies: watch::Receiver<Option<Arc<Copy>>>,
+    is_urgent: Arc<AtomicBool>,
+) {
+    let mut rest_until = Instant::now();
+    let mut calm_until = rest_until;
+    while copies.changed().await.is_ok() {
+        let is_last = rest(&mut copies, rest_until, calm_until, &is_urgent).await;
+        is_urgent.store(false, Ordering::Relaxed);
+        let Some(copy) = copies.borrow_and_update().clone() else { continue };
+        let last_good = Arc::clone(&last_good);
+        let begun = Instant::now();
+        let saved = tokio::task::spawn_blocking(move || last_good.save(&copy)).await;
+        if let Ok(Err(error)) = saved {
+            tracing::error!(%error, "cannot keep the configuration on disk: a restart would start from an older one");
+        }
+        rest_until = Instant::now() + begun.elapsed() * REST;
+        calm_until = rest_until.max(Instant::now() + CALM);
+        if is_last {
+            return;
+        }
     }
 }
 
 /// Waits so that a large configuration that changes all the time does not keep a core and a disk busy. Returns true
 /// when there will be no more copies: the one that waits is to be written at once.
-async fn rest(copies: &mut watch::Receiver<Option<Arc<Copy>>>, until: Instant) -> bool {
+async fn rest(
+    copies: &mut watch::Receiver<Option<Arc<Copy>>>,
+    rest_until: Instant,
+    calm_until: Instant,
+    is_urgent: &AtomicBool,
+) -> bool {
     loop {
+        let until = if is_urgent.load(Ordering::Relaxed) { rest_until } else { calm_until };
         tokio::select! {
             () = sleep_until(until) => return false,
             more = copies.changed() => if more.is_err() { return true },

@@ -27,7 +27,7 @@ pub(crate) enum Step {
     /// Wait for more.
     Wait,
     /// The server says how it goes on.
-    Welcome { mode: Mode, heartbeat: Duration },
+    Welcome { mode: Mode, heartbeat: Duration, endpoints: Vec<u8> },
     /// A whole transaction: apply and acknowledge it.
     Apply(Transaction),
     /// Tell what is held: the server has something else at the same revision.
@@ -38,6 +38,10 @@ pub(crate) enum Step {
     Credentials(wire::CredentialsChunk),
     /// Tell the sums of the credentials that are held.
     CompareCredentials,
+    /// Take in a piece of the endpoints.
+    Endpoints(wire::EndpointsChunk),
+    /// Tell the sums of the endpoints that are held.
+    CompareEndpoints,
     /// Leave within this time, the new stream first.
     Leave(Duration),
     /// Check control planes against these roots.
@@ -116,7 +120,8 @@ impl Session {
                 self.epoch =
                     welcome.head.as_ref().map_or_else(Arc::default, |head| head.epoch.as_str().into());
                 let heartbeat = welcome.heartbeat_ms.clamp(HEARTBEAT.0, HEARTBEAT.1);
-                Ok(Step::Welcome { mode: welcome.mode(), heartbeat: Duration::from_millis(heartbeat.into()) })
+                let (mode, heartbeat) = (welcome.mode(), Duration::from_millis(heartbeat.into()));
+                Ok(Step::Welcome { mode, heartbeat, endpoints: welcome.endpoints })
             }
             _ if !self.welcomed => Err(ProtocolError::NotWelcomed),
             Message::Chunk(chunk) => self.chunk(chunk, held),
@@ -129,8 +134,8 @@ impl Session {
             Message::Trust(trust) => Ok(Step::Trust(trust)),
             Message::Issued(issued) => Ok(Step::Issued(issued)),
             Message::Drain(drain) => Ok(Step::Leave(Duration::from_millis(drain.within_ms.into()))),
-            // Discovery is not in this version, and without it a server has none to send.
-            Message::Endpoints(_) => Ok(Step::Wait),
+            Message::Endpoints(chunk) => Ok(Step::Endpoints(chunk)),
+            Message::CompareEndpoints(_) => Ok(Step::CompareEndpoints),
             Message::Credentials(chunk) => Ok(Step::Credentials(chunk)),
             Message::CompareCredentials(_) => Ok(Step::CompareCredentials),
         }

@@ -30,7 +30,7 @@ pub(crate) fn parked(held: &Held) -> Vec<wire::Parked> {
 
 /// What is held and done without.
 pub(crate) fn heartbeat(held: &Held, credentials: Option<wire::Cursor>) -> wire::Heartbeat {
-    wire::Heartbeat { cursor: cursor(held), parked: parked(held), credentials }
+    wire::Heartbeat { cursor: cursor(held), parked: parked(held), credentials, ..Default::default() }
 }
 
 /// Everything that is done without, and why. Beyond the first the control plane only reckons with it: of those each

@@ -194,6 +194,16 @@ impl Metrics {
         series.upstreams.retain(|cells| cells.keep(upstream(&cells.name)));
     }
 
+    /// Forgets the series of an upstream's other targets.
+    pub fn retain_targets(&self, upstream: &str, is_kept: impl Fn(&str) -> bool) {
+        let series = self.series();
+        series
+            .upstreams
+            .iter()
+            .filter(|cells| *cells.name == *upstream)
+            .for_each(|cells| cells.retain_targets(&is_kept));
+    }
+
     /// All of it in the Prometheus text format.
     pub fn render(&self) -> String {
         exposition::render(self)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use gateway_engine::upstream::{Host, Upstream};
+use gateway_engine::upstream::{Host, Target};
 use tokio::runtime::Handle;
 use tokio::sync::{Semaphore, watch};
 
@@ -57,11 +57,11 @@ impl Resolver {
         })
     }
 
-    /// Follows the names in these upstreams, and no others. Returns when each has been looked up once, or after two
+    /// Follows the names among these targets, and no others. Returns when each has been looked up once, or after two
     /// seconds: call it before the snapshot that needs them goes live.
-    pub(crate) async fn follow<'a>(&self, upstreams: impl Iterator<Item = &'a Arc<Upstream>>) {
+    pub(crate) async fn follow<'a>(&self, targets: impl Iterator<Item = &'a Target>) {
         let mut names: HashMap<Arc<str>, Arc<Name>> = HashMap::new();
-        for target in upstreams.flat_map(|upstream| upstream.targets.iter()) {
+        for target in targets {
             if let Host::Name(host, _) = &target.host {
                 names.entry(Arc::clone(host)).or_insert_with(|| self.name(host));
             }

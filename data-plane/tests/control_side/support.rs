@@ -221,7 +221,7 @@ impl Stream {
     }
 
     pub(crate) async fn welcome(&self, mode: wire::sync_mode::Value, heartbeat_ms: u32) {
-        let welcome = wire::Welcome { mode: mode.into(), head: None, heartbeat_ms };
+        let welcome = wire::Welcome { mode: mode.into(), heartbeat_ms, ..Default::default() };
         self.send(wire::control_plane_message::Message::Welcome(welcome)).await;
     }
 

@@ -206,6 +206,15 @@ pub(super) fn operation(method: &str, path: &str) -> Option<Operation> {
                 "DataPlane",
             )
         },
+        ("GET", "/v1/discovery") => read(
+            "listDiscovery",
+            "Every discovery source, as the control plane that answers sees it.",
+            &[],
+            "DiscoverySourceStatusList",
+        ),
+        ("GET", "/v1/discovery/{name}") => {
+            read("getDiscovery", "The same of one.", &[NAMESPACE], "DiscoverySourceStatus")
+        }
         ("GET", "/v1/ca") => read("caStatus", "The control plane's own CA.", &[], "CaStatus"),
         ("POST", "/v1/ca/rotate") => {
             read("rotateCa", "Begins to replace the control plane's own CA.", &[], "CaStatus")

@@ -3,7 +3,10 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::publish::testing::{Story, consumer, guard, key, listener, policy, route, token_issuer, upstream};
+use crate::publish::testing::{
+    Story, consumer, discovering, discovery_source, guard, key, listener, policy, route, token_issuer,
+    upstream,
+};
 
 #[test]
 fn a_group_takes_its_listeners_and_only_what_those_reach() {
@@ -47,6 +50,31 @@ fn a_group_takes_its_listeners_and_only_what_those_reach() {
     assert_eq!(names(Some("edge")), common(&edge));
     let shop = ["Listener shop/own", "Route default/elsewhere", "Upstream default/c"];
     assert_eq!(names(Some("shop")), common(&shop));
+}
+
+#[test]
+fn a_discovery_source_goes_where_the_upstreams_that_name_it_go() {
+    let mut story = Story::begin(None);
+    let objects = [
+        listener("l", None, &[]),
+        discovering("near", "s"),
+        discovering("far", "shop/s"),
+        discovering("unused", "other"),
+        discovery_source("s"),
+        discovery_source("shop/s"),
+        discovery_source("other"),
+    ];
+    story.commit(&objects, &[]);
+    story.commit(&[route("a", &[], "near", &[]), route("b", &[], "far", &[])], &[]);
+    let sources = |story: &Story| -> Vec<String> {
+        story.names().into_iter().filter(|name| name.starts_with("DiscoverySource")).collect()
+    };
+    assert_eq!(sources(&story), ["DiscoverySource default/s", "DiscoverySource shop/s"]);
+    story.commit(&[], &[key(Kind::Route, "b")]);
+    assert_eq!(sources(&story), ["DiscoverySource default/s"]);
+    story.commit(&[upstream("near", 1)], &[]);
+    assert_eq!(sources(&story), [""; 0]);
+    assert_eq!(story.view.items().count(), Scope::build(None, &story.state.objects).items().count());
 }
 
 #[test]

@@ -16,14 +16,14 @@ use uuid::Uuid;
 use super::credentials::CredentialError;
 use super::objects::signed;
 use super::seat::Seat;
-use super::{Connection, Database, Pool, chores, credentials, dialect, objects, records, secrets};
+use super::{Connection, Database, Pool, chores, credentials, dialect, endpoints, objects, records, secrets};
 use crate::store::plan::{self, Plan, text_without_nul};
 use crate::store::watching::Watching;
 use crate::store::{
     AuditEntry, AuditRecord, Change, Changes, Commit, CommitError, Committed, Compacted, CredentialHead,
-    CredentialPage, CredentialWrite, Difference, Fence, Head, KeyChanges, MasterId, MasterRecord, Node,
-    NodeSeen, Origin, Page, PageRequest, Retention, Revision, SecretId, SecretRecord, Store, StoreError,
-    Stored, TokenError, TokenRecord, Tokens, Touched, Visit, VisitKey, failure,
+    CredentialPage, CredentialWrite, Difference, Fence, Head, KeptEndpoints, KeyChanges, MasterId,
+    MasterRecord, Node, NodeSeen, Origin, Page, PageRequest, Retention, Revision, SecretId, SecretRecord,
+    Store, StoreError, Stored, TokenError, TokenRecord, Tokens, Touched, Visit, VisitKey, failure,
 };
 
 /// For reads of a few rows; longer than the time to wait for a connection.
@@ -528,6 +528,19 @@ impl Store for Handle {
 
     async fn note_twins(&self, refused: Vec<(String, String)>) -> Result<()> {
         within(LONG, async { records::note_twins(&mut *self.writer.acquire().await?, &refused).await }).await
+    }
+
+    async fn keep_endpoints(&self, puts: Vec<KeptEndpoints>, gone: Vec<String>) -> Result<()> {
+        within(LONG, async {
+            let mut transaction = self.write().await?;
+            endpoints::keep(&mut transaction, &puts, &gone).await?;
+            confirm(transaction).await
+        })
+        .await
+    }
+
+    async fn endpoints(&self) -> Result<Vec<KeptEndpoints>> {
+        within(LONG, async { endpoints::all(&mut *self.readers.acquire().await?).await }).await
     }
 
     async fn lead(&self) -> Result<Option<Fence>> {

@@ -21,10 +21,11 @@ use uuid::Uuid;
 use wire::control_plane_message::Message as Say;
 use wire::data_plane_message::Message as Hear;
 
-use super::Streams;
 use super::badge::{Badge, Caller};
 use super::credentials::Lane;
 use super::turns::Place;
+use super::{Streams, endpoints};
+use crate::discovery::board::Board;
 use crate::nodes::Ticket;
 use crate::nodes::report::MAX_LISTENERS;
 use crate::publish::encode::{Frame, full_piece};
@@ -67,6 +68,8 @@ struct Talk<'a> {
     sending: Option<Sending>,
     /// Credentials go beside all this.
     lane: Lane,
+    /// And endpoints.
+    endpoints: endpoints::Lane,
     turn: Turn,
     /// When something was last taken from us, while there was something to take.
     progress: Instant,
@@ -117,12 +120,16 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let stop = streams.enter(&hello, number, from)?;
     let mut keys = streams.credentials.watch();
+    let mut boards = streams.publisher.watch_endpoints();
+    boards.mark_unchanged();
     let mut views = streams.publisher.watch();
     let view = Arc::clone(views.borrow_and_update().of(&hello.group));
     if let Some(cursor) = hello.cursor.as_ref().and_then(Cursor::read) {
         streams.publisher.recall(&view, cursor).await;
     }
-    let (session, welcome) = Session::hello(&hello, &view);
+    let (session, mut welcome) = Session::hello(&hello, &view);
+    let endpoints = endpoints::Lane::new(streams.publisher.endpoints(&view), &hello.endpoints);
+    welcome.endpoints = endpoints.root();
     let ticket = streams.nodes.arrive(&hello, number, from, caller.peer.as_deref());
     tracing::info!(node = hello.node, group = hello.group, %from, mode = welcome.mode().as_str_name(), "data plane connected");
     streams.metrics.streams.inc();
@@ -139,6 +146,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
         small: VecDeque::from([Say::Welcome(welcome)]),
         sending: None,
         lane: Lane::new(Arc::clone(&streams.credentials), hello.credentials.as_ref()),
+        endpoints,
         turn: Turn::None,
         progress: now,
         sent: now,
@@ -146,7 +154,7 @@ async fn talk(streams: &Streams, inbound: &mut Inbound, out: &Out, caller: Calle
     };
     talk.report();
     let ended = tokio::select! {
-        ended = talk.go_on(inbound, out, &mut views, &mut keys) => ended,
+        ended = talk.go_on(inbound, out, &mut views, (&mut keys, &mut boards)) => ended,
         () = stop.cancelled() => Ok(()),
     };
     streams.metrics.streams.dec();
@@ -224,7 +232,7 @@ impl Talk<'_> {
         inbound: &mut Inbound,
         out: &Out,
         views: &mut watch::Receiver<Arc<Views>>,
-        keys: &mut watch::Receiver<Cursor>,
+        (keys, boards): (&mut watch::Receiver<Cursor>, &mut watch::Receiver<Arc<Board>>),
     ) -> Result<(), Status> {
         let mut beat = interval(BEAT);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -238,7 +246,11 @@ impl Talk<'_> {
             if self.lane.wake() {
                 self.small.push_back(Say::CompareCredentials(wire::CompareCredentials {}));
             }
-            let has_output = !self.small.is_empty() || self.sending.is_some() || self.lane.has_output();
+            if self.endpoints.wake() {
+                self.small.push_back(Say::CompareEndpoints(wire::CompareEndpoints {}));
+            }
+            let in_lanes = self.lane.has_output() || self.endpoints.has_output();
+            let has_output = in_lanes || !self.small.is_empty() || self.sending.is_some();
             tokio::select! {
                 heard = inbound.message() => match heard? {
                     Some(heard) => self.hear(heard).await?,
@@ -247,11 +259,17 @@ impl Talk<'_> {
                 changed = views.changed() => {
                     changed.map_err(|_| Status::unavailable("the control plane ends"))?;
                     self.view = Arc::clone(views.borrow_and_update().of(&self.group));
+                    self.endpoints.aim(self.streams.publisher.endpoints(&self.view));
                     self.report();
                 }
                 () = self.badge.changed() => {
                     let news = self.badge.review(&self.streams.gate)?;
                     self.small.extend(news);
+                }
+                changed = boards.changed() => {
+                    changed.map_err(|_| Status::unavailable("the control plane ends"))?;
+                    boards.mark_unchanged();
+                    self.endpoints.aim(self.streams.publisher.endpoints(&self.view));
                 }
                 // What they are now is looked at above.
                 changed = keys.changed() => {
@@ -323,6 +341,7 @@ impl Talk<'_> {
         self.progress = Instant::now();
         let frame = match self.small.pop_front() {
             Some(say) => message(say),
+            None if self.endpoints.has_output() => self.endpoints.next()?,
             None if self.lane.has_output() && !(self.lane.is_large() && self.sending.is_some()) => {
                 message(self.lane.next()?)
             }
@@ -357,6 +376,9 @@ impl Talk<'_> {
                 if self.lane.heartbeat(heartbeat.credentials.as_ref()) {
                     self.diverged("said of its credentials by its heartbeat");
                 }
+                if self.endpoints.heartbeat(&heartbeat.endpoints) {
+                    self.diverged("said of its endpoints by its heartbeat");
+                }
                 self.streams.nodes.parked(&self.ticket, &heartbeat.parked);
             }
             Some(Hear::Buckets(buckets)) => {
@@ -374,6 +396,12 @@ impl Talk<'_> {
             Some(Hear::Credentials(held)) => {
                 let taken = self.lane.hear(&held);
                 taken.map_err(|error| Status::failed_precondition(error.to_string()))?;
+            }
+            Some(Hear::Endpoints(held)) => {
+                let diverges = self.endpoints.hear(&held);
+                if diverges.map_err(|error| Status::failed_precondition(error.to_string()))? {
+                    self.diverged("said of its endpoints by its answer");
+                }
             }
             Some(Hear::Hello(_)) => return Err(Status::failed_precondition("Hello is said once")),
             // A message of a later version: not for us.
@@ -411,7 +439,10 @@ impl Talk<'_> {
         let waits = Waits {
             silent: self.heard.elapsed(),
             untaken: if has_output { self.progress.elapsed() } else { Duration::ZERO },
-            unacknowledged: self.unacknowledged().max(self.lane.unanswered()),
+            unacknowledged: [self.unacknowledged(), self.lane.unanswered(), self.endpoints.unanswered()]
+                .into_iter()
+                .max()
+                .unwrap_or_default(),
         };
         if let Some(reason) = waits.over() {
             return Err(Status::deadline_exceeded(reason));

@@ -14,6 +14,7 @@ use super::object::{Checked, Name, Object, PolicyObject, check_metadata};
 use super::reference::References;
 use super::{Changed, level};
 use crate::certificate;
+use crate::discovery;
 use crate::engine::{Engine, Referrers, State};
 use crate::identity::{IssuerSlot, consumer, issuer};
 use crate::listener::{self, Listener, ListenerSlot};
@@ -68,7 +69,7 @@ impl Draft {
                 Checked::Listener(listener) => self.state.listeners.free(listener.slot.0),
                 Checked::Upstream(upstream) => self.state.upstreams.free(upstream.slot.0),
                 Checked::Policy(policy) => self.former_policies.push(Arc::clone(policy)),
-                Checked::Certificate(_) => {}
+                Checked::Certificate(_) | Checked::DiscoverySource => {}
                 Checked::Consumer(consumer) => {
                     self.state.consumers.remove(consumer.hash, &*consumer.name);
                 }
@@ -121,7 +122,7 @@ impl Draft {
             Kind::Upstream => self.state.upstreams.reserve(),
             Kind::Route => self.state.routes.reserve(),
             Kind::TokenIssuer => self.state.issuers.reserve(),
-            Kind::Policy | Kind::Certificate | Kind::Consumer | Kind::Credential => 0,
+            Kind::Policy | Kind::Certificate | Kind::Consumer | Kind::Credential | Kind::DiscoverySource => 0,
         }
     }
 
@@ -145,7 +146,13 @@ impl Draft {
                 state.consumers.insert(Arc::clone(consumer).into());
             }
             (Checked::TokenIssuer(slot, Some(issuer)), _) => state.issuers.set(slot.0, Arc::clone(issuer)),
-            (Checked::Policy(_) | Checked::Certificate(_) | Checked::TokenIssuer(_, None), _) => {}
+            (
+                Checked::Policy(_)
+                | Checked::Certificate(_)
+                | Checked::TokenIssuer(_, None)
+                | Checked::DiscoverySource,
+                _,
+            ) => {}
             (Checked::Route(route), former) => {
                 if let Some(Checked::Route(former)) = former {
                     state.unroute(former);
@@ -337,7 +344,8 @@ fn check(
         }
         Resource::Upstream(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
-            Some(Checked::Upstream(Arc::new(upstream::check(name, UpstreamSlot(slot), &spec, &at, out))))
+            let slot = UpstreamSlot(slot);
+            Some(Checked::Upstream(Arc::new(upstream::check((name, slot), &spec, &at, references, out))))
         }
         Resource::Policy(wire) => {
             let spec = wire.spec.clone().unwrap_or_default();
@@ -373,6 +381,10 @@ fn check(
         Resource::Credential(_) => {
             out.push(&root, ViolationCode::Conflict, "credentials are no part of a configuration");
             None
+        }
+        Resource::DiscoverySource(wire) => {
+            discovery::check(&wire.spec.clone().unwrap_or_default(), &at, out);
+            Some(Checked::DiscoverySource)
         }
         Resource::Route(wire) => {
             let nothing = wire::RouteSpec::default();

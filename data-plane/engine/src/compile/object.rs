@@ -90,17 +90,22 @@ pub(crate) enum Checked {
     Consumer(Arc<Consumer>),
     /// As with certificates; the number is there in any case, for what refers to it.
     TokenIssuer(IssuerSlot, Option<Arc<TokenIssuer>>),
+    /// Of no use in a configuration but to be there: the control plane reads it.
+    DiscoverySource,
 }
 
 impl Checked {
-    /// The number of the object among its kind; policies, certificates and consumers have none.
+    /// The number of the object among its kind; policies, certificates, consumers and sources have none.
     pub(super) fn slot(&self) -> u32 {
         match self {
             Checked::Listener(listener) => listener.slot.0,
             Checked::Upstream(upstream) => upstream.slot.0,
             Checked::Route(route) => route.slot.0,
             Checked::TokenIssuer(slot, _) => slot.0,
-            Checked::Policy(_) | Checked::Certificate(_) | Checked::Consumer(_) => 0,
+            Checked::Policy(_)
+            | Checked::Certificate(_)
+            | Checked::Consumer(_)
+            | Checked::DiscoverySource => 0,
         }
     }
 
@@ -114,7 +119,8 @@ impl Checked {
             Checked::Upstream(_)
             | Checked::Policy(_)
             | Checked::Certificate(_)
-            | Checked::TokenIssuer(..) => {}
+            | Checked::TokenIssuer(..)
+            | Checked::DiscoverySource => {}
         }
     }
 
@@ -127,7 +133,8 @@ impl Checked {
             Checked::Upstream(_)
             | Checked::Policy(_)
             | Checked::Certificate(_)
-            | Checked::TokenIssuer(..) => None,
+            | Checked::TokenIssuer(..)
+            | Checked::DiscoverySource => None,
         }
     }
 }
@@ -153,6 +160,7 @@ pub(crate) fn check_metadata(resource: &Resource, out: &mut Violations) {
         Resource::Consumer(it) => (&it.api_version, &it.kind),
         Resource::TokenIssuer(it) => (&it.api_version, &it.kind),
         Resource::Credential(it) => (&it.api_version, &it.kind),
+        Resource::DiscoverySource(it) => (&it.api_version, &it.kind),
     };
     if !api_version.is_empty() && api_version != API_VERSION {
         let message = format!("unknown apiVersion {api_version:?}, expected {API_VERSION:?}");

@@ -39,7 +39,7 @@ pub(super) fn about(engine: &Engine, keys: &BTreeSet<&Key>) -> Vec<Violation> {
                 out.push(&FieldPath::root().field("spec"), ViolationCode::NoEffect, message);
             }
             Checked::Upstream(upstream) => {
-                if upstream.targets.iter().all(|target| target.weight == 0) {
+                if upstream.discovery.is_none() && upstream.targets.iter().all(|it| it.weight == 0) {
                     let message = "every target has weight 0, so that requests are answered with 503";
                     out.push(
                         &FieldPath::root().field("spec").field("targets"),
@@ -57,6 +57,12 @@ pub(super) fn about(engine: &Engine, keys: &BTreeSet<&Key>) -> Vec<Violation> {
             Checked::TokenIssuer(..) => {
                 if engine.state.referrers(key).next().is_none() {
                     let message = "no auth policy names it";
+                    out.push(&FieldPath::root().field("spec"), ViolationCode::NoEffect, message);
+                }
+            }
+            Checked::DiscoverySource => {
+                if engine.state.referrers(key).next().is_none() {
+                    let message = "no upstream names it";
                     out.push(&FieldPath::root().field("spec"), ViolationCode::NoEffect, message);
                 }
             }

@@ -16,7 +16,12 @@ fn copy(revision: u64) -> Copy {
     let upstream = Resource::from(wire::Upstream { metadata, spec, ..Default::default() }).canonical();
     let parked = vec![Change::Upsert(upstream.clone()), Change::Delete(upstream.key())];
     let engine = compile(&Engine::default(), vec![Change::Upsert(upstream)]).expect("sound").engine;
-    Copy { cursor: Cursor { epoch: "e".into(), revision, ..Cursor::default() }, engine, parked }
+    Copy {
+        cursor: Cursor { epoch: "e".into(), revision, ..Cursor::default() },
+        engine,
+        parked,
+        endpoints: Held::default(),
+    }
 }
 
 fn revision(kept: Result<Kept, String>) -> Result<u64, String> {

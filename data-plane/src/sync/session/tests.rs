@@ -15,7 +15,12 @@ fn message(message: Message) -> wire::ControlPlaneMessage {
 }
 
 fn welcome() -> wire::ControlPlaneMessage {
-    message(Message::Welcome(wire::Welcome { mode: Mode::Delta.into(), head: None, heartbeat_ms: 5 }))
+    message(Message::Welcome(wire::Welcome {
+        mode: Mode::Delta.into(),
+        head: None,
+        heartbeat_ms: 5,
+        endpoints: vec![7],
+    }))
 }
 
 fn heartbeat(head: &Cursor) -> wire::ControlPlaneMessage {
@@ -56,7 +61,11 @@ fn welcomed() -> Session {
     let mut session = Session::default();
     let step = session.receive(welcome(), &at(1), false).unwrap();
     let heartbeat = Duration::from_millis(100);
-    assert_eq!(step, Step::Welcome { mode: Mode::Delta, heartbeat }, "a heartbeat of 5 ms is bounded");
+    assert_eq!(
+        step,
+        Step::Welcome { mode: Mode::Delta, heartbeat, endpoints: vec![7] },
+        "a heartbeat of 5 ms is bounded"
+    );
     session
 }
 

@@ -230,6 +230,7 @@ pub(super) struct UpstreamCells {
 #[derive(Debug)]
 pub(super) struct TargetCells {
     pub(super) name: Arc<str>,
+    gone: AtomicBool,
     pub(super) codes: Mutex<Vec<(u16, Arc<Cell>)>>,
 }
 
@@ -241,6 +242,15 @@ impl UpstreamCells {
             duration: Histogram::default(),
             targets: Mutex::default(),
         }
+    }
+
+    /// Forgets other targets: discovered ones come and go, and each has a series.
+    pub(super) fn retain_targets(&self, is_kept: impl Fn(&str) -> bool) {
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner).retain(|cells| {
+            let kept = is_kept(&cells.name);
+            cells.gone.fetch_or(!kept, Ordering::Relaxed);
+            kept
+        });
     }
 
     pub(super) fn keep(&self, keep: bool) -> bool {
@@ -276,13 +286,17 @@ impl UpstreamLocal {
         let UpstreamLocal { cells, targets } = self;
         let local = targets.get(
             target,
-            |_| true,
+            |local| !local.cells.gone.load(Ordering::Relaxed),
             |name| {
                 let mut known = cells.targets.lock().unwrap_or_else(PoisonError::into_inner);
                 // A target that moved to another place in the list keeps its series.
                 let found = known.iter().find(|cells| cells.name == *name).cloned();
                 let target = found.unwrap_or_else(|| {
-                    let made = Arc::new(TargetCells { name: Arc::clone(name), codes: Mutex::default() });
+                    let made = Arc::new(TargetCells {
+                        name: Arc::clone(name),
+                        gone: AtomicBool::new(false),
+                        codes: Mutex::default(),
+                    });
                     known.push(Arc::clone(&made));
                     made
                 });

@@ -105,6 +105,31 @@ fn an_upstream_that_answers_with_every_status_there_is_makes_a_bounded_number_of
 }
 
 #[test]
+fn a_target_that_is_gone_loses_its_series_and_one_that_comes_back_gets_another() {
+    let metrics = Arc::new(Metrics::default());
+    let worker = metrics.worker();
+    let (users, one, two) = (name("default/users"), name("10.0.0.1:80"), name("10.0.0.2:80"));
+    let users = Slot { index: 0, name: &users };
+    let answer =
+        |index, name| worker.upstream_finished(users, Slot { index, name }, Some(200), Duration::ZERO);
+    let count = |target: &str| {
+        let series = format!(
+            r#"gateway_upstream_requests_total{{upstream="default/users",target="{target}",code="200"}}"#
+        );
+        line(&metrics.render(), &series).map(str::to_owned)
+    };
+    answer(0, &one);
+    answer(1, &two);
+    answer(1, &two);
+    assert_eq!((count("10.0.0.1:80").as_deref(), count("10.0.0.2:80").as_deref()), (Some("1"), Some("2")));
+    metrics.retain_targets("default/other", |_| false);
+    metrics.retain_targets("default/users", |target| target == "10.0.0.2:80");
+    assert_eq!((count("10.0.0.1:80"), count("10.0.0.2:80").as_deref()), (None, Some("2")));
+    answer(0, &one);
+    assert_eq!(count("10.0.0.1:80").as_deref(), Some("1"));
+}
+
+#[test]
 fn connections_are_a_sum_over_workers_and_never_negative() {
     let metrics = Arc::new(Metrics::default());
     let (one, two) = (metrics.worker(), metrics.worker());
