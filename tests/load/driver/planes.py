@@ -112,13 +112,21 @@ class ControlPlane(Plane):
     def __init__(self, program, directory, tls):
         super().__init__(directory)
         self.program, self.tls, self.stream = program, tls, f"127.0.0.1:{free_port()}"
+        (self.directory / "discovery").mkdir(exist_ok=True)
         if tls:
             self.context = ssl.create_default_context(cafile=tls / "cert.pem")
 
     def command(self):
         command = [self.program, "--admin-listen", self.admin, "--stream-listen", self.stream, "--log-level", "warn"]
-        command += ["--state-dir", self.directory / "control-plane"]
+        command += ["--state-dir", self.directory / "control-plane", "--discovery-file-dir", self.directory / "discovery"]
         return command + (["--tls-cert", self.tls / "cert.pem", "--tls-key", self.tls / "key.pem"] if self.tls else [])
+
+    def discover(self, services):
+        """Writes the file of its discovery source."""
+        file = self.directory / "discovery/services.json"
+        file.parent.mkdir(exist_ok=True)
+        file.with_suffix(".new").write_text(json.dumps({"services": services}))
+        file.with_suffix(".new").rename(file)
 
     def fields(self):
         token = (self.directory / "control-plane/admin-token").read_text().strip()

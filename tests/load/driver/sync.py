@@ -2,6 +2,7 @@
 outside: bytes at the sockets, CPU time and memory from /proc, times by the clock that all processes share."""
 
 import argparse
+import http.server
 import json
 import os
 import signal
@@ -119,7 +120,7 @@ class Size:
         self.directory.cleanup()
 
     def measure(self):
-        steps = [self.fill, self.full_sync, self.connect, self.change, self.restart, self.at_once, self.stall, self.from_disk]
+        steps = [self.fill, self.full_sync, self.connect, self.change, self.endpoints, self.restart, self.at_once, self.stall, self.from_disk]
         for step in steps:
             began, busy = time.monotonic(), process.machine_us()
             own = self._own_us()
@@ -155,6 +156,10 @@ class Size:
     def resources(self):
         yield _resource("Listener", "public", {"address": "127.0.0.1", "port": int(self.serving.split(":")[1])})
         yield _resource("Upstream", "origin", {"targets": [{"address": "127.0.0.1:9"}]})
+        yield _resource("DiscoverySource", "files", {"file": {"path": "services.json"}})
+        yield _resource("Upstream", "found", {"discovery": {"source": "files", "service": "found"}})
+        spec = {"hosts": ["probe.test"], "matches": [{"path": {"exact": "/found"}}]}
+        yield _resource("Route", "found", spec | {"forward": {"backends": [{"upstream": "found"}]}})
         for number in range(min(PROBES, self.routes)):
             yield self.probe(number, 0)
         for number in range(PROBES, self.routes):
@@ -222,6 +227,24 @@ class Size:
             "ends": after["ends"],
         }
 
+    def endpoints(self):
+        """A service moves from one address to another and back: from the write of its file until all data planes have
+        it, the real one serves by it, each when all hold the one before. What flaps faster is waited out."""
+        origins = [_Origin(name) for name in (b"one", b"two")]
+        stop, took = threading.Event(), []
+        for change in range(min(self.options.changes, 100)):
+            origin = origins[change % 2]
+            served = _Served(self.real, "/found", origin.name, stop)
+            at = time.monotonic_ns()
+            self.plane.discover({"found": [{"address": origin.address}]})
+            answer = self.light.ask(f"endpoints {origin.address}")
+            took.append((max(answer["endpointsLast"], served.at()) - at) / 1e6)
+            time.sleep(self.options.pause)
+        for origin in origins:
+            origin.stop()
+        # The first is not a change: nothing was known.
+        self.found["endpointsMs"] = _quantiles(took[1:] or took)
+
     def restart(self):
         """The control plane is killed and started again; everybody comes back."""
         steady, _ = memory(self.plane.child.pid)
@@ -274,6 +297,32 @@ class Size:
         ready = self.real.ready()
         served = self.real.serves(f"/p{number:03}", f"{self.options.changes:08}".encode())
         self.found["fromDiskSeconds"] = (max(ready, served) - began) / 1e9
+
+
+class _Origin:
+    """Answers every request with its name."""
+
+    def __init__(self, name):
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self):
+                self.send_response(200)
+                self.send_header("content-length", str(len(name)))
+                self.end_headers()
+                self.wfile.write(name)
+
+            def log_message(self, *_):
+                pass
+
+        self.name, self.server = name, http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.address = f"127.0.0.1:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def stop(self):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 class _Served(threading.Thread):

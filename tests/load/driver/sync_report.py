@@ -33,6 +33,9 @@ def _rows_of(size, of, settings):
         yield _row("data-plane apply of a change, p50", change["applyMs"]["p50"], "ms", 2 if large else None)
         yield _row("the same, p99", change["applyMs"]["p99"], "ms")
         yield _row("divergences", change["diverged"], "", 0)
+    if "endpointsMs" in of:
+        yield _row("a discovered endpoint changes, until the last has it and serves by it, p50", of["endpointsMs"]["p50"], "ms", 120)
+        yield _row("the same, p99", of["endpointsMs"]["p99"], "ms", 400)
     if "bytesPerDataPlane" in of:
         yield _row("control-plane memory of a data plane", of["bytesPerDataPlane"] / 1024, "KiB", 64)
     if "bytesPerRoute" in of:

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `open` | when every data plane has been welcomed since the last `forget`, and holds the head |
 //! | `hold R` | when every data plane holds revision R or a later one; with the time of the last (and of the first) |
+//! | `endpoints A` | when every data plane holds a set with the address A; with the time of the last |
 //! | `status` | at once |
 //! | `forget` | at once: counts begin anew, and nobody counts as welcomed |
 
@@ -22,6 +23,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use gateway_proto::digest::ItemHash;
 use gateway_proto::wire;
 use nix::time::{ClockId, clock_gettime};
 use rustls::ClientConfig;
@@ -76,6 +78,11 @@ struct Client {
     head: Option<wire::Cursor>,
     welcomed_at: Option<u64>,
     is_open: bool,
+    /// Hashes of what it holds of endpoints, by name.
+    endpoints: BTreeMap<String, ItemHash>,
+    /// First address of the last set that came, and when.
+    address: String,
+    address_at: u64,
 }
 
 /// Since the last `forget`.
@@ -152,13 +159,14 @@ impl Fleet {
                     let revision: u64 = revision.parse().with_context(|| line.clone())?;
                     self.once(|client| client.held.revision >= revision).await
                 }
+                (Some("endpoints"), Some(address)) => self.once(|client| client.address == address).await,
                 (Some("status"), None) => self.status(),
                 (Some("forget"), None) => {
                     *self.counts.borrow_mut() = Counts::default();
                     self.clients.borrow_mut().iter_mut().for_each(|client| client.welcomed_at = None);
                     self.status()
                 }
-                _ => anyhow::bail!("{line:?}: expected open, hold R, status or forget"),
+                _ => anyhow::bail!("{line:?}: expected open, hold R, endpoints A, status or forget"),
             };
             crate::say(&answer)?;
         }
@@ -182,6 +190,7 @@ impl Fleet {
             "open": clients.iter().filter(|client| client.is_open).count(),
             "heldFirst": times().min(),
             "heldLast": times().max(),
+            "endpointsLast": clients.iter().map(|client| client.address_at).max(),
             "welcomedLast": clients.iter().filter_map(|client| client.welcomed_at).max(),
             "received": counts.received,
             "sent": counts.sent,

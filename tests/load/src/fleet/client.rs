@@ -1,13 +1,15 @@
 //! One data plane of the fleet: connects, says Hello, takes what comes for applied, acknowledges it, beats, and comes
 //! back with the real one's backoff. What a transaction starts from is checked; what is in it is passed over.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
-use gateway_proto::digest::RootHash;
+use gateway_proto::digest::{ItemHash, RootHash};
+use gateway_proto::endpoints::{hash_of_set, hash_of_source, sums};
 use gateway_proto::{SYNC_PROTOCOL, wire};
 use h2::client::{Connection, SendRequest};
 use h2::{RecvStream, SendStream};
@@ -37,7 +39,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket for S {}
 /// What is read of the control plane's messages: protobuf passes over the rest, and objects stay where they are.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Heard {
-    #[prost(oneof = "Told", tags = "1, 2, 4")]
+    #[prost(oneof = "Told", tags = "1, 2, 4, 60, 61")]
     told: Option<Told>,
 }
 
@@ -49,6 +51,10 @@ enum Told {
     Chunk(Piece),
     #[prost(message, tag = "4")]
     Heartbeat(wire::Heartbeat),
+    #[prost(message, tag = "60")]
+    Endpoints(wire::EndpointsChunk),
+    #[prost(message, tag = "61")]
+    CompareEndpoints(wire::CompareEndpoints),
 }
 
 /// A `Chunk`.
@@ -155,11 +161,13 @@ async fn open(fleet: &Fleet, index: usize, requests: SendRequest<Bytes>) -> anyh
         .body(())?;
     let (answer, mut sender) = requests.send_request(request, false)?;
     let client = fleet.clients.borrow()[index].clone();
+    let endpoints = root(&client.endpoints);
     let hello = wire::Hello {
         node: format!("{}-{index}", fleet.settings.prefix),
         group: "default".to_owned(),
         protocol: SYNC_PROTOCOL,
         cursor: (!client.held.epoch.is_empty()).then_some(client.held),
+        endpoints,
         ..Default::default()
     };
     say(&mut sender, Say::Hello(hello))?;
@@ -178,6 +186,11 @@ async fn open(fleet: &Fleet, index: usize, requests: SendRequest<Bytes>) -> anyh
         stream.read().await?;
     }
     Ok(stream)
+}
+
+/// Sum of what is held of endpoints.
+fn root(held: &BTreeMap<String, ItemHash>) -> Vec<u8> {
+    held.values().copied().collect::<RootHash>().to_bytes().to_vec()
 }
 
 fn say(into: &mut SendStream<Bytes>, message: Say) -> anyhow::Result<()> {
@@ -253,8 +266,36 @@ impl Stream<'_> {
                 });
                 Ok(())
             }
+            Some(Told::Endpoints(chunk)) => self.take_endpoints(chunk),
+            // One end has lost the other: let everything come anew.
+            Some(Told::CompareEndpoints(_)) => {
+                self.fleet.update(self.index, |client| client.endpoints.clear());
+                let sums = sums(std::iter::empty()).to_bytes();
+                let held = wire::EndpointsHeld { root_hash: root(&BTreeMap::new()), sums };
+                say(&mut self.say, Say::Endpoints(held))
+            }
             None => Ok(()),
         }
+    }
+
+    fn take_endpoints(&mut self, chunk: wire::EndpointsChunk) -> anyhow::Result<()> {
+        let mut root_hash = Vec::new();
+        self.fleet.update(self.index, |client| {
+            for name in chunk.gone.iter().chain(&chunk.gone_sources) {
+                client.endpoints.remove(name);
+            }
+            client.endpoints.extend(chunk.sources.iter().map(|it| (it.source.clone(), hash_of_source(it))));
+            for set in &chunk.sets {
+                client.endpoints.insert(set.upstream.clone(), hash_of_set(set));
+                client.address = set.endpoints.first().map(|it| it.address.clone()).unwrap_or_default();
+                client.address_at = now();
+            }
+            root_hash = root(&client.endpoints);
+        });
+        if !chunk.last {
+            return Ok(());
+        }
+        say(&mut self.say, Say::Endpoints(wire::EndpointsHeld { root_hash, sums: Vec::new() }))
     }
 
     fn welcomed(&mut self, welcome: &wire::Welcome) -> anyhow::Result<()> {
