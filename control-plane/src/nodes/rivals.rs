@@ -87,8 +87,12 @@ impl Nodes {
         let mut rivals = self.rivals.elsewhere();
         let mut own = self.lock();
         let own = own.get_mut(&node).filter(|own| own.connected && !own.dirty);
-        let is_later = own.as_ref().is_some_and(|own| other.instance > own.report.instance);
-        if is_later || rivals.get(&node).is_some_and(|known| known.instance == other.instance) {
+        let is_later = match &own {
+            Some(own) => other.instance > own.report.instance,
+            // The one that was here had to go, and will be back.
+            None => rivals.contains_key(&node),
+        };
+        if is_later {
             let rival = Rival { instance: other.instance, address: other.address, seen: Instant::now() };
             rivals.insert(node, rival);
         } else if let Some(own) = own.filter(|own| other.instance < own.report.instance) {
