@@ -28,7 +28,7 @@ pub use rotation::{Fleet, RotateError};
 pub use trust::{Root, Trust};
 
 use crate::secrets::{SecretError, Vault};
-use crate::store::identity::{AuthorityRecord, AuthorityState, Revoked};
+use crate::store::identity::{AuthorityRecord, AuthorityState, Joined, Revoked};
 use crate::store::{AuditRecord, Store, StoreError};
 use ca::{NewRoot, RequestedKey, Validity};
 
@@ -198,15 +198,19 @@ impl Authority {
     /// the store says at this moment.
     ///
     /// # Errors
-    /// When the store does not answer.
+    /// [`JoinRefused::NameHeld`], or when the store does not answer.
     pub async fn hold(
         &self,
         node: &str,
         group: &str,
         now: Timestamp,
-    ) -> Result<Option<Timestamp>, StoreError> {
+    ) -> Result<Option<Timestamp>, JoinRefused> {
         let until = Validity::new(now, self.settings.lifetime, None).to;
-        self.store.hold_name(node, group, until).await
+        match self.store.hold_name(node, group, (now, until)).await? {
+            Joined::Yes { revoked } => Ok(revoked),
+            Joined::NameHeld(held) => Err(JoinRefused::NameHeld { node: node.to_owned(), held }),
+            other => Err(StoreError::Broken(format!("a name was asked for, the answer is {other:?}")).into()),
+        }
     }
 
     /// A certificate that takes the place of one that is still good; `subject` is that of that one, `revoked` what

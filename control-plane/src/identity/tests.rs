@@ -215,6 +215,8 @@ async fn a_token_does_not_lead_to_the_name_of_another_groups_data_plane() {
     assert!(matches!(join(&core, "core", late).await, Err(JoinRefused::NameHeld { .. })));
     authority.revoke("a", false, audit(), late).await.expect("stored");
     join(&core, "core", late).await.expect("free");
+    let renewal = authority.hold("a", "edge", late).await;
+    assert!(matches!(renewal, Err(JoinRefused::NameHeld { .. })), "{renewal:?}");
 }
 
 #[tokio::test]

@@ -234,7 +234,8 @@ pub trait IdentityStore {
     /// When the database does not answer.
     async fn join(&self, joining: Joining<'_>) -> Result<Joined, StoreError>;
 
-    /// Notes that a certificate of a node is good until then; up to when those that it had were revoked.
+    /// Notes that a certificate of a node is good for that time (from, until): [`Joined::Yes`], with what was revoked, or
+    /// [`Joined::NameHeld`], and nothing is written.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -242,8 +243,8 @@ pub trait IdentityStore {
         &self,
         node: &str,
         group: &str,
-        until: Timestamp,
-    ) -> Result<Option<Timestamp>, StoreError>;
+        time: (Timestamp, Timestamp),
+    ) -> Result<Joined, StoreError>;
 
     /// Refuses the certificates of a node that are valid from that time or from before; its name is free then. With
     /// `unseen`, also of one that nobody has heard of.

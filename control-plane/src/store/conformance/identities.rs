@@ -209,7 +209,10 @@ pub(super) async fn a_name_is_its_groups_until_the_last_certificate_with_it_ends
     assert_eq!(two.join(wish('c', 2, 1)).await.expect("answers"), held(100));
     assert_eq!(one.join(Joining { until: at(50), ..wish('a', 3, 1) }).await.expect("answers"), yes);
     assert_eq!(two.join(wish('c', 2, 2)).await.expect("answers"), held(100), "the longest counts");
-    assert_eq!(one.hold_name("n1", "edge", at(110)).await.expect("answers"), None);
+    let hold =
+        async |group, from, until| one.hold_name("n1", group, (at(from), at(until))).await.expect("answers");
+    assert_eq!(hold("edge", 3, 110).await, yes);
+    assert_eq!(hold("core", 109, 900).await, held(110), "no renewal takes it either");
     assert_eq!(two.join(wish('c', 2, 59)).await.expect("answers"), held(110));
     let used: Vec<_> = one.join_tokens().await.expect("answers").iter().map(|it| it.used).collect();
     assert_eq!(used, [2, 0]);

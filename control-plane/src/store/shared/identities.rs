@@ -175,14 +175,16 @@ impl IdentityStore for Handle {
         .await
     }
 
-    async fn hold_name(&self, node: &str, group: &str, until: Timestamp) -> Result<Option<Timestamp>> {
+    async fn hold_name(&self, node: &str, group: &str, time: (Timestamp, Timestamp)) -> Result<Joined> {
         within(LONG, async {
             let mut transaction = self.write().await?;
-            // Whose certificate is good has the name: it ends with it.
-            hold(&mut transaction, node, group, (Timestamp::MIN, until)).await?;
+            if let Some(other) = hold(&mut transaction, node, group, time).await? {
+                transaction.rollback().await?;
+                return Ok(Joined::NameHeld(other));
+            }
             let revoked = revoked(&mut transaction, node).await?;
             confirm(transaction).await?;
-            Ok(revoked)
+            Ok(Joined::Yes { revoked })
         })
         .await
     }

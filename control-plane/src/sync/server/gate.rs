@@ -122,9 +122,13 @@ impl Gate {
             return Err(Status::failed_precondition("this certificate is not ours to renew"));
         };
         let now = Timestamp::now();
+        // The stream's other work waits meanwhile, and must not wait for long.
         let revoked = match timeout(TURN, self.authority.hold(node, group, now)).await {
             Ok(Ok(revoked)) => revoked,
-            // The stream's other work does not wait for it either.
+            Ok(Err(refused @ JoinRefused::NameHeld { .. })) => {
+                self.audit.refused(record(node, from, "stream.renew", refused.to_string(), 403));
+                return Err(status(&refused));
+            }
             late_or_failed => {
                 let why = late_or_failed.map(Result::err);
                 tracing::warn!(?why, node, "cannot renew a certificate: the store does not answer");
