@@ -218,6 +218,9 @@ impl Follower {
         let mut changed = false;
         let objects = before.as_ref().map_or(&nothing, |state| &state.objects);
         SortedMap::diff(objects, &state.objects, |key, _, after| {
+            if !matches!(key.kind, Kind::DiscoverySource | Kind::Upstream) {
+                return;
+            }
             let name: Arc<str> = key.qualified().into();
             match (key.kind, after.and_then(|stored| Resource::decode(key.kind, &stored.body).ok())) {
                 (Kind::DiscoverySource, Some(Resource::DiscoverySource(it))) => {

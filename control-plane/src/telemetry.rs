@@ -1,6 +1,8 @@
 //! What `/metrics` shows, in one struct: the only place that knows the prometheus crate. Names are those of the
 //! contract; labels are closed sets.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use gateway_proto::kind::Kind;
 use jiff::Timestamp;
 use prometheus::{
@@ -41,6 +43,7 @@ pub struct Metrics {
     /// Data planes found to hold what they should not.
     pub divergences: IntCounter,
     discovery: Discovered,
+    scraping: Mutex<()>,
     ca_expiry: IntGaugeVec,
     certificate_expiry: IntGaugeVec,
 }
@@ -114,6 +117,7 @@ impl Metrics {
                 "Data planes found to hold what they should not; must stay 0.",
             ),
             discovery: Discovered::new(&registry),
+            scraping: Mutex::default(),
             ca_expiry: keep(
                 &registry,
                 IntGaugeVec::new(
@@ -138,11 +142,14 @@ impl Metrics {
         }
     }
 
-    /// Forgets the discovery sources: those that there are follow.
-    pub fn forget_sources(&self) {
+    /// Forgets the discovery sources: those that there are follow. Held until all is rendered, it keeps another scrape
+    /// from counting them twice.
+    pub fn forget_sources(&self) -> MutexGuard<'_, ()> {
+        let turn = self.scraping.lock().unwrap_or_else(PoisonError::into_inner);
         let Discovered { synced, endpoints, last_change, lag, errors } = &self.discovery;
         [synced, endpoints, last_change, lag].into_iter().for_each(IntGaugeVec::reset);
         errors.reset();
+        turn
     }
 
     /// What is known of a discovery source.

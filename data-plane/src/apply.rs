@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use gateway_engine::compile::{Change, Changed, Compiled};
 use gateway_engine::engine::Engine;
-use gateway_engine::upstream::{Host, Target};
+use gateway_engine::upstream::Target;
 use gateway_proto::buckets::{BucketSet, Buckets};
 use gateway_proto::field::Violation;
 use gateway_proto::kind::{Key, Kind};
@@ -214,6 +214,7 @@ impl Applier {
         let shrinks = (!allow_shrink).then_some(&epoch);
         let built = self.build(candidates, on_violation, shrinks).await?;
         let released = waiting.iter().any(|key| !named.contains(key) && !built.refused.contains_key(key));
+        self.keep_targets(&built.compiled);
         let changed = self.held.take(built, unreadable, epoch, revision);
         self.switch(!changed.removed.is_empty()).await;
         if [&changed.updated, &changed.removed].into_iter().flatten().any(|key| key.kind == Kind::Upstream) {
@@ -324,6 +325,19 @@ impl Applier {
         !self.engine().asks_for_keys() || self.engine().keys().is_complete()
     }
 
+    /// An upstream that begins to discover its targets keeps those it had until the first set is known.
+    fn keep_targets(&self, next: &Compiled) {
+        for key in next.changed.updated.iter().filter(|key| key.kind == Kind::Upstream) {
+            let (before, after) = (self.engine().named_upstream(key), next.engine.named_upstream(key));
+            if let (Some(before), Some(after)) = (before, after)
+                && before.discovery.is_none()
+                && after.discovery.is_some()
+            {
+                self.endpoints.keep(&after.name, &before.targets);
+            }
+        }
+    }
+
     /// The lane of endpoints.
     pub(crate) const fn endpoints(&self) -> &Lane {
         &self.endpoints
@@ -338,22 +352,14 @@ impl Applier {
     ///
     /// # Errors
     /// When the piece makes no sense; none of it was taken in.
-    pub(crate) async fn receive_endpoints(
+    pub(crate) fn receive_endpoints(
         &mut self,
         chunk: wire::EndpointsChunk,
     ) -> Result<Option<wire::EndpointsHeld>, Malformed> {
-        let sets: Vec<(String, Vec<Target>)> =
+        let sets: Vec<(String, Arc<[Target]>)> =
             chunk.sets.iter().map(|set| (set.upstream.clone(), Targets::from(set).0)).collect();
-        let mut new = sets.iter().flat_map(|(_, targets)| targets);
-        if new.any(|target| matches!(target.host, Host::Name(..))) {
-            // Before a request needs them.
-            let held = self.endpoints.targets();
-            let configured = self.held.engine().upstreams().flat_map(|upstream| upstream.targets.iter());
-            self.shared
-                .resolver
-                .follow(configured.chain(&held).chain(sets.iter().flat_map(|(_, targets)| targets)))
-                .await;
-        }
+        // They are looked up meanwhile: a name server that is slow holds up no other upstream.
+        self.shared.resolver.begin(sets.iter().flat_map(|(_, targets)| targets.iter()));
         let answer = self.endpoints.receive(chunk, self.held.engine())?;
         for (upstream, targets) in sets {
             let labels: HashSet<String> = targets.iter().map(|target| target.host.to_string()).collect();

@@ -128,6 +128,14 @@ impl Lane {
         self.with(|held| held.clone())
     }
 
+    /// Serves what an upstream had before it began to discover, until a set of it is known.
+    pub(crate) fn keep(&self, upstream: &Arc<str>, targets: &Arc<[Target]>) {
+        let place = self.discovered.place(upstream);
+        if !self.with(|held| held.sets.contains_key(&**upstream)) {
+            place.set(Targets(Arc::clone(targets)));
+        }
+    }
+
     /// Drops the places of upstreams that neither the control plane sends sets of, nor a configuration discovers.
     pub(crate) fn follow(&self, engine: &Engine) {
         let held = self.held();
@@ -143,7 +151,7 @@ impl Lane {
     /// Every target that was discovered.
     pub(crate) fn targets(&self) -> Vec<Target> {
         let sets: Vec<_> = self.with(|held| held.sets.values().map(|(_, set)| Arc::clone(set)).collect());
-        sets.iter().flat_map(|set| Targets::from(&**set).0).collect()
+        sets.iter().flat_map(|set| Targets::from(&**set).0.to_vec()).collect()
     }
 
     fn put(&self, set: wire::EndpointSet) {

@@ -176,3 +176,35 @@ async fn what_was_found_outlives_both_planes() -> anyhow::Result<()> {
     write(&stack, &users(&[two.address()]))?;
     answers(bound, "two").await
 }
+
+#[tokio::test]
+async fn an_upstream_goes_from_targets_to_discovery_and_back_without_a_gap() -> anyhow::Result<()> {
+    let (one, two) = (Upstream::start("one").await?, Upstream::start("two").await?);
+    let stack = Stack::new().start().await?;
+    let mut with_targets = objects();
+    with_targets[2] =
+        object("Upstream", "users", &json!({"targets": [{"address": one.address().to_string()}]}));
+    let revision = stack.admin().apply(&with_targets).await?;
+    stack.applied(revision).await?;
+    let address = stack.listener(0, "default/public").await?;
+    answers(address, "one").await?;
+
+    // Nobody has read the source yet: what there was serves on.
+    let load = Load::start(&[address], "any", "/", 2);
+    let revision = stack.admin().apply(&objects()).await?;
+    stack.applied(revision).await?;
+    load.more(50).await?;
+    answers(address, "one").await?;
+    write(&stack, &users(&[two.address()]))?;
+    answers(address, "two").await?;
+
+    // A service that is wrong is not one without instances.
+    write(&stack, "services:\n  users: null\n")?;
+    status(&stack, |status| status["upstreams"][0]["state"] == "held").await?;
+    let revision = stack.admin().apply(&with_targets).await?;
+    stack.applied(revision).await?;
+    answers(address, "one").await?;
+    let tally = load.finish().await;
+    assert!(tally.failures.is_empty() && tally.ok >= 50, "{tally:?}");
+    Ok(())
+}

@@ -40,7 +40,7 @@ pub(super) async fn metrics(State(api): State<Arc<Api>>) -> Response {
         stream: api.authority.stream_certificate_expires().map(|end| end.as_second() - now),
         data_planes: api.nodes.first_certificate_to_end().map(|end| end - now),
     });
-    api.metrics.forget_sources();
+    let _turn = api.metrics.forget_sources();
     api.discovery.seen(|source| api.metrics.source(source));
     let text = api.metrics.render(&api.live.get());
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

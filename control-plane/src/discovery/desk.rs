@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
+use gateway_proto::digest::ItemHash;
 use gateway_proto::endpoints::Subject;
 use gateway_proto::wire::source_state::Value as State;
 use jiff::Timestamp;
@@ -93,7 +94,13 @@ impl Desk {
     pub(super) fn replaced(&mut self, source: &Arc<str>) {
         if let Some(known) = self.sources.get_mut(source) {
             let upstreams = std::mem::take(&mut known.upstreams);
-            *known = Known { upstreams, ..Known::new() };
+            *known = Known { upstreams: upstreams.clone(), ..Known::new() };
+            for upstream in upstreams {
+                if let Some(entry) = self.lines.get_mut(&upstream) {
+                    entry.line.forget_next();
+                }
+                self.schedule(&upstream);
+            }
         }
         self.say(source);
     }
@@ -119,24 +126,15 @@ impl Desk {
         if known.reading.as_ref().is_none_or(|before| before.services != reading.services) {
             known.changed_at = Some(at);
         }
-        let before = known.reading.take();
-        let service = |reading: &Option<Reading>, name: &Arc<str>| {
-            reading.as_ref().map(|reading| reading.services.get(name).cloned())
-        };
-        let reading = Some(reading);
         for upstream in known.upstreams.clone() {
             let Some(entry) = self.lines.get_mut(&upstream) else { continue };
-            let name = &entry.line.query().service;
-            if service(&before, name) != service(&reading, name)
-                && let Some(reading) = &reading
-            {
-                let found = entry.line.query().of(reading);
-                entry.line.offer(found, now);
-                self.schedule(&upstream);
-            }
+            // Also what is as before: a second look may have found something else meanwhile.
+            let found = entry.line.query().of(&reading);
+            entry.line.offer(found, now);
+            self.schedule(&upstream);
         }
         if let Some(known) = self.sources.get_mut(source) {
-            known.reading = reading;
+            known.reading = Some(reading);
         }
         self.say(source);
     }
@@ -197,6 +195,11 @@ impl Desk {
     /// The upstreams, by name.
     pub(super) const fn lines(&self) -> &BTreeMap<Arc<str>, Entry> {
         &self.lines
+    }
+
+    /// Hash of the set that is on the board for an upstream.
+    pub(super) fn hash_of(&self, upstream: &Arc<str>) -> Option<ItemHash> {
+        self.board.items.get(&(Subject::Set, Arc::clone(upstream))).map(|item| item.hash)
     }
 
     /// Every source was read, or could not be.
@@ -275,7 +278,7 @@ impl Desk {
     fn show(&mut self, upstream: &Arc<str>) {
         let Some(entry) = self.lines.get(upstream) else { return };
         let Some(found) = entry.line.served() else { return };
-        let item = Item::set(&board::set(upstream, entry.line.query(), found));
+        let item = Item::set(&board::set(upstream, entry.line.found_by(), found));
         self.board.items.insert((Subject::Set, Arc::clone(upstream)), item);
         self.has_changed = true;
     }

@@ -4,7 +4,7 @@
 //! Invariants: nothing outside of the folder is opened, whatever links there are (the system resolves the path beneath it,
 //! `openat2`); no more than [`MAX_BYTES`] are read; an entry that is wrong loses itself only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use serde::Deserialize;
 use serde_saphyr::Spanned;
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 use super::source::{Fault, Instance, Reading, Source};
@@ -31,6 +31,8 @@ const MAX_BYTES: u64 = 4 << 20;
 const MAX_SERVICES: usize = 10_000;
 /// Entries that are passed over are named up to here.
 const MAX_FAULTS: usize = 20;
+/// A file system that does not answer for so long hangs.
+const ANSWER: Duration = Duration::from_secs(5);
 /// How often the file is looked at without a hint.
 const POLL: Duration = Duration::from_secs(2);
 /// A file that is being written is read when it was quiet for this long.
@@ -44,6 +46,7 @@ pub(super) struct FileSource {
     /// What was read last; `None`: it could not be, or not yet.
     seen: Option<Stamp>,
     is_first: bool,
+    turn: Arc<Semaphore>,
 }
 
 /// Where it is.
@@ -73,7 +76,7 @@ impl FileSource {
     /// `path` is relative to `folder`.
     pub(super) fn new(folder: &Path, path: &str) -> Self {
         let place = Place { folder: folder.to_owned(), path: path.into() };
-        FileSource { place, watch: None, seen: None, is_first: true }
+        FileSource { place, watch: None, seen: None, is_first: true, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// Waits until there is cause to read the file.
@@ -96,8 +99,7 @@ impl FileSource {
             if is_hinted {
                 return;
             }
-            let place = self.place.clone();
-            let stamp = blocking(move || place.open().map(|(_, stamp)| stamp).ok()).await;
+            let stamp = self.read(|place| place.open().map(|(_, stamp)| stamp)).await.ok();
             if stamp.is_none() || stamp != self.seen {
                 return;
             }
@@ -105,20 +107,40 @@ impl FileSource {
     }
 }
 
+impl FileSource {
+    /// Asks the file system; one question at a time, so that one that hangs costs one thread.
+    async fn read<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Place) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (place, turn) = (self.place.clone(), Arc::clone(&self.turn));
+        let asked = async {
+            // Never closed.
+            let turn = turn.acquire_owned().await;
+            blocking(move || {
+                let answer = ask(&place);
+                drop(turn);
+                answer
+            })
+            .await
+        };
+        let hangs = || Fault(format!("the file system does not answer within {ANSWER:?}"));
+        timeout(ANSWER, asked).await.unwrap_or_else(|_| Err(hangs()))
+    }
+}
+
 #[async_trait]
 impl Source for FileSource {
     async fn next(&mut self) -> Result<Reading, Fault> {
         self.cause().await;
-        let place = self.place.clone();
-        let read = blocking(move || place.read()).await;
+        let read = self.read(Place::read).await;
         self.seen = read.as_ref().ok().map(|(_, stamp)| *stamp);
         read.map(|(reading, _)| reading)
     }
 
     async fn look(&mut self, _service: &str) -> Result<Reading, Fault> {
         // `seen` stays: what else has changed meanwhile is for `next` to tell.
-        let place = self.place.clone();
-        blocking(move || place.read()).await.map(|(reading, _)| reading)
+        self.read(Place::read).await.map(|(reading, _)| reading)
     }
 }
 
@@ -227,28 +249,39 @@ fn parse(text: &str) -> Result<Reading, String> {
         // As it is for a moment while it is written.
         return Err("it is empty".to_owned());
     }
-    let document: Document = serde_saphyr::from_str(text).map_err(|error| shortened(&error.to_string()))?;
+    // Bounded by its bytes.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_nodes: MAX_BYTES as usize, max_events: 2 * MAX_BYTES as usize },
+    };
+    let document: Document =
+        serde_saphyr::from_str_with_options(text, options).map_err(|error| shortened(&error.to_string()))?;
     if document.services.len() > MAX_SERVICES {
         return Err(format!("it has {} services, at most {MAX_SERVICES} are taken", document.services.len()));
     }
     let mut faults = Faults::default();
-    let mut services = BTreeMap::new();
+    let (mut services, mut doubtful) = (BTreeMap::new(), BTreeSet::new());
     for (service, entries) in document.services {
         let line = entries.defined.line();
+        let before = faults.count();
         if let Err(why) = name("the name of a service", &service, MAX_SERVICE_NAME) {
             faults.push(format!("line {line}: {why}"));
             continue;
         }
         let serde_json::Value::Array(entries) = entries.value else {
             faults.push(format!("line {line}: services.{service} is no list of instances"));
+            doubtful.insert(Arc::from(&*service));
             continue;
         };
-        services.insert(Arc::from(&*service), instances(&service, line, entries, &mut faults));
+        let service: Arc<str> = service.into();
+        services.insert(Arc::clone(&service), instances(&service, line, entries, &mut faults));
+        if faults.count() > before {
+            doubtful.insert(service);
+        }
     }
     if faults.more > 0 {
         faults.named.push(format!("and {} more", faults.more));
     }
-    Ok(Reading { index: 0, services, faults: faults.named })
+    Ok(Reading { index: 0, services, doubtful, faults: faults.named })
 }
 
 fn instances(
@@ -293,6 +326,10 @@ fn instance(entry: serde_json::Value) -> Result<Instance, String> {
 }
 
 impl Faults {
+    fn count(&self) -> usize {
+        self.named.len() + self.more
+    }
+
     fn push(&mut self, fault: String) {
         if self.named.len() < MAX_FAULTS {
             self.named.push(fault);

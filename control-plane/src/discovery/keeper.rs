@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_proto::digest::ItemHash;
-use gateway_proto::endpoints::hash_of_set;
 use gateway_proto::wire;
 use prost::Message as _;
 use tokio::time::sleep;
@@ -42,7 +41,7 @@ pub(super) async fn load(store: &dyn Store) -> Result<HashMap<Arc<str>, (Query, 
 /// Writes until cancelled, and then once more.
 pub(super) async fn run(discovery: Arc<Discovery>, store: Arc<dyn Store>, stop: CancellationToken) {
     let mut boards = discovery.watch();
-    let mut written: BTreeMap<Arc<str>, (Query, ItemHash)> = BTreeMap::new();
+    let mut written = Written::new();
     let mut is_failing = false;
     loop {
         let stopped = tokio::select! {
@@ -73,33 +72,37 @@ pub(super) async fn run(discovery: Arc<Discovery>, store: Arc<dyn Store>, stop: 
 }
 
 /// Whether there was anything to write.
-async fn write(
-    discovery: &Discovery,
-    store: &dyn Store,
-    written: &mut BTreeMap<Arc<str>, (Query, ItemHash)>,
-) -> Result<bool, StoreError> {
-    let (mut puts, mut now) = (Vec::new(), BTreeMap::new());
-    let gone: Vec<String> = {
-        let desk = discovery.desk();
-        for (upstream, entry) in desk.lines() {
-            let Some(served) = entry.line.served() else { continue };
-            let query = entry.line.query();
-            let set = board::set(upstream, query, served);
-            let state = (query.clone(), hash_of_set(&set));
-            if written.get(upstream) != Some(&state) {
-                puts.push(kept(upstream, query, &set));
-            }
-            now.insert(Arc::clone(upstream), state);
-        }
-        let is_gone = |upstream: &&Arc<str>| !desk.lines().contains_key(*upstream);
-        written.keys().filter(is_gone).map(ToString::to_string).collect()
-    };
+async fn write(discovery: &Discovery, store: &dyn Store, written: &mut Written) -> Result<bool, StoreError> {
+    let (changed, now) = look(discovery, written);
+    let gone = written.keys().filter(|upstream| !now.contains_key(*upstream)).map(ToString::to_string);
+    let gone: Vec<String> = gone.collect();
+    let puts: Vec<KeptEndpoints> = changed
+        .into_iter()
+        .map(|(upstream, query, found)| kept(&upstream, &query, &board::set(&upstream, &query, &found)))
+        .collect();
     let is_other = !puts.is_empty() || !gone.is_empty();
     if is_other {
         store.keep_endpoints(puts, gone).await?;
     }
     *written = now;
     Ok(is_other)
+}
+
+type Written = BTreeMap<Arc<str>, (Query, ItemHash)>;
+
+/// What is not as it was written, and what there is. Encoded later: everybody waits for the desk.
+fn look(discovery: &Discovery, written: &Written) -> (Vec<(Arc<str>, Query, Found)>, Written) {
+    let (mut changed, mut now) = (Vec::new(), BTreeMap::new());
+    let desk = discovery.desk();
+    for (upstream, entry) in desk.lines() {
+        let (Some(served), Some(hash)) = (entry.line.served(), desk.hash_of(upstream)) else { continue };
+        let state = (entry.line.found_by().clone(), hash);
+        if written.get(upstream) != Some(&state) {
+            changed.push((Arc::clone(upstream), state.0.clone(), served.clone()));
+        }
+        now.insert(Arc::clone(upstream), state);
+    }
+    (changed, now)
 }
 
 fn kept(upstream: &str, query: &Query, set: &wire::EndpointSet) -> KeptEndpoints {
@@ -118,5 +121,9 @@ fn found(set: wire::EndpointSet) -> Found {
         zone: it.zone,
         tags: Vec::new(),
     };
-    Found { index: set.source_index, instances: set.endpoints.into_iter().map(instance).collect() }
+    Found {
+        index: set.source_index,
+        instances: set.endpoints.into_iter().map(instance).collect(),
+        is_doubtful: false,
+    }
 }

@@ -3,8 +3,9 @@
 //!
 //! A change waits for 50 ms without another, 500 ms at most. What would leave nothing, or less than half of four or more,
 //! waits for a second look at the source on top: if that agrees it is served, if it says something else that counts, and
-//! as long as the source cannot be read nothing changes. Invariant: never is a set served that the source was not twice
-//! seen to have, if it is empty.
+//! as long as the source cannot be read, or only in part, nothing changes. Between the change and the second look lie 400 ms,
+//! so that a file that is being written is not seen twice in the same half. Invariant: never is a set served that the
+//! source was not twice seen to have, if it is empty.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,9 @@ use super::source::{Instance, Reading};
 const QUIET: Duration = Duration::from_millis(50);
 /// ... or at the latest this long after the first that was not.
 const AT_MOST: Duration = Duration::from_millis(500);
+/// The same of a set that waits for a second look.
+const QUIET_IF_GRAVE: Duration = Duration::from_millis(400);
+const AT_MOST_IF_GRAVE: Duration = Duration::from_millis(700);
 /// Between two looks at a source that cannot be read.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Smaller sets may lose more than half.
@@ -36,7 +40,11 @@ impl Query {
     pub fn of(&self, reading: &Reading) -> Found {
         let all = reading.services.get(&self.service).map(|instances| &**instances).unwrap_or_default();
         let asked = |it: &&Instance| self.tags.iter().all(|tag| it.tags.iter().any(|has| **has == **tag));
-        Found { index: reading.index, instances: all.iter().filter(asked).cloned().collect() }
+        Found {
+            index: reading.index,
+            instances: all.iter().filter(asked).cloned().collect(),
+            is_doubtful: reading.doubtful.contains(&self.service),
+        }
     }
 }
 
@@ -47,6 +55,8 @@ pub struct Found {
     pub index: u64,
     /// Sorted by address.
     pub instances: Vec<Instance>,
+    /// There may be more: something of it could not be read.
+    pub is_doubtful: bool,
 }
 
 impl Found {
@@ -63,8 +73,8 @@ pub struct Line {
     query: Query,
     /// What is served; `None`: nothing is known yet.
     served: Option<Found>,
-    /// That was found by this very query.
-    is_own: bool,
+    /// What that was found by.
+    found_by: Query,
     next: Option<Next>,
 }
 
@@ -101,17 +111,27 @@ pub enum Due {
 impl Line {
     /// Of an upstream; `kept`: what was served when this was known last.
     pub fn new(query: Query, kept: Option<Found>) -> Self {
-        Line { query, is_own: kept.is_some(), served: kept, next: None }
+        Line { found_by: query.clone(), query, served: kept, next: None }
     }
 
     /// The upstream asks for something else: what is served stays until that is known.
     pub fn ask(&mut self, query: Query) {
-        *self = Line { query, served: self.served.take(), is_own: false, next: None };
+        (self.query, self.next) = (query, None);
+    }
+
+    /// What was to be served next does not count any more: the source is read anew.
+    pub fn forget_next(&mut self) {
+        self.next = None;
     }
 
     /// What it asks for.
     pub const fn query(&self) -> &Query {
         &self.query
+    }
+
+    /// What that is served was found by.
+    pub const fn found_by(&self) -> &Query {
+        &self.found_by
     }
 
     /// What is served.
@@ -128,7 +148,10 @@ impl Line {
     pub fn wakes(&self) -> Option<Instant> {
         let next = self.next.as_ref()?;
         match next.stage {
-            Stage::Settling if self.is_own => Some((next.last + QUIET).min(next.first + AT_MOST)),
+            Stage::Settling if self.is_grave(&next.found) => {
+                Some((next.last + QUIET_IF_GRAVE).min(next.first + AT_MOST_IF_GRAVE))
+            }
+            Stage::Settling if self.own().is_some() => Some((next.last + QUIET).min(next.first + AT_MOST)),
             // There is nothing to be kept from flapping.
             Stage::Settling => Some(next.first),
             Stage::Looking => None,
@@ -138,12 +161,12 @@ impl Line {
 
     /// The source says what there is.
     pub fn offer(&mut self, found: Found, now: Instant) {
-        if self.is_own && self.served.as_ref().is_some_and(|served| served.is_as(&found)) {
+        if self.own().is_some_and(|served| served.is_as(&found)) {
             self.next = None;
             return;
         }
         match &mut self.next {
-            Some(next) if next.found.is_as(&found) => next.found.index = found.index,
+            Some(next) if next.found.is_as(&found) => next.found = found,
             Some(next) if next.stage == Stage::Settling => (next.found, next.last) = (found, now),
             _ => self.next = Some(Next { found, first: now, last: now, stage: Stage::Settling }),
         }
@@ -167,11 +190,11 @@ impl Line {
     /// The second look is over; `None`: the source cannot be read.
     pub fn looked(&mut self, found: Option<Found>, now: Instant) -> Due {
         let Some(next) = self.next.take_if(|next| next.stage == Stage::Looking) else { return Due::Nothing };
-        let Some(found) = found else {
+        let Some(found) = found.filter(|found| !(found.is_doubtful && self.is_grave(found))) else {
             self.next = Some(Next { stage: Stage::Held(now + AGAIN), ..next });
             return Due::Nothing;
         };
-        if self.is_own && self.served.as_ref().is_some_and(|served| served.is_as(&found)) {
+        if self.own().is_some_and(|served| served.is_as(&found)) {
             return Due::Nothing;
         }
         if found.instances.is_empty() && !next.found.instances.is_empty() {
@@ -185,12 +208,17 @@ impl Line {
 
     fn serve(&mut self, found: Found) {
         self.served = Some(found);
-        self.is_own = true;
+        self.found_by = self.query.clone();
+    }
+
+    /// What is served, if it was found by the query that counts.
+    fn own(&self) -> Option<&Found> {
+        self.served.as_ref().filter(|_| self.found_by == self.query)
     }
 
     /// It would leave nothing, or less than half.
     fn is_grave(&self, found: &Found) -> bool {
-        let before = self.served.as_ref().filter(|_| self.is_own).map_or(0, |served| served.instances.len());
+        let before = self.own().map_or(0, |served| served.instances.len());
         found.instances.is_empty() || (before >= SMALL && found.instances.len() * 2 < before)
     }
 }

@@ -1,7 +1,7 @@
 //! What a source of services is to the rest: something that tells full sets. Everything that must not depend on how it
 //! does so (debounce, the guard, keeping the last set, states) is done elsewhere, once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -20,13 +20,15 @@ pub struct Instance {
     pub tags: Vec<String>,
 }
 
-/// What a source knows at a moment: a service that is not in it has no instances.
+/// What a source knows at a moment: a service that is not in it has no instances, unless it is doubtful.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
     /// The source's own version of it, such as a time: for people only.
     pub index: u64,
     /// By service: its instances, sorted by address, no two alike.
     pub services: BTreeMap<Arc<str>, Arc<[Instance]>>,
+    /// Services of which something could not be read: what is said of them may be too little.
+    pub doubtful: BTreeSet<Arc<str>>,
     /// Entries that were passed over, and why. Bounded by the source.
     pub faults: Vec<String>,
 }

@@ -16,7 +16,7 @@ mod credentials;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
 #[path = "shared/endpoints.rs"]
 mod endpoints;
-
+#[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]
 #[path = "shared/handle.rs"]
 mod handle;
 #[expect(clippy::duplicate_mod, reason = "compiled for each database with its own types")]

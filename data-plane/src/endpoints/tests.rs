@@ -60,7 +60,8 @@ fn a_set_replaces_the_one_before_and_what_is_held_is_told() {
     assert_ne!(held.root_hash, root(&[three.clone(), two.clone()]));
     let version = |upstream: &str| lane.discovered.place(&upstream.into()).version();
     let before = (version("default/u"), version("default/v"));
-    let held = lane.receive(chunk(&[three.clone()]), &engine).expect("sound").expect("the last piece");
+    let held =
+        lane.receive(chunk(std::slice::from_ref(&three)), &engine).expect("sound").expect("the last piece");
     assert_eq!(held.root_hash, root(&[three, two]));
     assert_eq!(serving(&lane, "default/u"), Some(vec!["127.0.0.1:3".into()]));
     let version = |upstream: &str| lane.discovered.place(&upstream.into()).version();
@@ -77,6 +78,19 @@ fn a_set_that_is_taken_back_serves_until_the_configuration_drops_its_upstream() 
     assert!(serving(&lane, "default/u").is_some(), "the change of the configuration may come later");
     lane.follow(&engine(&[]));
     assert_eq!(serving(&lane, "default/u"), None);
+}
+
+#[test]
+fn what_an_upstream_had_before_serves_until_its_first_set_is_known() {
+    let had: Arc<[Target]> = Targets::from(&set("default/u", &["127.0.0.1:7"])).0;
+    let mut lane = Lane::default();
+    lane.keep(&"default/u".into(), &had);
+    lane.follow(&engine(&["u"]));
+    assert_eq!(serving(&lane, "default/u"), Some(vec!["127.0.0.1:7".into()]));
+    assert_eq!(lane.root(), root(&[]), "it is no set of the control plane's");
+    lane.receive(chunk(&[set("default/u", &["127.0.0.1:1"])]), &engine(&["u"])).expect("sound");
+    lane.keep(&"default/u".into(), &had);
+    assert_eq!(serving(&lane, "default/u"), Some(vec!["127.0.0.1:1".into()]), "a set that is known counts");
 }
 
 #[test]

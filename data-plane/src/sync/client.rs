@@ -277,7 +277,7 @@ impl Client {
                             }
                         }
                         Step::Endpoints(chunk) => {
-                            if let Some(held) = applier.receive_endpoints(chunk).await? {
+                            if let Some(held) = applier.receive_endpoints(chunk)? {
                                 send(&stream.outbound, Message::Endpoints(held))?;
                                 self.saver.save_soon(applier);
                             }

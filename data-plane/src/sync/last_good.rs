@@ -41,7 +41,7 @@ const KEY_FILE: &str = "snapshot-key";
 const REST: u32 = 4;
 /// ... and for so long nothing that is only about endpoints, which come and go.
 const CALM: Duration = Duration::from_secs(10);
-const MAGIC: &[u8; 8] = b"GWSNAP01";
+const MAGIC: &[u8; 8] = b"GWSNAP02";
 const CHECKSUM: usize = 32;
 const NONCE: usize = 12;
 

@@ -28,7 +28,7 @@ pub(crate) struct Place {
 
 /// What an upstream's endpoints come to.
 #[derive(Debug)]
-pub(crate) struct Targets(pub(crate) Vec<Target>);
+pub(crate) struct Targets(pub(crate) Arc<[Target]>);
 
 impl From<&wire::EndpointSet> for Targets {
     /// The control plane has checked them with the same code: what this version cannot read is left out.

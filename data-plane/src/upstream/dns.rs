@@ -78,6 +78,15 @@ impl Resolver {
         *self.names() = names;
     }
 
+    /// Begins to look up the names among these targets, and does not wait.
+    pub(crate) fn begin<'a>(&self, targets: impl Iterator<Item = &'a Target>) {
+        for target in targets {
+            if let Host::Name(host, _) = &target.host {
+                let _followed = self.name(host);
+            }
+        }
+    }
+
     /// A name, looked up from now on.
     pub(crate) fn name(&self, host: &Arc<str>) -> Arc<Name> {
         let mut names = self.names();

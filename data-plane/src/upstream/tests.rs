@@ -85,7 +85,7 @@ async fn a_discovered_set_is_exchanged_and_its_connections_and_turns_stay() {
     assert!(before.pick().is_none());
     assert_eq!(before.nothing_to_pick(), Reason::NotReady, "nobody has said yet where it runs");
 
-    let targets = |targets: &[(&str, u16)]| Targets(spec(0, "", targets).targets.to_vec());
+    let targets = |targets: &[(&str, u16)]| Targets(Arc::clone(&spec(0, "", targets).targets));
     let place = discovered.place(&upstream.name);
     place.set(targets(&[(&address, 1), ("127.0.0.1:1", 1)]));
     let first = registry.get(&upstream);

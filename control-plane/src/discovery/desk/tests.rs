@@ -21,7 +21,7 @@ fn reading(services: &[(&str, usize)]) -> Reading {
     let instance =
         |n| Instance { address: format!("10.0.0.{n}:80"), weight: 1, zone: String::new(), tags: vec![] };
     let service = |(name, count): &(&str, usize)| (Arc::from(*name), (0..*count).map(instance).collect());
-    Reading { index: 1, services: services.iter().map(service).collect(), faults: Vec::new() }
+    Reading { index: 1, services: services.iter().map(service).collect(), ..Reading::default() }
 }
 
 impl Scene {
@@ -156,6 +156,35 @@ fn a_source_that_is_replaced_is_read_anew_while_its_sets_stay() {
     scene.read("s/1", Ok(reading(&[("a", 3)])));
     scene.rest(unreadable);
     assert_eq!(scene.board(), ["d/u 3", "s/1 synced", "s/2 failed"]);
+}
+
+#[test]
+fn a_source_that_is_replaced_during_a_second_look_leaves_nothing_hanging() {
+    let mut scene = Scene::new(HashMap::new(), &[("d/u", query("s/1", "a"))]);
+    scene.read("s/1", Ok(reading(&[("a", 8)])));
+    scene.rest(unreadable);
+    scene.read("s/1", Ok(reading(&[])));
+    scene.now += Duration::from_millis(500);
+    scene.desk.due(scene.at());
+    assert_eq!(scene.desk.take_looks().len(), 1);
+    scene.desk.replaced(&"s/1".into());
+    assert_eq!(scene.desk.wakes(), None);
+    scene.read("s/1", Ok(reading(&[])));
+    scene.rest(|_| Ok(reading(&[])));
+    assert_eq!(scene.board(), ["d/u 0", "s/1 synced", "s/2 failed"]);
+}
+
+#[test]
+fn a_reading_counts_although_it_says_what_it_said_before_a_second_look() {
+    let mut scene = Scene::new(HashMap::new(), &[("d/u", query("s/1", "a"))]);
+    scene.read("s/1", Ok(reading(&[("a", 8)])));
+    scene.rest(unreadable);
+    scene.read("s/1", Ok(reading(&[])));
+    scene.rest(|_| Ok(reading(&[("a", 5)])));
+    assert_eq!(scene.board()[0], "d/u 5");
+    scene.read("s/1", Ok(reading(&[])));
+    scene.rest(|_| Ok(reading(&[])));
+    assert_eq!(scene.board()[0], "d/u 0");
 }
 
 #[test]

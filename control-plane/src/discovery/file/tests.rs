@@ -43,6 +43,22 @@ fn a_bad_entry_loses_itself_only_and_is_named() {
 }
 
 #[test]
+fn a_service_that_is_wrong_is_doubtful_and_not_without_instances() {
+    for (text, doubtful) in [
+        ("services: { a: null }", true),
+        ("services: { a: {} }", true),
+        ("services: { a: [{ adress: \"a:1\" }] }", true),
+        ("services: { a: [{ address: \"a:1\" }, 7] }", true),
+        ("services: { a: [] }", false),
+        ("services: { a: [{ address: \"a:1\" }] }", false),
+        ("services: {}", false),
+    ] {
+        let reading = parse(text).expect(text);
+        assert_eq!(reading.doubtful.contains("a"), doubtful, "{text}");
+    }
+}
+
+#[test]
 fn what_is_no_document_of_services_is_refused_whole_and_says_where() {
     for (text, why) in [
         ("", "it is empty"),

@@ -138,6 +138,16 @@ impl Lane {
         matches!(self.state, State::Sending(..))
     }
 
+    /// More than a piece is left: configuration passes it.
+    pub(super) fn is_large(&self) -> bool {
+        match &self.state {
+            State::Sending(left, _) => {
+                left.items.iter().map(|item| item.encoded.len()).sum::<usize>() > PIECE
+            }
+            State::Idle | State::Comparing | State::Waiting(_) => false,
+        }
+    }
+
     /// How long an answer is owed.
     pub(super) fn unanswered(&self) -> Duration {
         match self.state {

@@ -341,10 +341,12 @@ impl Talk<'_> {
         self.progress = Instant::now();
         let frame = match self.small.pop_front() {
             Some(say) => message(say),
-            None if self.endpoints.has_output() => self.endpoints.next()?,
-            None if self.lane.has_output() && !(self.lane.is_large() && self.sending.is_some()) => {
-                message(self.lane.next()?)
+            // A revocation waits for nothing else.
+            None if self.lane.has_output() && !self.lane.is_large() => message(self.lane.next()?),
+            None if self.endpoints.has_output() && !(self.endpoints.is_large() && self.sending.is_some()) => {
+                self.endpoints.next()?
             }
+            None if self.lane.has_output() && self.sending.is_none() => message(self.lane.next()?),
             None => {
                 let sending = self.sending.as_mut()?;
                 let (piece, last) = sending.piece();
