@@ -115,7 +115,7 @@ fn private_key(text: &str, at: &FieldPath<'_>, out: &mut Violations) -> Option<P
             "the private key is encrypted, decrypt it first: openssl pkey -in KEY -out DECRYPTED".to_owned()
         }
         Err(pem::Error::NoItemsFound) => {
-            "there is no private key in it, expected -----BEGIN PRIVATE KEY-----".to_owned()
+            "there is no private key in it, expected a PEM block PRIVATE KEY".to_owned()
         }
         Err(error) => broken(&error),
     };

@@ -80,7 +80,7 @@ fn every_fault_is_named_with_its_place() {
         ),
         (
             with(&one.cert, &one.cert),
-            vec!["spec.key invalid: there is no private key in it, expected -----BEGIN PRIVATE KEY-----"],
+            vec!["spec.key invalid: there is no private key in it, expected a PEM block PRIVATE KEY"],
         ),
         (
             with(&one.cert, "***"),

@@ -95,14 +95,21 @@ async fn an_answer_that_does_not_come_or_does_not_end_is_given_up_in_time() {
     for begun in ["", "HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nabc"] {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let url: Uri = format!("http://{}/s", listener.local_addr().expect("bound")).parse().expect("a URL");
+        let (has_begun, hangs) = tokio::sync::oneshot::channel();
         let server = tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.expect("a client");
             read_head(&mut stream).await;
             stream.write_all(begun.as_bytes()).await.expect("sent");
+            has_begun.send(()).expect("waited for");
             // Until the client has had enough.
             let _reset = stream.read_to_end(&mut Vec::new()).await;
         });
-        let error = in_time(Duration::from_millis(50), fetch(&url, None)).await.expect_err("it hangs");
+        let mut fetching = Box::pin(fetch(&url, None));
+        tokio::select! {
+            answer = &mut fetching => panic!("{answer:?}"),
+            hangs = hangs => hangs.expect("the server lives"),
+        }
+        let error = in_time(Duration::from_millis(50), fetching).await.expect_err("it hangs");
         assert_eq!(error, "not there within 50ms");
         server.await.expect("the connection is closed");
     }

@@ -37,7 +37,9 @@ fn a_faulty_object_is_not_called_missing_by_those_that_name_it() {
             { "kind": "Upstream", "name": "bad" },
             { "kind": "Route", "name": "r", "forward": { "backends": [{ "upstream": "bad" }] } },
         ])),
-        ["Upstream default/bad: spec.targets: required: name at least one target"]
+        [
+            "Upstream default/bad: spec.targets: required: name at least one target, or a source that discovers them"
+        ]
     );
 }
 
