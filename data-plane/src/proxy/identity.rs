@@ -69,8 +69,8 @@ pub(crate) struct Origin {
     pub(crate) scheme: Scheme,
 }
 
-/// The forwarding fields of a client that is not believed. Made once for as long as the same one asks for the same
-/// authority: behind a load balancer, most of the time.
+/// The forwarding fields of a client that is not believed. Made once for as long as the same one asks, as behind a load
+/// balancer, and asks for the same authority.
 #[derive(Debug, Default)]
 pub(crate) struct Introduction {
     of: Option<Origin>,
@@ -79,29 +79,43 @@ pub(crate) struct Introduction {
 }
 
 impl Introduction {
+    /// Lines that say who the client is; that of the authority comes after them.
+    const OF_CLIENT: usize = 2;
+
     /// The lines that introduce a client.
     #[inline]
     fn of(&mut self, origin: Origin, authority: &[u8]) -> &Lines {
-        if self.of != Some(origin) || self.authority != authority {
-            self.write(origin, authority);
+        if self.of != Some(origin) {
+            self.name_client(origin);
+            self.name_authority(authority);
+        } else if self.authority != authority {
+            self.name_authority(authority);
         }
         &self.lines
     }
 
-    #[cold]
-    fn write(&mut self, origin: Origin, authority: &[u8]) {
+    #[inline(never)]
+    fn name_client(&mut self, origin: Origin) {
         self.of = Some(origin);
+        self.lines.truncate(0);
+        self.push(KnownField::XForwardedFor, |out| push_ip(origin.ip, out));
+        self.push(KnownField::XForwardedProto, |out| {
+            out.extend_from_slice(origin.scheme.as_str().as_bytes());
+        });
+    }
+
+    #[inline(never)]
+    fn name_authority(&mut self, authority: &[u8]) {
         self.authority.clear();
         self.authority.extend_from_slice(authority);
-        self.lines.clear();
-        let mut push = |known: KnownField, fill: &dyn Fn(&mut Vec<u8>)| {
-            self.lines.push(known.name(), known as u8, fill);
-        };
-        push(KnownField::XForwardedFor, &|out| push_ip(origin.ip, out));
-        push(KnownField::XForwardedProto, &|out| out.extend_from_slice(origin.scheme.as_str().as_bytes()));
+        self.lines.truncate(Self::OF_CLIENT);
         if !authority.is_empty() {
-            push(KnownField::XForwardedHost, &|out| out.extend_from_slice(authority));
+            self.push(KnownField::XForwardedHost, |out| out.extend_from_slice(authority));
         }
+    }
+
+    fn push(&mut self, known: KnownField, fill: impl FnOnce(&mut Vec<u8>)) {
+        self.lines.push(known.name(), known as u8, fill);
     }
 
     /// Bytes of memory held.

@@ -11,10 +11,11 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// No field; keeps the memory.
-    pub fn clear(&mut self) {
-        self.text.clear();
-        self.fields.clear();
+    /// Keeps so many fields, the first ones, and the memory.
+    pub fn truncate(&mut self, count: usize) {
+        self.fields.truncate(count);
+        let end = self.fields.last().map_or(0, |last| last.value.range().end + "\r\n".len());
+        self.text.truncate(end);
     }
 
     /// Appends a field. The name is a token in lower case; what `fill` appends is the value, and must be free of
@@ -96,8 +97,10 @@ mod tests {
     fn lines_made_before_are_as_those_made_on_the_spot() {
         let mut lines = Lines::default();
         lines.push("left", 9, |out| out.extend_from_slice(b"over"));
-        lines.clear();
+        lines.truncate(0);
         lines.push("b", 2, |out| out.extend_from_slice(b"two"));
+        lines.push("left", 9, |out| out.extend_from_slice(b"over"));
+        lines.truncate(1);
         lines.push("c", 3, |_empty| {});
         let (mut at_once, mut one_by_one) = (HeadParts::new(), HeadParts::new());
         for parts in [&mut at_once, &mut one_by_one] {
