@@ -105,9 +105,7 @@ impl FileSource {
             }
         }
     }
-}
 
-impl FileSource {
     /// Asks the file system; one question at a time, so that one that hangs costs one thread.
     async fn read<T: Send + 'static>(
         &self,

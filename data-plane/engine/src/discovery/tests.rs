@@ -1,3 +1,5 @@
+//! Tests of `discovery.rs`.
+
 use gateway_proto::kind::{Key, Resource};
 
 use super::*;

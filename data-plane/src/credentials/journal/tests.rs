@@ -50,18 +50,23 @@ async fn keep_until(
         keys.set_complete(true);
         let target = chunk.target.clone().expect("set");
         writer.append(chunk, &target);
-        timeout(Duration::from_secs(20), async {
-            while *lock(&writer.waiting) > 0 {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await
-        .expect("it writes");
+        tried(&writer).await;
     }
     end(&writer);
     drop(writer);
     task.ended().await;
     keys
+}
+
+/// Waits until the writer has tried to write all that it was given.
+async fn tried(writer: &Writer) {
+    timeout(Duration::from_secs(20), async {
+        while *lock(&writer.waiting) > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .expect("it tries");
 }
 
 fn restored(dir: &std::path::Path, group: &str) -> (Keys, Option<wire::Cursor>) {
@@ -177,13 +182,7 @@ async fn what_could_not_be_written_is_tried_again_by_itself() {
     keys.set_complete(true);
     let target = chunk.target.clone().expect("set");
     writer.append(chunk, &target);
-    timeout(Duration::from_secs(20), async {
-        while *lock(&writer.waiting) > 0 {
-            tokio::task::yield_now().await;
-        }
-    })
-    .await
-    .expect("it fails");
+    tried(&writer).await;
     std::fs::remove_dir_all(&path).expect("out of the way");
     timeout(Duration::from_secs(20), async {
         while restored().is_none() {
