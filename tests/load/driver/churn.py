@@ -45,7 +45,15 @@ class Churn(Cell):
         state = setup.directory / "control-plane"
         command = [self.control_plane, "--admin-listen", self.admin, "--stream-listen", self.stream]
         with open(setup.directory / "control-plane.said", "w") as said:
-            plane = self._child([*command, "--state-dir", state], self.load_cores, stdout=said, stderr=said)
+            # It stands for another machine: what it does for a change must not hold up origin and load, whose core it
+            # shares here.
+            plane = self._child(
+                [*command, "--state-dir", state],
+                self.load_cores,
+                priority=process.BACKGROUND,
+                stdout=said,
+                stderr=said,
+            )
         deadline = time.monotonic() + 30
         while not (state / "admin-token").exists():
             if plane.poll() is not None or time.monotonic() > deadline:

@@ -11,22 +11,25 @@ TICK_US = 1_000_000 / os.sysconf("SC_CLK_TCK")
 PR_SET_PDEATHSIG = 1
 # Priority of what is started from here on; 0 changes nothing.
 nice = 0
+# Priority of what must not take a core from what is measured.
+BACKGROUND = 19
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def start(command, cores=None, environment=None, **streams):
+def start(command, cores=None, environment=None, priority=None, **streams):
     """Starts a child in a process group of its own, on `cores`, with as many descriptors as are allowed."""
+    priority = nice if priority is None else priority
 
     def before_exec():
         _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if cores:
             os.sched_setaffinity(0, cores)
-        if nice:
-            os.nice(nice)
+        if priority:
+            os.nice(priority)
             # Each session is a scheduling group where the kernel does that, and niceness counts inside a group only.
             if os.path.exists("/proc/self/autogroup"):
                 with open("/proc/self/autogroup", "w") as file:
-                    file.write(str(nice))
+                    file.write(str(priority))
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -63,6 +63,26 @@ fn a_slot_that_changes_hands_counts_for_its_new_name() {
 }
 
 #[test]
+fn slots_near_and_far_apart_are_counted_each_by_itself() {
+    let metrics = Arc::new(Metrics::default());
+    let worker = metrics.worker();
+    // Neighbours, the last of one chunk and the first of the next, and one beyond chunks that nobody uses.
+    for (times, index) in [(1, 40_000), (2, 16), (3, 15), (4, 1), (5, 0)] {
+        let name = name(&format!("default/r{index}"));
+        for _ in 0..times {
+            worker.request_finished(&finished(Some(Slot { index, name: &name }), 200, None));
+        }
+    }
+    let text = metrics.render();
+    for (times, index) in [("1", 40_000), ("2", 16), ("3", 15), ("4", 1), ("5", 0)] {
+        let series = format!(
+            r#"gateway_requests_total{{route="default/r{index}",method="GET",code="200",reason=""}}"#
+        );
+        assert_eq!(line(&text, &series), Some(times), "{index}");
+    }
+}
+
+#[test]
 fn a_removed_route_leaves_no_series_and_comes_back_from_zero() {
     let metrics = Arc::new(Metrics::default());
     let worker = metrics.worker();
