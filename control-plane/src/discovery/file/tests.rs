@@ -94,6 +94,20 @@ fn a_file_is_bounded() {
 }
 
 #[test]
+fn what_is_within_the_bounds_is_read_whole_however_many_entries_that_are() {
+    // More nodes than the parser takes when nobody tells it how many.
+    let list = |service: usize| -> String {
+        (0..100).map(|n| format!("  - {{address: \"10.0.{}.{n}:80\"}}\n", service % 256)).collect()
+    };
+    let text: String = (0..1_000).map(|service| format!(" s{service}:\n{}", list(service))).collect();
+    let text = format!("services:\n{text}");
+    assert!((text.len() as u64) < MAX_BYTES, "{}", text.len());
+    let reading = parse(&text).expect("sound");
+    assert_eq!(reading.faults, Vec::<String>::new());
+    assert_eq!(reading.services.values().map(|found| found.len()).sum::<usize>(), 100_000);
+}
+
+#[test]
 fn nothing_outside_of_the_folder_is_opened() {
     let outside = tempfile::tempdir().expect("a folder");
     let secret = outside.path().join("secret.yaml");
