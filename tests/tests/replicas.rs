@@ -4,9 +4,10 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use gateway_tests::client::{Admin, Http};
+use gateway_tests::client::{Admin, Http, Load};
 use gateway_tests::process::{Process, free_port, program};
 use gateway_tests::services::Postgres;
+use gateway_tests::upstream::{Seen, Upstream};
 use gateway_tests::wait;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -217,4 +218,61 @@ async fn a_paused_leader_is_replaced_and_does_no_chores_when_it_wakes() -> anyho
         if revision == head.as_u64() { Ok(()) } else { Err(route.to_string()) }
     })
     .await
+}
+
+/// Each replica reads the source for itself; to a data plane they are one.
+#[tokio::test]
+async fn endpoints_stay_when_a_data_plane_goes_to_another_control_plane_and_change_from_there()
+-> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let write = |target: &Upstream| -> anyhow::Result<()> {
+        let text = format!("services:\n  users: [{{ address: \"{}\" }}]\n", target.address());
+        std::fs::write(folder.path().join("new"), text)?;
+        Ok(std::fs::rename(folder.path().join("new"), folder.path().join("services.yaml"))?)
+    };
+    let (one, two) = (Upstream::start("one").await?, Upstream::start("two").await?);
+    write(&one)?;
+    let mut replicas =
+        Replicas::start(&[&format!("--discovery-file-dir={}", folder.path().display())]).await?;
+    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "gateway/v1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    let objects = [
+        object("Listener", "public", json!({"address": "127.0.0.1", "port": 0})),
+        object("DiscoverySource", "files", json!({"file": {"path": "services.yaml"}})),
+        object("Upstream", "users", json!({"discovery": {"source": "files", "service": "users"}})),
+        object("Route", "users", json!({"forward": {"backends": [{"upstream": "users"}]}})),
+    ];
+    replicas.admin(0)?.apply(&objects).await?;
+    let mut plane = replicas.data_plane()?;
+    let address = plane
+        .line("a bound listener", |line| {
+            let line: Value = serde_json::from_str(line).ok()?;
+            (line["fields"]["listener"] == "default/public")
+                .then(|| line["fields"]["address"].as_str()?.parse::<SocketAddr>().ok())?
+        })
+        .await?;
+    let by = async |name: &str| {
+        wait::until(&format!("{name} to answer"), || async {
+            let answer =
+                Http::default().get(address, "any", "/").await.map_err(|error| format!("{error:#}"))?;
+            match Seen::parse(answer.body()) {
+                Ok(seen) if seen.upstream == name => Ok(()),
+                other => Err(format!("{} {other:?}", answer.status())),
+            }
+        })
+        .await
+    };
+    by("one").await?;
+    let load = Load::start(&[address], "any", "/", 2);
+    load.more(20).await?;
+    let from = replicas.by(&welcome(&plane, 0).await?.1);
+    replicas.all[from].process.kill().await?;
+    let (mode, url) = welcome(&plane, 1).await?;
+    assert_eq!((replicas.by(&url), &*mode), (1 - from, "in_sync"));
+    write(&two)?;
+    by("two").await?;
+    let tally = load.finish().await;
+    assert!(tally.failures.is_empty(), "{tally:?}");
+    let diverged = replicas.admin(1 - from)?.metrics("gateway_stream_divergences_total").await?;
+    assert!(diverged.abs() < f64::EPSILON, "{diverged}");
+    Ok(())
 }
