@@ -333,15 +333,16 @@ async fn of_many_keys_each_is_good_and_a_revocation_is_refused_everywhere_within
         for address in &addresses {
             becomes(*address, &key, 401).await?;
         }
-        took.push(begun.elapsed());
+        took.push((begun.elapsed(), n));
     }
     took.sort();
+    // By nearest rank: of 100 the 99th, of 20 the last.
+    let (p50, p99) = (took[rounds / 2].0, took[(rounds * 99).div_ceil(100) - 1].0);
     println!(
-        "revoked on both data planes: p50 {:?}, worst {:?} of {rounds}",
-        took[rounds / 2],
+        "revoked on both data planes: p50 {p50:?}, p99 {p99:?}, worst and its turn {:?}",
         took[rounds - 1]
     );
-    assert!(took[rounds * 99 / 100 - usize::from(rounds < 100)] <= Duration::from_millis(500), "{took:?}");
+    assert!(p99 <= Duration::from_millis(500), "{took:?}");
 
     // A restart of the control plane sends nobody anything; what changed meanwhile comes alone.
     stack.kill_control_plane().await?;
