@@ -1,6 +1,13 @@
-//! A task that ends with its owner, so that dropping the owner leaves nothing running behind.
+//! A task that ends with its owner, so that dropping the owner leaves nothing running behind; and work that stays
+//! behind the workers.
 
+use std::thread;
+
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
+
+/// Of -20 to 19, the one that gives way to all others (setpriority(2)).
+const LAST: i32 = 19;
 
 /// Aborts its task when dropped.
 #[derive(Debug)]
@@ -32,5 +39,41 @@ impl Task {
 impl Drop for Task {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+/// Does work that takes long and that nobody waits for, on a thread of its own that gives way to the workers: where
+/// they share a core with it, a request does not wait for the end of its turn. `None`: no thread could be had, or it
+/// panicked.
+pub(crate) async fn behind<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let (done, outcome) = oneshot::channel();
+    let own = move || {
+        // For this thread alone, on Linux. Where it is not allowed, it is one among others.
+        let _same = rustix::process::setpriority_process(None, LAST);
+        // Nobody waits any more: that was a task that was stopped.
+        let _unheard = done.send(work());
+    };
+    thread::Builder::new().name("behind".to_owned()).spawn(own).ok()?;
+    outcome.await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nice() -> i32 {
+        rustix::process::getpriority_process(None).expect("it can be asked")
+    }
+
+    #[tokio::test]
+    async fn what_stays_behind_gives_way_and_nobody_else_does() {
+        let before = nice();
+        assert_eq!(behind(nice).await, Some(LAST));
+        assert_eq!((nice(), tokio::task::spawn_blocking(nice).await.expect("it ends")), (before, before));
+    }
+
+    #[tokio::test]
+    async fn a_panic_behind_is_no_answer() {
+        assert_eq!(behind(|| panic!("on purpose")).await, None::<()>);
     }
 }

@@ -4,7 +4,8 @@
 //! no time for.
 //!
 //! Layout: magic (8) · SHA-256 of the rest (32) · nonce (12) · sealed: two length-delimited `Chunk`s, what is held
-//! and what is parked, and the discovered endpoints (`EndpointsChunk`). The group is authenticated too: another group's configuration is not ours.
+//! and what is parked, and the discovered endpoints (`EndpointsChunk`). The group is authenticated too: another group's
+//! configuration is not ours.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -31,7 +32,7 @@ use crate::apply::{Applier, Cursor, OnViolation, Scope, Update};
 use crate::credentials::Journal;
 use crate::endpoints::Held;
 use crate::state_dir::{StateDir, StateDirError};
-use crate::task::Task;
+use crate::task::{Task, behind};
 
 /// The newest generation and the one before it.
 const FILES: [&str; 2] = ["last-good", "last-good.previous"];
@@ -339,8 +340,12 @@ async fn write(
         let Some(copy) = copies.borrow_and_update().clone() else { continue };
         let last_good = Arc::clone(&last_good);
         let begun = Instant::now();
-        let saved = tokio::task::spawn_blocking(move || last_good.save(&copy)).await;
-        if let Ok(Err(error)) = saved {
+        let failed = match behind(move || last_good.save(&copy)).await {
+            Some(Ok(())) => None,
+            Some(Err(error)) => Some(error.to_string()),
+            None => Some("no thread for it".to_owned()),
+        };
+        if let Some(error) = failed {
             tracing::error!(%error, "cannot keep the configuration on disk: a restart would start from an older one");
         }
         rest_until = Instant::now() + begun.elapsed() * REST;
