@@ -118,6 +118,9 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     if let Some(path) = &config.admin_token_file {
         auth::put_admin_token_file(&*store, path).await?;
     }
+    // The store answers, so that serving is near: data planes that come back meanwhile wait in the queue of the socket.
+    // Refused, each would wait longer and longer before it comes again.
+    let (stream_listener, stream) = bind("the stream", config.stream_listen).await?;
     let live = Live::load(Arc::clone(&store), Arc::clone(&vault)).await?;
     let credentials = Credentials::load(Arc::clone(&store)).await?;
     let discovery = Discovery::load(&*store, config.discovery_file_dir.clone()).await?;
@@ -125,7 +128,6 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
     let authority =
         Authority::open(Arc::clone(&store), Arc::clone(&vault), settings, Timestamp::now()).await?;
     let (admin_listener, admin) = bind("the admin API", config.admin_listen).await?;
-    let (stream_listener, stream) = bind("the stream", config.stream_listen).await?;
 
     let stop = CancellationToken::new();
     let metrics = Arc::new(Metrics::new());
@@ -188,7 +190,6 @@ pub async fn run(config: Config) -> Result<Running, RunError> {
             Ok(())
         }),
         tokio::spawn(async move {
-            // Data planes that connect meanwhile wait in the queue of the socket.
             discovery.settled().await;
             Ok(serve_streams(stream_listener, streams).await?)
         }),

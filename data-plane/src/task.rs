@@ -6,8 +6,9 @@ use std::thread;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-/// Of -20 to 19, the one that gives way to all others (setpriority(2)).
-const LAST: i32 = 19;
+/// Niceness (setpriority(2)): whoever has the usual one goes first when it wakes; on a core that is never idle it still
+/// gets a tenth, so that its work has an end.
+const BEHIND: i32 = 10;
 
 /// Aborts its task when dropped.
 #[derive(Debug)]
@@ -43,17 +44,18 @@ impl Drop for Task {
 }
 
 /// Does work that takes long and that nobody waits for, on a thread of its own that gives way to the workers: where
-/// they share a core with it, a request does not wait for the end of its turn. `None`: no thread could be had, or it
-/// panicked.
+/// they share a core with it, a request does not wait for the end of its turn. It must hold no lock that others take.
+/// `None`: no thread could be had, or it panicked.
 pub(crate) async fn behind<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
     let (done, outcome) = oneshot::channel();
-    let own = move || {
-        // For this thread alone, on Linux. Where it is not allowed, it is one among others.
-        let _same = rustix::process::setpriority_process(None, LAST);
+    let body = move || {
+        // For this thread alone, on Linux. Where it is not allowed, it is one among others; who began lower stays there.
+        let own = rustix::process::getpriority_process(None).unwrap_or_default();
+        let _same = rustix::process::setpriority_process(None, own.max(BEHIND));
         // Nobody waits any more: that was a task that was stopped.
         let _unheard = done.send(work());
     };
-    thread::Builder::new().name("behind".to_owned()).spawn(own).ok()?;
+    thread::Builder::new().name("behind".to_owned()).spawn(body).ok()?;
     outcome.await.ok()
 }
 
@@ -68,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn what_stays_behind_gives_way_and_nobody_else_does() {
         let before = nice();
-        assert_eq!(behind(nice).await, Some(LAST));
+        assert_eq!(behind(nice).await, Some(before.max(BEHIND)));
         assert_eq!((nice(), tokio::task::spawn_blocking(nice).await.expect("it ends")), (before, before));
     }
 

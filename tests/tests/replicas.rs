@@ -268,8 +268,11 @@ async fn endpoints_stay_when_a_data_plane_goes_to_another_control_plane_and_chan
     replicas.all[from].process.kill().await?;
     let (mode, url) = welcome(&plane, 1).await?;
     assert_eq!((replicas.by(&url), &*mode), (1 - from, "in_sync"));
+    load.more(20).await?;
+    by("one").await?;
     write(&two)?;
     by("two").await?;
+    load.more(20).await?;
     let tally = load.finish().await;
     assert!(tally.failures.is_empty(), "{tally:?}");
     let diverged = replicas.admin(1 - from)?.metrics("gateway_stream_divergences_total").await?;

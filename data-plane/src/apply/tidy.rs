@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::runtime::Shared;
-use crate::task::{Task, behind};
+use crate::task::Task;
 
 /// First look at whether the old snapshot is free; later ones come at growing intervals.
 const FIRST_LOOK: Duration = Duration::from_millis(50);
@@ -35,14 +35,15 @@ async fn tidy(shared: Arc<Shared>, removed: bool) {
         tokio::time::sleep(pause).await;
         let live = Arc::clone(&shared.live);
         // Freeing a large table takes a while.
-        if behind(move || live.reap()).await == Some(0) {
+        let held = tokio::task::spawn_blocking(move || live.reap()).await;
+        if held.is_ok_and(|held| held == 0) {
             break;
         }
         pause = (pause * 2).min(LONGEST);
     }
     if removed {
         // Only now: requests that were served by the old snapshots have been counted.
-        let _forgotten = behind(move || forget(&shared)).await;
+        let _forgotten = tokio::task::spawn_blocking(move || forget(&shared)).await;
     }
 }
 

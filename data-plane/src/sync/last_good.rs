@@ -340,7 +340,10 @@ async fn write(
         let Some(copy) = copies.borrow_and_update().clone() else { continue };
         let last_good = Arc::clone(&last_good);
         let begun = Instant::now();
-        let failed = match behind(move || last_good.save(&copy)).await {
+        let save = move || last_good.save(&copy);
+        // The last one is waited for: the process is to end.
+        let saved = if is_last { tokio::task::spawn_blocking(save).await.ok() } else { behind(save).await };
+        let failed = match saved {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(error.to_string()),
             None => Some("no thread for it".to_owned()),

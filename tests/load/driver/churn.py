@@ -70,6 +70,11 @@ class Churn(Cell):
         text = answer.read()
         if answer.status >= 300:
             raise Failed(f"{method} {path}: {answer.status} {text[:400].decode(errors='replace')}")
+        return json.loads(text)
+
+    def _applied(self):
+        """The revision that the data plane was last known to serve."""
+        return max(plane["appliedRevision"] for plane in self._call("GET", "/v1/data-planes", None)["items"])
 
     def changes(self, stop, made):
         """Changes one route after the other, at the variant's pace, until told to stop."""
@@ -84,7 +89,8 @@ class Churn(Cell):
                 "timeouts": {"request": f"{20 + made['count'] % 7}s"},
             }
             try:
-                self._call("PUT", f"/v1/routes/r{number}", resource("Route", f"r{number}", spec), connection)
+                route = resource("Route", f"r{number}", spec)
+                made["revision"] = self._call("PUT", f"/v1/routes/r{number}", route, connection)["revision"]
             except (Failed, OSError, http.client.HTTPException) as error:
                 made["error"] = str(error)
                 return
@@ -95,7 +101,7 @@ class Churn(Cell):
         seconds = self.bench.paced_seconds
         self.drive(seconds, self.bench.warmup, rate)  # every page and every route's counters are there after this
         quiet = self.drive(seconds, rate=rate)
-        stop, made = threading.Event(), {"count": 0, "error": None}
+        stop, made = threading.Event(), {"count": 0, "revision": 0, "error": None}
         changer = threading.Thread(target=self.changes, args=(stop, made))
         changer.start()
         try:
@@ -105,10 +111,15 @@ class Churn(Cell):
             changer.join()
         if made["error"]:
             raise Failed(f"a change was refused: {made['error']}")
+        # Both planes kept up, or it was not what it says.
+        pace, there = made["count"] / moved["seconds"], self._applied()
+        if pace < 0.9 * self.variant.changes or there < made["revision"] - self.variant.changes / 2:
+            behind = f"the data plane had applied revision {there} of {made['revision']}"
+            raise Failed(f"{pace:.1f} changes a second were made, {behind}")
         found = {f"quiet{name.upper()}": quiet[name] for name in ("p50", "p99", "p999", "max")}
         found |= {name: moved[name] for name in ("p50", "p99", "p999", "max")}
         return found | {
-            "changesPerSecond": made["count"] / moved["seconds"],
+            "changesPerSecond": pace,
             "cpuPerChange": (moved["cpu"].total - quiet["cpu"].total) / max(1, made["count"]),
             "loadedBytes": process.memory_bytes(self.proxy.pid),
             "others": moved["others"],

@@ -1,5 +1,6 @@
 """Child processes that never outlive the driver, and what /proc says about them."""
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -27,9 +28,9 @@ def start(command, cores=None, environment=None, priority=None, **streams):
         if priority:
             os.nice(priority)
             # Each session is a scheduling group where the kernel does that, and niceness counts inside a group only.
-            if os.path.exists("/proc/self/autogroup"):
-                with open("/proc/self/autogroup", "w") as file:
-                    file.write(str(priority))
+            # Who is not root may be told to come back later: then it stays one group among others.
+            with contextlib.suppress(OSError), open("/proc/self/autogroup", "w") as file:
+                file.write(str(priority))
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -263,7 +263,7 @@ impl UpstreamCells {
 #[derive(Debug)]
 pub(super) struct UpstreamLocal {
     cells: Arc<UpstreamCells>,
-    targets: Slots<TargetLocal>,
+    targets: Slots<TargetLocal, TARGETS>,
 }
 
 #[derive(Debug)]
@@ -323,14 +323,17 @@ impl ListenerCells {
     }
 }
 
-/// How many slots' entries lie together.
+/// How many slots' entries lie together, where there may be very many; most upstreams have few targets.
 const CHUNK: usize = 16;
+const TARGETS: usize = 2;
 
 /// A worker's own list by slot. A slot that now belongs to another name gets a new entry. Entries lie in chunks, made
 /// when the first of their slots is used: with many routes a request finds its own with one cache miss, as the chunks'
 /// addresses are few enough to stay in the cache; and slots without traffic cost little.
 #[derive(Debug)]
-pub(super) struct Slots<T>(Vec<Option<Box<[Option<Entry<T>>; CHUNK]>>>);
+pub(super) struct Slots<T, const N: usize = CHUNK>(Vec<Option<Chunk<T, N>>>);
+
+type Chunk<T, const N: usize> = Box<[Option<Entry<T>>; N]>;
 
 #[derive(Debug)]
 struct Entry<T> {
@@ -338,13 +341,13 @@ struct Entry<T> {
     value: T,
 }
 
-impl<T> Default for Slots<T> {
+impl<T, const N: usize> Default for Slots<T, N> {
     fn default() -> Self {
         Slots(Vec::new())
     }
 }
 
-impl<T> Slots<T> {
+impl<T, const N: usize> Slots<T, N> {
     /// The entry of a slot, made if there is none for this name or if it is not to be used any more.
     pub(super) fn get(
         &mut self,
@@ -353,11 +356,11 @@ impl<T> Slots<T> {
         make: impl FnOnce(&Arc<str>) -> T,
     ) -> &mut T {
         let index = slot.index as usize;
-        let (chunk, place) = (index / CHUNK, index % CHUNK);
+        let (chunk, place) = (index / N, index % N);
         if chunk >= self.0.len() {
             self.0.resize_with(chunk + 1, || None);
         }
-        let chunk = self.0[chunk].get_or_insert_with(|| Box::new([const { None }; CHUNK]));
+        let chunk = self.0[chunk].get_or_insert_with(|| Box::new([const { None }; N]));
         let place = &mut chunk[place];
         let usable = match place {
             Some(entry) if Arc::ptr_eq(&entry.name, slot.name) => is_live(&entry.value),
