@@ -5,7 +5,7 @@
 //! The order is random; its seed is printed and may be given back in `GATEWAY_CHAOS_SEED`. `GATEWAY_CHAOS_SECONDS` says
 //! for how long (12, in the full profile 150).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use gateway_tests::balancer::{Balancer, Health, more};
@@ -162,7 +162,7 @@ async fn no_request_fails_and_no_write_is_lost_whatever_part_breaks() -> anyhow:
     let writers: Vec<_> = (0..WRITERS).map(writer).collect();
 
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut broken = 0;
+    let (mut broken, mut kinds) = (0, BTreeSet::new());
     while Instant::now() < end {
         let faults = next(&mut random);
         // How long they stay broken, in requests served meanwhile: from a blink to longer than a retry.
@@ -170,7 +170,17 @@ async fn no_request_fails_and_no_write_is_lost_whatever_part_breaks() -> anyhow:
         println!("{faults:?} for {requests} requests");
         break_and_mend(&mut cluster, &load, &faults, requests).await?;
         broken += faults.len();
+        kinds.extend(faults.iter().map(|(part, fault)| {
+            let part = match part {
+                Part::Store => "store",
+                Part::ControlPlane(_) => "control plane",
+                Part::DataPlane(_) => "data plane",
+            };
+            format!("{part} {fault:?}")
+        }));
     }
+    // Each comes up once in 25 or oftener: so many without one of them were not at random.
+    assert!(broken < 400 || kinds.len() == 3 * FAULTS.len(), "{kinds:?}");
 
     stop.send_replace(true);
     let mut acknowledged = Vec::new();
@@ -192,6 +202,11 @@ async fn no_request_fails_and_no_write_is_lost_whatever_part_breaks() -> anyhow:
     let apart =
         ["does not hold what it should", "is not what the control plane has", "is not what was announced"];
     assert_eq!(cluster.complaints(&apart), Vec::<String>::new());
-    println!("{broken} faults, {} requests, {} writes acknowledged", tally.ok, acknowledged.len());
+    println!(
+        "{broken} faults of {} kinds, {} requests, {} writes acknowledged",
+        kinds.len(),
+        tally.ok,
+        acknowledged.len()
+    );
     Ok(())
 }

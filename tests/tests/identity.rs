@@ -242,6 +242,7 @@ async fn a_data_plane_joins_once_and_comes_back_with_its_certificate() -> anyhow
     let brief = gateway.join_token("brief", &["--ttl", "1ms"]).await?;
     let mut other = gateway.data_plane("dp-4", &[0], &[token_file(&brief)])?;
     refusal(&mut other, "the join token expired at").await?;
+    gateway.audited("enroll", 401, "expired at").await?;
     nobody_comes_in_without(&gateway).await
 }
 
@@ -320,6 +321,23 @@ async fn data_planes_of_an_own_pki_are_taken_for_what_their_certificates_say() -
     certificate(&stranger, Some("spiffe://corp.example/group/default/node/foreign"), &foreign)?;
     let mut foreign = gateway.data_plane("foreign", &[0], &showing(&foreign))?;
     refusal(&mut foreign, "no stream to the control plane").await?;
+    let over = folder.path().join("over.pem");
+    let key = KeyPair::generate()?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.subject_alt_names =
+        vec![SanType::URI("spiffe://corp.example/group/default/node/over".try_into()?)];
+    (params.not_before, params.not_after) =
+        (rcgen::date_time_ymd(2020, 1, 1), rcgen::date_time_ymd(2021, 1, 1));
+    let expired = params.signed_by(&key, &authority)?;
+    std::fs::write(&over, format!("{}{}", key.serialize_pem(), expired.pem()))?;
+    let mut late = gateway.data_plane("over", &[0], &showing(&over))?;
+    refusal(&mut late, "no stream to the control plane").await?;
+    wait::until("the control plane to say why", || async {
+        let lines = gateway.replicas[0].process.lines();
+        let is_it = |line: &String| line.contains("certificate was refused") && line.contains("expired");
+        if lines.iter().any(is_it) { Ok(()) } else { Err(lines.join("\n")) }
+    })
+    .await?;
 
     // Beside them, one that joins: it checks the server by the file it was given.
     let token = gateway.join_token("both", &[]).await?;
@@ -330,7 +348,7 @@ async fn data_planes_of_an_own_pki_are_taken_for_what_their_certificates_say() -
     let mut thief = gateway.data_plane("thief-2", &[0], &showing(&stolen))?;
     refusal(&mut thief, "the certificate is for the node").await?;
     let (_, listed) = gateway.ctl(&["nodes"]).await?;
-    for nobody in ["thief", "unnamed", "bare", "foreign", "good2"] {
+    for nobody in ["thief", "unnamed", "bare", "foreign", "over", "good2"] {
         assert!(!listed.contains(nobody), "{listed}");
     }
     Ok(())

@@ -218,9 +218,23 @@ async fn the_benchmark_of_the_stream_measures_every_row() -> anyhow::Result<()> 
         "{restart}"
     );
     let table = String::from_utf8(output.stdout)?;
-    for measure in
-        ["p99", "CPU of a change", "memory of a route", "restart", "at once", "stopped reading", "without"]
-    {
+    for measure in [
+        "commit to the last of 20 data planes, p50",
+        "bytes of a change beyond the object's",
+        "control-plane CPU of a change and data plane",
+        "data-plane apply of a change, p50",
+        "divergences",
+        "a discovered endpoint changes",
+        "control-plane memory of a data plane",
+        "control-plane memory of a route",
+        "control-plane restart, from its start until all are back",
+        "bytes of objects sent after it",
+        "memory peak of it to what it was",
+        "start of a data plane with nothing, until it serves",
+        "everything to 3 at once: memory",
+        "3 that stopped reading: memory",
+        "start of a data plane without a control plane",
+    ] {
         assert!(table.lines().any(|line| line.contains(measure)), "no {measure} in {table}");
     }
     Ok(())

@@ -1,7 +1,11 @@
-//! The stream between two control planes and three data planes as a simulation: their own sessions, compile and
+//! The stream between three control planes and three data planes as a simulation: their own sessions, compile and
 //! book-keeping, without sockets and time. In random order revisions are made, control planes lag behind and restart,
 //! streams break with messages on the way, data planes freeze, refuse listeners, try again, and now and then lose
 //! something. What must hold all the time is checked after every step, and at rest everybody holds the head.
+//!
+//! No clock decides anything here: what timers do to a stream is that something comes early, late or never, and every
+//! order of that is among the events. What does look at the clock (ends of certificates and keys, pauses) is tested
+//! where it is, with the time given.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -22,7 +26,7 @@ use prost::Message as _;
 use wire::control_plane_message::Message as Told;
 use wire::data_plane_message::Message as Said;
 
-const CONTROL_PLANES: usize = 2;
+const CONTROL_PLANES: usize = 3;
 const DATA_PLANES: usize = 3;
 /// More than what is sent whole without a comparison.
 const ROUTES: u8 = 90;
@@ -40,6 +44,8 @@ enum Event {
         recalls: bool,
     },
     Disconnect(usize),
+    /// From now on it takes and says nothing, with its stream open, or it goes on.
+    Freeze(usize, bool),
     /// One message of the control plane arrives, or so many.
     Deliver(usize, u8),
     /// One message of the data plane arrives.
@@ -61,6 +67,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         3 => (node(), 0..CONTROL_PLANES, any::<bool>())
             .prop_map(|(node, to, recalls)| Event::Connect { node, to, recalls }),
         1 => node().prop_map(Event::Disconnect),
+        1 => (node(), any::<bool>()).prop_map(|(node, is)| Event::Freeze(node, is)),
         8 => (node(), 1..4_u8).prop_map(|(node, count)| Event::Deliver(node, count)),
         8 => node().prop_map(Event::Hear),
         2 => node().prop_map(Event::Beat),
@@ -138,6 +145,7 @@ struct World {
 struct Node {
     plane: Simulated,
     stream: Option<Stream>,
+    is_frozen: bool,
 }
 
 struct Stream {
@@ -170,6 +178,9 @@ impl World {
             }
             Event::Connect { node, to, recalls } => self.connect(node, to, recalls),
             Event::Disconnect(node) => self.nodes[node].stream = None,
+            Event::Freeze(node, is_frozen) => self.nodes[node].is_frozen = is_frozen,
+            Event::Deliver(node, _) | Event::Beat(node) | Event::Retry(node)
+                if self.nodes[node].is_frozen => {}
             Event::Deliver(node, count) => (0..count).for_each(|_| self.deliver(node)),
             Event::Hear(node) => self.hear(node),
             Event::Beat(node) => self.nodes[node].beat(),
@@ -207,7 +218,10 @@ impl World {
 
     fn connect(&mut self, node: usize, to: usize, recalls: bool) {
         let view = &self.control_planes[to];
-        let Node { plane, stream } = &mut self.nodes[node];
+        let Node { plane, stream, is_frozen } = &mut self.nodes[node];
+        if *is_frozen {
+            return;
+        }
         let hello = plane.hello(&format!("n{node}"));
         let is_head = view.head().revision == self.story.view.head().revision;
         let cursor = hello.cursor.as_ref().and_then(Cursor::read);
@@ -223,7 +237,7 @@ impl World {
 
     /// What the control plane wants to send now goes on its way.
     fn send(&mut self, node: usize) {
-        let Node { plane, stream: Some(stream) } = &mut self.nodes[node] else { return };
+        let Node { plane, stream: Some(stream), .. } = &mut self.nodes[node] else { return };
         match stream.session.next(&self.control_planes[stream.to]) {
             None => {}
             Some(Next::Compare) => {
@@ -238,12 +252,15 @@ impl World {
                 stream.down.extend(frames);
             }
         }
+        // However long it reads nothing, what waits for it is one transaction.
+        let ends = |told: &&wire::ControlPlaneMessage| matches!(&told.message, Some(Told::Chunk(chunk)) if chunk.last);
+        assert!(stream.down.iter().filter(ends).count() <= 1, "two transactions on the way to node {node}");
     }
 
     fn deliver(&mut self, node: usize) {
         let refuses = self.refuses.clone();
         let refuses = move |key: &Key| is_refused(&refuses, key);
-        let Node { plane, stream: Some(stream) } = &mut self.nodes[node] else { return };
+        let Node { plane, stream: Some(stream), .. } = &mut self.nodes[node] else { return };
         let Some(message) = stream.down.pop_front() else { return };
         let is_whole = matches!(&message.message, Some(Told::Chunk(chunk)) if chunk.last);
         let (before, items) = (plane.cursor(), plane.items());
@@ -288,7 +305,7 @@ impl World {
 
     fn retry(&mut self, node: usize) {
         let refuses = self.refuses.clone();
-        let Node { plane, stream } = &mut self.nodes[node];
+        let Node { plane, stream, .. } = &mut self.nodes[node];
         let status = plane.retry(&|key| is_refused(&refuses, key));
         if let (Some(stream), Some(status)) = (stream, status) {
             stream.up.push_back(status);
@@ -299,6 +316,7 @@ impl World {
     /// All causes of trouble go, and everybody gets the time that he needs.
     fn rest(&mut self) {
         self.refuses.clear();
+        self.nodes.iter_mut().for_each(|node| node.is_frozen = false);
         (0..CONTROL_PLANES).for_each(|at| self.happen(Event::CatchUp(at)));
         for _ in 0..6 {
             for node in 0..DATA_PLANES {
@@ -316,7 +334,7 @@ impl World {
         let head = self.story.view.head();
         let expected: BTreeMap<_, _> =
             self.story.view.items().iter().map(|(key, stored)| (key.clone(), stored.hash)).collect();
-        for (at, Node { plane, stream }) in self.nodes.iter().enumerate() {
+        for (at, Node { plane, stream, .. }) in self.nodes.iter().enumerate() {
             assert_eq!(plane.cursor(), (head.epoch.to_string(), head.revision, head.root), "node {at}");
             assert_eq!(plane.items(), expected, "node {at}");
             let session = &stream.as_ref().expect("connected").session;

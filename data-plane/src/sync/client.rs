@@ -476,6 +476,10 @@ mod tests {
             assert!(backoff.next() <= bound);
             bounds.push(bound);
         }
+        let mut pauses: Vec<Duration> = (0..200).map(|_| backoff.next()).collect();
+        pauses.sort();
+        // All the way from nothing to the bound; that 200 leave out a quarter at either end does not happen.
+        assert!(pauses[0] < BACKOFF.1 / 4 && pauses[199] > BACKOFF.1 * 3 / 4, "{pauses:?}");
         assert_eq!(bounds[..4], [100, 200, 400, 800].map(Duration::from_millis));
         assert_eq!(bounds.last(), Some(&BACKOFF.1));
     }
