@@ -11,6 +11,7 @@ use gateway_proto::admin::Role;
 use jiff::{SignedDuration, Timestamp};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Bounds};
@@ -36,8 +37,12 @@ use crate::tls::{self, TlsError};
 const ADMIN_TOKEN: &str = "admin-token";
 /// Its name until the store is known to hold it.
 const PENDING_TOKEN: &str = "admin-token.pending";
-/// Time to write down what is left at the end.
+/// At the end: time to finish what is under way (connections of the admin API are given 10 s),
+const FINISH: Duration = Duration::from_secs(12);
+/// to write down what is left,
 const WRITE_OUT: Duration = Duration::from_secs(5);
+/// and to take leave of the store.
+const CLOSE: Duration = Duration::from_secs(3);
 
 /// A control plane that serves.
 #[derive(Debug)]
@@ -219,22 +224,31 @@ impl Running {
     /// Finishes what is under way, tells the data planes to leave, writes down what is known, and ends.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
-        for server in self.servers.drain(..) {
-            match server.await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::warn!(%error, "a server did not end well"),
-                Err(error) => tracing::error!(%error, "a server panicked"),
+        // Any of them may be waiting for a store that does not answer.
+        let end = Instant::now() + FINISH;
+        for mut server in self.servers.drain(..) {
+            match timeout_at(end, &mut server).await {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => tracing::warn!(%error, "a server did not end well"),
+                Ok(Err(error)) => tracing::error!(%error, "a server panicked"),
+                Err(_) => {
+                    tracing::warn!("a server did not end in time");
+                    server.abort();
+                }
             }
         }
+        let end = Instant::now() + WRITE_OUT;
         for writer in self.writers.drain(..) {
             // A connection that was not finished in time may still hold the audit log open.
-            match tokio::time::timeout(WRITE_OUT, writer).await {
+            match timeout_at(end, writer).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(%error, "a writer panicked"),
                 Err(_) => tracing::warn!("not everything was written down in time"),
             }
         }
-        self.store.close().await;
+        if timeout(CLOSE, self.store.close()).await.is_err() {
+            tracing::warn!("the store was not closed in time");
+        }
     }
 }
 

@@ -279,3 +279,17 @@ async fn endpoints_stay_when_a_data_plane_goes_to_another_control_plane_and_chan
     assert!(diverged.abs() < f64::EPSILON, "{diverged}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_control_plane_ends_although_its_store_does_not_answer() -> anyhow::Result<()> {
+    let mut replicas = Replicas::start(&[]).await?;
+    let Replicas { postgres, all, .. } = &mut replicas;
+    postgres.signal(Signal::SIGSTOP)?;
+    for replica in all.iter_mut() {
+        replica.process.signal(Signal::SIGTERM)?;
+    }
+    for replica in all.iter_mut() {
+        assert!(replica.process.exited().await?.success(), "{}", replica.process.tail());
+    }
+    postgres.signal(Signal::SIGCONT)
+}
