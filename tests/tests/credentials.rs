@@ -336,13 +336,10 @@ async fn of_many_keys_each_is_good_and_a_revocation_is_refused_everywhere_within
         took.push((begun.elapsed(), n));
     }
     took.sort();
-    // By nearest rank: of 100 the 99th, of 20 the last.
-    let (p50, p99) = (took[rounds / 2].0, took[(rounds * 99).div_ceil(100) - 1].0);
-    println!(
-        "revoked on both data planes: p50 {p50:?}, p99 {p99:?}, worst and its turn {:?}",
-        took[rounds - 1]
-    );
-    assert!(p99 <= Duration::from_millis(500), "{took:?}");
+    // Not one of them may take longer than what is promised for 99 of 100.
+    let (p50, worst) = (took[rounds / 2].0, took[rounds - 1]);
+    println!("revoked on both data planes: p50 {p50:?}, worst and its turn {worst:?} of {rounds}");
+    assert!(worst.0 <= Duration::from_millis(500), "{took:?}");
 
     // A restart of the control plane sends nobody anything; what changed meanwhile comes alone.
     stack.kill_control_plane().await?;

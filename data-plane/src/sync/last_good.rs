@@ -346,7 +346,7 @@ async fn write(
         let failed = match saved {
             Some(Ok(())) => None,
             Some(Err(error)) => Some(error.to_string()),
-            None => Some("no thread for it".to_owned()),
+            None => Some("its thread was not had, or panicked".to_owned()),
         };
         if let Some(error) = failed {
             tracing::error!(%error, "cannot keep the configuration on disk: a restart would start from an older one");
